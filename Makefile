@@ -1,0 +1,240 @@
+# jdbfs: `make help` lists the targets. Needs GNU make, bash, a C11 compiler, liburing and a Lua.
+
+# ---- what is built ---------------------------------------------------------------------------
+# The rockspec has the same lists; `make tidy` compares them.
+
+CORE_SRC := error buf crc32c file op queue
+LUA_SRC  := lua_core lua_error lua_buf lua_file lua_fs lua_queue lua_task
+
+PLATFORM := $(shell uname -s)
+PLATFORM_SRC_Linux  := be_uring be_pool os_posix os_linux os_cpu
+PLATFORM_LIBS_Linux  = $(URING_LIBS) -lpthread
+PLATFORM_SRC  := $(PLATFORM_SRC_$(PLATFORM))
+PLATFORM_LIBS  = $(PLATFORM_LIBS_$(PLATFORM))
+
+LUA_MODULES := $(sort $(shell find lua/jdbfs -name '*.lua'))
+
+# ---- compiler --------------------------------------------------------------------------------
+
+ifeq ($(origin CC),default)
+CC := $(or $(notdir $(shell for c in cc gcc clang; do command -v $$c && break; done)),cc)
+endif
+AR ?= ar
+PKG_CONFIG ?= pkg-config
+export PKG_CONFIG
+
+URING_CFLAGS ?= $(shell $(PKG_CONFIG) --cflags liburing 2>/dev/null)
+URING_LIBS   ?= $(or $(shell $(PKG_CONFIG) --libs liburing 2>/dev/null),-luring)
+
+ifdef SAN
+CFLAGS ?= -O1 -g
+else
+CFLAGS ?= -O2 -g
+endif
+
+MUST_CFLAGS := -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread -Wall -Wextra -pedantic \
+               -Wshadow -Wundef -Wstrict-prototypes -Wmissing-prototypes
+MUST_LDFLAGS := -pthread -Wl,-z,relro,-z,now
+
+ifndef SAN
+SAN_SUFFIX :=
+MUST_CFLAGS += -fstack-protector-strong
+# Fortified libc calls need an optimising compiler and warn without one.
+ifneq ($(filter-out -O0,$(lastword $(filter -O%,$(CFLAGS)))),)
+MUST_CFLAGS += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+endif
+else ifeq ($(SAN),address)
+SAN_SUFFIX := -asan
+SAN_CFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+else ifeq ($(SAN),undefined)
+SAN_SUFFIX := -ubsan
+SAN_CFLAGS := -fsanitize=undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+else ifeq ($(SAN),thread)
+SAN_SUFFIX := -tsan
+SAN_CFLAGS := -fsanitize=thread -fno-omit-frame-pointer
+else
+$(error jdbfs: SAN=$(SAN) is none of address, undefined, thread)
+endif
+ifdef SAN
+MUST_CFLAGS += $(SAN_CFLAGS)
+# Reports name functions only while the module stays loaded, so lua_close must not unload it.
+MUST_LDFLAGS += $(SAN_CFLAGS) -Wl,-z,nodelete
+endif
+
+CORE_CFLAGS = $(CFLAGS) $(CPPFLAGS) $(MUST_CFLAGS) $(URING_CFLAGS)
+LUA_CFLAGS  = $(CFLAGS) $(CPPFLAGS) $(MUST_CFLAGS) \
+              $(addprefix -isystem ,$(filter-out /usr/include,$(LUA_INC)))
+ALL_LDFLAGS = $(MUST_LDFLAGS) $(LDFLAGS)
+
+# ---- Lua -------------------------------------------------------------------------------------
+
+LUA ?=
+LUA_INCDIR ?=
+NO_LUA_GOALS := help clean deps run test all-luas core c-tests
+ifneq ($(or $(if $(MAKECMDGOALS),,all),$(filter-out $(NO_LUA_GOALS),$(MAKECMDGOALS))),)
+LUA_FOUND := $(shell bash spec/tools/lua.sh find '$(LUA)' '$(LUA_INCDIR)')
+ifeq ($(firstword $(LUA_FOUND)),ok)
+LUA_ID  := $(word 2,$(LUA_FOUND))
+LUA_ABI := $(word 3,$(LUA_FOUND))
+LUA_EXE := $(word 4,$(LUA_FOUND))
+LUA_INC := $(word 5,$(LUA_FOUND))
+else
+LUA_ID    := none
+LUA_ERROR := $(or $(wordlist 2,99,$(LUA_FOUND)),jdbfs: spec/tools/lua.sh failed; is bash installed?)
+endif
+endif
+
+# ---- places ----------------------------------------------------------------------------------
+
+PREFIX     ?= /usr/local
+DESTDIR    ?=
+BINDIR     ?= $(PREFIX)/bin
+LUA_LMOD   ?= $(PREFIX)/share/lua/$(LUA_ABI)
+LUA_CMOD   ?= $(PREFIX)/lib/lua/$(LUA_ABI)
+
+CORE_DIR := build/core$(SAN_SUFFIX)
+LUA_DIR  := build/$(LUA_ID)$(SAN_SUFFIX)
+CORE_LIB := $(CORE_DIR)/libjdb.a
+MODULE   := $(LUA_DIR)/jdbfs/core.so
+CORE_OBJ := $(patsubst %,$(CORE_DIR)/%.o,$(CORE_SRC) $(PLATFORM_SRC))
+LUA_OBJ  := $(patsubst %,$(LUA_DIR)/%.o,$(LUA_SRC))
+C_TESTS  := $(patsubst spec/c/%.c,$(CORE_DIR)/spec/%,$(wildcard spec/c/*.c))
+
+V ?= 0
+ifeq ($(V),0)
+Q := @
+note = @printf '  %-3s %s\n' '$(1)' '$(2)'
+endif
+
+# ---- build -----------------------------------------------------------------------------------
+
+.PHONY: all core all-luas c-tests test run run-built deps install uninstall tidy clean help \
+        print-sources FORCE
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+all: $(MODULE)
+
+core: $(CORE_LIB)
+
+all-luas:
+	@luas=$$(bash spec/tools/lua.sh list); \
+	if [ -z "$$luas" ]; then $(MAKE) --no-print-directory all; exit; fi; \
+	for lua in $$luas; do \
+	    $(MAKE) --no-print-directory all LUA=$$lua LUA_INCDIR= || exit; \
+	done
+
+$(MODULE): $(LUA_OBJ) $(CORE_LIB)
+	@mkdir -p $(@D)
+	$(call note,LD,$@)
+	$(Q)$(CC) -shared -o $@ $(LUA_OBJ) $(CORE_LIB) $(ALL_LDFLAGS) $(PLATFORM_LIBS)
+
+$(CORE_LIB): $(CORE_OBJ)
+	$(call note,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $(CORE_OBJ)
+
+$(CORE_OBJ): $(CORE_DIR)/%.o: csrc/%.c $(CORE_DIR)/flags | $(CORE_DIR)/checked
+	$(call note,CC,$@)
+	$(Q)$(CC) $(CORE_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(LUA_OBJ): $(LUA_DIR)/%.o: csrc/%.c $(LUA_DIR)/flags | $(CORE_DIR)/checked $(LUA_DIR)/checked
+	$(call note,CC,$@)
+	$(Q)$(CC) $(LUA_CFLAGS) -MMD -MP -c -o $@ $<
+
+c-tests: $(C_TESTS) $(CORE_DIR)/uring-probe
+
+$(CORE_DIR)/spec/%: spec/c/%.c $(CORE_LIB)
+	@mkdir -p $(@D)
+	$(call note,CC,$@)
+	$(Q)$(CC) $(CORE_CFLAGS) -Icsrc -MMD -MP -MF $@.d -o $@ $< $(CORE_LIB) $(ALL_LDFLAGS) \
+	    $(PLATFORM_LIBS)
+
+$(CORE_DIR)/uring-probe: spec/tools/uring-probe.c $(CORE_DIR)/flags | $(CORE_DIR)/checked
+	$(Q)$(CC) $(CORE_CFLAGS) -o $@ $< $(ALL_LDFLAGS) $(PLATFORM_LIBS)
+
+# Objects depend on the flags they were made with: another CFLAGS rebuilds them.
+$(CORE_DIR)/flags: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(CC) $(CORE_CFLAGS) $(ALL_LDFLAGS)' | cmp -s - $@ || \
+	    printf '%s\n' '$(CC) $(CORE_CFLAGS) $(ALL_LDFLAGS)' > $@
+
+ifneq ($(LUA_DIR),$(CORE_DIR))
+$(LUA_DIR)/flags: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(CC) $(LUA_CFLAGS) $(ALL_LDFLAGS)' | cmp -s - $@ || \
+	    printf '%s\n' '$(CC) $(LUA_CFLAGS) $(ALL_LDFLAGS)' > $@
+
+$(LUA_DIR)/checked: $(LUA_DIR)/flags
+	$(if $(LUA_ERROR),$(error $(LUA_ERROR)))
+	@touch $@
+endif
+
+# What is missing is one line, not a page of compiler output.
+check_build = $(shell CC='$(CC)' URING_CFLAGS='$(URING_CFLAGS)' URING_LIBS='$(URING_LIBS)' \
+                bash spec/tools/check-build.sh)
+stop_with = $(if $(1),$(error $(1)))
+$(CORE_DIR)/checked: $(CORE_DIR)/flags
+	$(if $(PLATFORM_SRC),,$(error jdbfs: no source list for $(PLATFORM) yet))
+	$(call stop_with,$(check_build))
+	@touch $@
+
+-include $(wildcard $(CORE_DIR)/*.d $(CORE_DIR)/spec/*.d $(LUA_DIR)/*.d)
+
+# ---- use -------------------------------------------------------------------------------------
+
+deps:
+	@bash spec/tools/deps.sh ci '$(LUA)'
+
+# Installing may change which Lua is found, so the rest is a make of its own.
+run:
+	@CC='$(CC)' LUA_INCDIR='$(LUA_INCDIR)' bash spec/tools/deps.sh run '$(LUA)'
+	@$(MAKE) --no-print-directory run-built
+
+IN_TREE = env -u LUA_PATH_5_2 -u LUA_PATH_5_3 -u LUA_PATH_5_4 -u LUA_PATH_5_5 -u LUA_CPATH_5_2 \
+          -u LUA_CPATH_5_3 -u LUA_CPATH_5_4 -u LUA_CPATH_5_5 \
+          LUA_PATH='$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;' \
+          LUA_CPATH='$(CURDIR)/$(LUA_DIR)/?.so;;'
+run-built: $(MODULE)
+	@$(IN_TREE) $(LUA_EXE) lua/bin/jdbfs run $(ARGS)
+
+# T="spec/03-file_spec.lua ..." LUAS="lua5.4 luajit" BACKENDS="threads" FS="own ext4" SAN=address
+test:
+	@CC='$(CC)' bash spec/tools/deps.sh test || true
+	@CC='$(CC)' MAKE='$(MAKE)' T='$(T)' LUAS='$(or $(LUAS),$(LUA))' BACKENDS='$(BACKENDS)' FS='$(FS)' \
+	    SAN='$(SAN)' bash spec/tools/test.sh
+
+tidy:
+	@LUA_EXE='$(LUA_EXE)' MAKE='$(MAKE)' bash spec/tools/tidy.sh
+
+print-sources: # for tidy
+	@echo $(PLATFORM) $(patsubst %,csrc/%.c,$(CORE_SRC) $(PLATFORM_SRC) $(LUA_SRC)) $(LUA_MODULES)
+
+install: $(MODULE)
+	install -d '$(DESTDIR)$(LUA_CMOD)/jdbfs' '$(DESTDIR)$(BINDIR)'
+	install -m 755 $(MODULE) '$(DESTDIR)$(LUA_CMOD)/jdbfs/core.so'
+	@set -e; for file in $(LUA_MODULES:lua/%=%); do \
+	    echo "install -D -m 644 lua/$$file $(DESTDIR)$(LUA_LMOD)/$$file"; \
+	    install -D -m 644 "lua/$$file" '$(DESTDIR)$(LUA_LMOD)'/"$$file"; \
+	done
+	@echo "install -m 755 lua/bin/jdbfs $(DESTDIR)$(BINDIR)/jdbfs"
+	@sed '1s|^#!.*|#!$(LUA_EXE)|' lua/bin/jdbfs > '$(DESTDIR)$(BINDIR)/jdbfs'
+	@chmod 755 '$(DESTDIR)$(BINDIR)/jdbfs'
+
+uninstall:
+	rm -rf '$(DESTDIR)$(LUA_CMOD)/jdbfs' '$(DESTDIR)$(LUA_LMOD)/jdbfs'
+	rm -f '$(DESTDIR)$(BINDIR)/jdbfs'
+
+clean:
+	rm -rf build
+
+help:
+	@echo 'make             build the module for one Lua (LUA=lua5.4, luajit, /path/to/lua)'
+	@echo 'make all-luas    build it for every Lua installed'
+	@echo 'make run         install what is missing, build, run "jdbfs run" (ARGS="...")'
+	@echo 'make test        everything; T=spec/x_spec.lua LUAS="lua5.4" BACKENDS="threads" FS="own"'
+	@echo 'make tidy        include rules, formatting, luacheck, rockspec'
+	@echo 'make install     PREFIX=/usr/local DESTDIR= LUA=; also uninstall'
+	@echo 'make deps        install compilers, Luas and tools for all of these'
+	@echo 'make clean       remove build/'
+	@echo 'SAN=address, undefined or thread: a sanitizer build in directories of its own'
+	@echo 'CFLAGS, LDFLAGS, LUA_INCDIR, V=1: as usual'

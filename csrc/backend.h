@@ -1,0 +1,73 @@
+/* backend.h: the queue's inside and the contract between queue.c and the backends.
+ *
+ * For every backend: an accepted operation arrives exactly once, abandoned or not; nothing is
+ * allocated after open; between submit and arrival only the kernel or one pool worker touches the
+ * operation. A backend knows no Lua and no globals; all state hangs off the queue. */
+#ifndef JDB_BACKEND_H
+#define JDB_BACKEND_H
+
+#include "op.h"
+
+struct jdb_pool;
+
+struct jdb_backend {
+    const char *name;
+    /* Make the kernel objects; 0 or -errno. On failure nothing is left behind, and the reason is
+     * in queue->reason. May lower queue->depth. Sets queue->native and queue->features. */
+    int (*open)(jdb_queue *queue);
+    /* Needs inflight == 0, or a forked child: then the kernel's objects are only let go. */
+    void (*close)(jdb_queue *queue);
+    /* Stage one operation. Never blocks, never completes it visibly. 0, or -EAGAIN: no room now.
+     * Failures arrive as results. */
+    int (*submit)(jdb_queue *queue, jdb_op *op);
+    /* Hand staged operations to the kernel. Nothing to do with durability. */
+    void (*flush)(jdb_queue *queue);
+    /* Flush, then move finished operations to queue->arrived. timeout 0 looks; otherwise wait for
+     * `want` of them, or less when the time is over (< 0: none) or a signal came. */
+    void (*reap)(jdb_queue *queue, unsigned want, int64_t timeout_ns);
+    /* A descriptor that is readable when reap would find something; -errno. */
+    int (*pollfd)(jdb_queue *queue);
+    void (*signal)(jdb_queue *queue); /* make that descriptor readable */
+};
+
+struct jdb_queue {
+    const struct jdb_backend *backend;
+    void *impl;                  /* the backend's */
+    uint64_t native;             /* bit per jdb_code that the backend runs itself */
+    struct jdb_pool *pool;       /* its threads start on first use */
+    int notify;                  /* workers signal here; -1: none */
+    jdb_op **chunks;             /* the slab: stable addresses, grows by chunks */
+    uint32_t chunk_count, slots;
+    struct jdb_list free, pending, arrived, done;
+    uint32_t depth, workers;
+    uint32_t inflight;           /* with the backend or the pool */
+    uint32_t pool_inflight;      /* of these, with the pool */
+    uint32_t staged;             /* of inflight, not yet handed to the kernel */
+    uint32_t refs;
+    int closed;
+    unsigned fork_generation;
+    const void *thread;          /* identifies the owning thread */
+    int64_t gap_ns;              /* running mean between completions, for batching */
+    int64_t reaped_at;
+    jdb_stats stats;
+    char reason[192], features[192];
+};
+
+enum {
+    JDB_STAGE_MAX = 32, /* handed over at the latest then: 32 per call is 98 % of the saving */
+    JDB_CHUNK_OPS = 256
+};
+
+extern const struct jdb_backend *const jdb_backends[]; /* best first, NULL last */
+
+void jdb_arrive(jdb_queue *queue, jdb_op *op, int64_t result);
+
+/* be_pool.c: worker threads, a backend of their own and the fallback of the others. Threads start
+ * with the first operation; when none can be started the operation runs in place. */
+int jdb_pool_open(jdb_queue *queue); /* 0 or -errno; also makes queue->notify */
+void jdb_pool_submit(jdb_queue *queue, jdb_op *op);
+void jdb_pool_collect(jdb_queue *queue);
+void jdb_pool_close(jdb_queue *queue); /* joins; in a forked child forgets */
+uint64_t jdb_pool_workers(const jdb_queue *queue);
+
+#endif

@@ -1,0 +1,183 @@
+/* be_pool.c: worker threads that run jdb_os_perform. A backend of its own ("threads") and the
+ * place where every other backend sends what it cannot do.
+ *
+ * Owner thread: submit, collect, close. Workers: take from `todo`, perform, push on `finished`.
+ * One mutex, held for list moves only. The notifier is signalled after the push and cleared
+ * before the collect; signals merge, so the list is drained, not counted. */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backend.h"
+#include "os.h"
+
+struct jdb_pool {
+    pthread_mutex_t lock;
+    pthread_cond_t work;
+    struct jdb_list todo, finished;
+    unsigned queued, idle, count, limit;
+    int stop, notify;
+    pthread_t threads[];
+};
+
+/* Paths live on the heap, so little stack is needed; some C libraries want more than this. */
+enum { STACK_SIZE = 256 * 1024 };
+
+static void push_finished(struct jdb_pool *pool, jdb_op *op) {
+    pthread_mutex_lock(&pool->lock);
+    int was_empty = pool->finished.head == NULL;
+    jdb_list_push(&pool->finished, op);
+    pthread_mutex_unlock(&pool->lock);
+    if (was_empty) jdb_os_notify_signal(pool->notify);
+}
+
+static void *work(void *argument) {
+    struct jdb_pool *pool = argument;
+    pthread_mutex_lock(&pool->lock);
+    for (;;) {
+        jdb_op *op = jdb_list_pop(&pool->todo);
+        if (!op) {
+            if (pool->stop) break;
+            pool->idle++;
+            pthread_cond_wait(&pool->work, &pool->lock);
+            pool->idle--;
+            continue;
+        }
+        pool->queued--;
+        pthread_mutex_unlock(&pool->lock);
+        op->result = jdb_os_perform(op);
+        push_finished(pool, op);
+        pthread_mutex_lock(&pool->lock);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return NULL;
+}
+
+/* Workers take no signals: those are the host program's business. */
+static int add_worker(struct jdb_pool *pool) {
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    if (pthread_attr_init(&attributes) != 0) return -1;
+    pthread_attr_setstacksize(&attributes, STACK_SIZE);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int r = pthread_create(&pool->threads[pool->count], &attributes, work, pool);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    if (r == 0) pool->count++;
+    return r;
+}
+
+int jdb_pool_open(jdb_queue *q) {
+    struct jdb_pool *pool = calloc(1, sizeof *pool + q->workers * sizeof *pool->threads);
+    if (!pool) return -ENOMEM;
+    int notify = jdb_os_notify_new();
+    if (notify < 0) {
+        free(pool);
+        return notify;
+    }
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->work, NULL);
+    pool->limit = q->workers;
+    pool->notify = q->notify = notify;
+    q->pool = pool;
+    return 0;
+}
+
+/* Without any thread the operation is performed here: slow is better than refused. */
+void jdb_pool_submit(jdb_queue *q, jdb_op *op) {
+    struct jdb_pool *pool = q->pool;
+    pthread_mutex_lock(&pool->lock);
+    int more = pool->queued >= pool->idle && pool->count < pool->limit;
+    pthread_mutex_unlock(&pool->lock);
+    if (more && add_worker(pool) != 0 && pool->count == 0) {
+        op->result = jdb_os_perform(op);
+        push_finished(pool, op);
+        return;
+    }
+    pthread_mutex_lock(&pool->lock);
+    jdb_list_push(&pool->todo, op);
+    pool->queued++;
+    if (pool->idle) pthread_cond_signal(&pool->work);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+void jdb_pool_collect(jdb_queue *q) {
+    struct jdb_pool *pool = q->pool;
+    struct jdb_list list;
+    pthread_mutex_lock(&pool->lock);
+    list = pool->finished;
+    pool->finished.head = pool->finished.tail = NULL;
+    pthread_mutex_unlock(&pool->lock);
+    jdb_op *op;
+    while ((op = jdb_list_pop(&list))) {
+        q->pool_inflight--;
+        jdb_arrive(q, op, op->result);
+    }
+}
+
+void jdb_pool_close(jdb_queue *q) {
+    struct jdb_pool *pool = q->pool;
+    if (!pool) return;
+    q->pool = NULL;
+    if (q->fork_generation == jdb_os_fork_generation()) {
+        pthread_mutex_lock(&pool->lock);
+        pool->stop = 1;
+        pthread_cond_broadcast(&pool->work);
+        pthread_mutex_unlock(&pool->lock);
+        for (unsigned i = 0; i < pool->count; i++) pthread_join(pool->threads[i], NULL);
+        pthread_mutex_destroy(&pool->lock);
+        pthread_cond_destroy(&pool->work);
+    }
+    jdb_os_close(pool->notify);
+    q->notify = -1;
+    free(pool);
+}
+
+uint64_t jdb_pool_workers(const jdb_queue *q) { return q->pool ? q->pool->count : 0; }
+
+/* ---- the backend ----------------------------------------------------------------------------- */
+
+static int threads_open(jdb_queue *q) {
+    q->native = 0; /* nothing is native: everything goes to the pool */
+    return 0;
+}
+
+static void threads_close(jdb_queue *q) { (void)q; }
+
+static int threads_submit(jdb_queue *q, jdb_op *op) {
+    (void)q;
+    (void)op;
+    return -EAGAIN;
+}
+
+static void threads_flush(jdb_queue *q) { (void)q; }
+
+static void threads_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
+    (void)want;
+    jdb_os_notify_clear(q->notify);
+    jdb_pool_collect(q);
+    if (q->arrived.head || timeout_ns == 0) return;
+    q->stats.entries++;
+    jdb_os_notify_wait(q->notify, timeout_ns);
+    jdb_os_notify_clear(q->notify);
+    jdb_pool_collect(q);
+}
+
+static int threads_pollfd(jdb_queue *q) { return q->notify; }
+
+static void threads_signal(jdb_queue *q) { jdb_os_notify_signal(q->notify); }
+
+const struct jdb_backend jdb_backend_threads = {
+    .name = "threads",
+    .open = threads_open,
+    .close = threads_close,
+    .submit = threads_submit,
+    .flush = threads_flush,
+    .reap = threads_reap,
+    .pollfd = threads_pollfd,
+    .signal = threads_signal,
+};

@@ -1,0 +1,247 @@
+/* jdb.h: asynchronous direct I/O without Lua.
+ *
+ * One queue belongs to one thread. An operation is taken from the queue, filled by a jdb_prep_*
+ * call, submitted, and comes back exactly once from jdb_queue_next. From submission until then it
+ * holds one reference of its file and of its buffer, so a caller may drop his own at any time.
+ *
+ * Who frees what: jdb_buf and jdb_file are counted (ref/unref, queue's thread only); the last
+ * unref of a file closes its handle. Operations belong to the queue: take ... release. The queue
+ * is counted too, files hold it; jdb_queue_close waits for every operation the kernel still has.
+ *
+ * Units: offsets and lengths are bytes, times are nanoseconds, errors are errno values.
+ */
+#ifndef JDB_H
+#define JDB_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define JDB_VERSION "0.1.0"
+
+typedef struct jdb_buf jdb_buf;
+typedef struct jdb_file jdb_file;
+typedef struct jdb_op jdb_op;
+typedef struct jdb_queue jdb_queue;
+
+/* What went wrong, for programs. Names: jdb_kind_name. */
+typedef enum jdb_kind {
+    JDB_OK,
+    JDB_IO,          /* the system refused; see errno */
+    JDB_ALLOC,       /* no memory */
+    JDB_ALIGNMENT,   /* offset, length or memory not aligned as the file needs */
+    JDB_SHORT_READ,  /* end of file before the length asked */
+    JDB_SHORT_WRITE, /* the system took less and would take no more */
+    JDB_JOIN,        /* a joined task had raised */
+    JDB_OVERFLOW,    /* a number or a range outside what it must fit in */
+    JDB_BUSY,        /* memory or object in use by another operation */
+    JDB_CLOSED,
+    JDB_CANCELLED,
+    JDB_TIMEOUT,
+    JDB_POISONED,
+    JDB_UNSUPPORTED,
+    JDB_FORKED, /* the queue belongs to the parent process */
+    JDB_KIND_COUNT
+} jdb_kind;
+
+typedef enum jdb_code {
+    JDB_READ,
+    JDB_WRITE,
+    JDB_SYNC_ALL,
+    JDB_SYNC_DATA,
+    JDB_TRUNCATE,
+    JDB_PREALLOCATE,
+    JDB_OPEN,
+    JDB_CLOSE,
+    JDB_SIZE,
+    JDB_STAT,
+    JDB_PATH_EXISTS,
+    JDB_PATH_MKDIR,
+    JDB_PATH_LS,
+    JDB_PATH_SIZE,
+    JDB_PATH_STAT,
+    JDB_PATH_RENAME,
+    JDB_PATH_REMOVE,
+    JDB_PATH_SYNC_DIR,
+    JDB_PATH_SPACE,
+    JDB_CODE_COUNT
+} jdb_code;
+
+/* ---- errors ------------------------------------------------------------------------------- */
+
+typedef struct jdb_failure {
+    jdb_kind kind;
+    int error;         /* errno, 0 when the system was not asked */
+    const char *op;    /* the operation's public name */
+    const char *path;  /* NULL when there is none */
+    const char *cause; /* NULL: made from kind and errno */
+    int64_t offset, length, actual; /* -1: does not apply */
+} jdb_failure;
+
+enum { JDB_MESSAGE_MAX = 1024 };
+
+const char *jdb_kind_name(jdb_kind kind);   /* "ShortRead" */
+const char *jdb_errno_name(int error);      /* "ENOSPC"; NULL when unknown */
+const char *jdb_code_name(jdb_code code);   /* "read_at" */
+jdb_kind jdb_kind_of_errno(int error);      /* what a failed system call is to a program */
+/* One sentence: operation, path, cause. Always terminated; cut at size. */
+void jdb_failure_message(const jdb_failure *failure, char *text, size_t size);
+
+/* ---- buffers: page-aligned, zero-filled, never inherited by a forked child ------------------ */
+
+/* align: a power of two, at least 1. NULL when out of memory or a size that cannot be. */
+jdb_buf *jdb_buf_new(size_t size, size_t align);
+jdb_buf *jdb_buf_ref(jdb_buf *buf);
+void jdb_buf_unref(jdb_buf *buf);
+void *jdb_buf_data(const jdb_buf *buf); /* NULL in a forked child: the memory is the parent's */
+size_t jdb_buf_size(const jdb_buf *buf);
+/* Whether the program may now read, or change, this range: no operation in flight forbids it. */
+int jdb_buf_readable(const jdb_buf *buf, size_t off, size_t len);
+int jdb_buf_writable(const jdb_buf *buf, size_t off, size_t len);
+size_t jdb_page_size(void);
+uint32_t jdb_crc32c(uint32_t crc, const void *data, size_t len); /* crc: 0, or the part before */
+
+/* ---- files --------------------------------------------------------------------------------- */
+
+enum {
+    JDB_OPEN_WRITE = 1 << 0,    /* read and write; else read only */
+    JDB_OPEN_CREATE = 1 << 1,   /* make it when missing */
+    JDB_OPEN_TRUNCATE = 1 << 2,
+    JDB_OPEN_EXCLUSIVE = 1 << 3, /* fail when it exists */
+    JDB_OPEN_DSYNC = 1 << 4,    /* every write is durable on return */
+    JDB_OPEN_ATIME = 1 << 5,    /* keep access times (they cost metadata writes) */
+    JDB_OPEN_DEVICE = 1 << 6    /* a block device is what the caller wants */
+};
+
+typedef enum jdb_direct { JDB_DIRECT_REQUIRE, JDB_DIRECT_PREFER, JDB_DIRECT_OFF } jdb_direct;
+
+typedef struct jdb_file_info {
+    int direct;             /* 1: the page cache is bypassed as far as the system says */
+    jdb_direct policy;      /* what was asked for */
+    uint32_t memory_align, read_align, write_align;
+    const char *align_source; /* where the three come from */
+    const char *direct_reason;
+    const char *file_system;  /* "ext4"; "unknown" when the system gives no name */
+    int writable, dsync, device;
+} jdb_file_info;
+
+jdb_file *jdb_file_ref(jdb_file *file);
+void jdb_file_unref(jdb_file *file);
+const char *jdb_file_path(const jdb_file *file);
+void jdb_file_info_get(const jdb_file *file, jdb_file_info *info);
+int jdb_file_closed(const jdb_file *file); /* 1 from the moment a close was submitted */
+int64_t jdb_file_size_now(const jdb_file *file); /* asks the system in place; -errno */
+
+typedef struct jdb_stat {
+    uint64_t size, allocated, inode, device, links;
+    int64_t atime_ns, mtime_ns, ctime_ns;
+    uint32_t mode;
+    char type; /* 'f' file, 'd' directory, 'b' block device, 'o' other */
+} jdb_stat;
+
+/* ---- operations ----------------------------------------------------------------------------- */
+
+enum { JDB_READ_UPTO = 1 << 0 };             /* flags of jdb_prep_read: end of file is no error */
+enum { JDB_RENAME_NOREPLACE = 1 << 0 };
+typedef enum jdb_prealloc { JDB_PREALLOC_SIZE, JDB_PREALLOC_KEEP, JDB_PREALLOC_ZERO } jdb_prealloc;
+
+/* An idle operation. NULL: *kind says why (JDB_FORKED, JDB_UNSUPPORTED from another thread,
+ * JDB_CLOSED, JDB_ALLOC). */
+jdb_op *jdb_op_take(jdb_queue *queue, jdb_kind *kind);
+void jdb_op_release(jdb_queue *queue, jdb_op *op); /* idle or delivered operations only */
+
+void jdb_prep_read(jdb_op *op, jdb_file *file, jdb_buf *buf, size_t buf_off, size_t len,
+                   uint64_t off, unsigned flags);
+void jdb_prep_write(jdb_op *op, jdb_file *file, jdb_buf *buf, size_t buf_off, size_t len,
+                    uint64_t off);
+void jdb_prep_file(jdb_op *op, jdb_code code, jdb_file *file); /* sync, close, size, stat */
+void jdb_prep_truncate(jdb_op *op, jdb_file *file, uint64_t len);
+void jdb_prep_preallocate(jdb_op *op, jdb_file *file, uint64_t len, jdb_prealloc how);
+/* These copy the path; -1 when out of memory. */
+int jdb_prep_open(jdb_queue *queue, jdb_op *op, const char *path, unsigned flags, unsigned mode,
+                  jdb_direct direct);
+int jdb_prep_path(jdb_op *op, jdb_code code, const char *path);
+int jdb_prep_rename(jdb_op *op, const char *from, const char *to, unsigned flags);
+
+/* Everything that can be refused without asking the system: alignment, range, closed, busy.
+ * Changes nothing. JDB_OK or the kind; jdb_op_failure tells the rest. */
+jdb_kind jdb_op_check(jdb_op *op);
+/* Accepts a checked operation; it cannot fail. Never blocks, never delivers. */
+void jdb_submit(jdb_queue *queue, jdb_op *op);
+
+/* The part of a read that was asked for, inside the aligned blocks that are read. */
+void jdb_op_set_part(jdb_op *op, size_t skip, size_t len);
+int jdb_op_part(const jdb_op *op, const void **data, size_t *len); /* 0: no part was set */
+
+void jdb_op_set_waiter(jdb_op *op, void *waiter);
+void *jdb_op_waiter(const jdb_op *op);
+/* Nobody waits any more: a queued operation is dropped, one in flight ends unseen, and the slot
+ * comes back by itself. */
+void jdb_op_abandon(jdb_queue *queue, jdb_op *op);
+
+/* Of a delivered operation. */
+jdb_kind jdb_op_kind(const jdb_op *op);
+int64_t jdb_op_result(const jdb_op *op); /* bytes moved, size, 0 or 1; meaningless on failure */
+jdb_code jdb_op_code(const jdb_op *op);
+void jdb_op_failure(const jdb_op *op, jdb_failure *failure); /* valid until release */
+jdb_file *jdb_op_file(const jdb_op *op);     /* of an open: the new file, owned by the operation */
+jdb_buf *jdb_op_buf(const jdb_op *op);
+const jdb_stat *jdb_op_stat(const jdb_op *op);
+const char *jdb_op_names(const jdb_op *op, size_t *count); /* NUL-separated, sorted */
+void jdb_op_space(const jdb_op *op, uint64_t *free_bytes, uint64_t *total_bytes);
+
+/* ---- the queue ------------------------------------------------------------------------------ */
+
+typedef struct jdb_options {
+    const char *backend; /* NULL or "auto": the first that works */
+    uint32_t depth;      /* operations the kernel holds at once; 0: 256; at most JDB_DEPTH_MAX */
+    uint32_t workers;    /* pool threads at most; 0: 16; at most JDB_WORKERS_MAX */
+} jdb_options;
+
+enum { JDB_DEPTH_MAX = 4096, JDB_WORKERS_MAX = 256 };
+
+typedef struct jdb_stats {
+    uint64_t submitted, completed; /* operations accepted, and delivered or dropped */
+    uint64_t entries;              /* calls into the kernel to submit or wait */
+    uint64_t pool_operations;      /* of submitted, those a worker thread ran */
+    uint64_t resubmitted;          /* rests of short transfers, and second tries */
+    uint64_t in_flight;            /* with the kernel or a worker now */
+    uint64_t waiting;              /* accepted, not yet handed over */
+    uint64_t abandoned;            /* still unfinished, and nobody waits */
+    uint64_t slots;                /* operations allocated */
+    uint64_t workers;              /* threads alive */
+} jdb_stats;
+
+/* 0, or -errno with *failure filled (its texts live as long as the process). */
+int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *failure);
+/* Waits for every accepted operation, delivers none, frees the kernel objects. In a forked child
+ * it only lets go. Files may outlive it. */
+void jdb_queue_close(jdb_queue *queue);
+void jdb_queue_unref(jdb_queue *queue);
+
+/* Looks (timeout 0), or waits until something is finished, timeout_ns (< 0: no limit) at most. */
+void jdb_queue_reap(jdb_queue *queue, int64_t timeout_ns);
+jdb_op *jdb_queue_next(jdb_queue *queue); /* a finished operation, or NULL */
+void jdb_queue_wait_op(jdb_queue *queue, jdb_op *op); /* until this one is finished; it is then
+                                                         the caller's, jdb_queue_next skips it */
+void jdb_queue_wait_abandoned(jdb_queue *queue); /* until no abandoned operation is unfinished */
+void jdb_queue_flush(jdb_queue *queue); /* hand staged operations to the kernel */
+/* A descriptor that becomes readable when completions wait, or -errno. Owned by the queue. */
+int jdb_queue_pollfd(jdb_queue *queue);
+void jdb_queue_signal(jdb_queue *queue); /* makes that descriptor readable, if there is one */
+/* Operations not yet delivered. */
+uint64_t jdb_queue_pending(const jdb_queue *queue);
+jdb_kind jdb_queue_usable(const jdb_queue *queue); /* JDB_OK, JDB_FORKED, ... for this caller */
+void jdb_queue_stats(const jdb_queue *queue, jdb_stats *stats);
+const char *jdb_queue_backend(const jdb_queue *queue);
+const char *jdb_queue_reason(const jdb_queue *queue);   /* why this backend */
+const char *jdb_queue_features(const jdb_queue *queue); /* comma-separated */
+uint32_t jdb_queue_depth(const jdb_queue *queue);
+const char *jdb_backend_name(unsigned index); /* NULL past the last */
+
+int64_t jdb_now(void);           /* monotonic nanoseconds */
+void jdb_sleep(int64_t ns);      /* blocks the thread */
+const char *jdb_platform(void);  /* "Linux 6.1.0" */
+/* Objects alive in this process, for leak checks. */
+void jdb_live(uint64_t *buffers, uint64_t *files);
+
+#endif

@@ -1,0 +1,280 @@
+/* lua_buf.c: buffers as Lua sees them: views of counted memory. A mistake of the program (out of
+ * range, freed, in flight) raises. */
+#include <stdio.h>
+#include <string.h>
+
+#include "lua_jdb.h"
+
+const char jl_magic_buf = 0;
+
+jl_buf *jl_check_buf(lua_State *L, int i) {
+    jl_buf *b = jl_test(L, i, &jl_magic_buf, sizeof *b);
+    if (!b) luaL_argerror(L, i, "jdbfs buffer expected");
+    return b;
+}
+
+static jl_buf *live(lua_State *L, int i) {
+    jl_buf *b = jl_check_buf(L, i);
+    if (!b->mem) luaL_error(L, "the buffer was freed (Closed)");
+    if (!jdb_buf_data(b->mem)) luaL_error(L, "the buffer belongs to the parent process (Forked)");
+    return b;
+}
+
+/* An offset or length argument; optional when it is absent. */
+static size_t number(lua_State *L, int i, size_t absent) {
+    uint64_t n;
+    if (lua_isnoneornil(L, i)) return absent;
+    const char *wrong = jl_number(L, i, &n);
+    if (wrong) luaL_argerror(L, i, wrong);
+    if (n > SIZE_MAX) luaL_argerror(L, i, "out of range");
+    return (size_t)n;
+}
+
+static size_t required(lua_State *L, int i) {
+    if (lua_isnoneornil(L, i)) luaL_checktype(L, i, LUA_TNUMBER);
+    return number(L, i, 0);
+}
+
+static void in_range(lua_State *L, const jl_buf *b, int i, size_t off, size_t len) {
+    if (off > b->len || len > b->len - off) luaL_argerror(L, i, "out of the buffer's range");
+}
+
+/* The bytes of a checked range, for reading or for changing. */
+static uint8_t *bytes(lua_State *L, const jl_buf *b, size_t off, size_t len, int change) {
+    size_t at = b->off + off;
+    int free_now = change ? jdb_buf_writable(b->mem, at, len) : jdb_buf_readable(b->mem, at, len);
+    if (!free_now) luaL_error(L, "the buffer is in flight (Busy)");
+    return (uint8_t *)jdb_buf_data(b->mem) + at;
+}
+
+static int buf_len(lua_State *L) {
+    jl_push_size(L, live(L, 1)->len);
+    return 1;
+}
+
+static int buf_string(lua_State *L) {
+    jl_buf *b = live(L, 1);
+    size_t off = number(L, 2, 0);
+    in_range(L, b, 2, off, 0);
+    size_t len = number(L, 3, b->len - off);
+    in_range(L, b, 3, off, len);
+    lua_pushlstring(L, (const char *)bytes(L, b, off, len, 0), len);
+    return 1;
+}
+
+static int done(lua_State *L) {
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int buf_set(lua_State *L) {
+    jl_buf *b = live(L, 1);
+    size_t off = required(L, 2), len;
+    luaL_checktype(L, 3, LUA_TSTRING);
+    const char *s = lua_tolstring(L, 3, &len);
+    in_range(L, b, 2, off, len);
+    memcpy(bytes(L, b, off, len, 1), s, len);
+    return done(L);
+}
+
+static int buf_fill(lua_State *L) {
+    jl_buf *b = live(L, 1);
+    size_t byte = required(L, 2), off = number(L, 3, 0);
+    if (byte > 255) luaL_argerror(L, 2, "a byte is 0 to 255");
+    in_range(L, b, 3, off, 0);
+    size_t len = number(L, 4, b->len - off);
+    in_range(L, b, 4, off, len);
+    memset(bytes(L, b, off, len, 1), (int)byte, len);
+    return done(L);
+}
+
+static int buf_copy(lua_State *L) {
+    jl_buf *b = live(L, 1);
+    size_t off = required(L, 2);
+    jl_buf *from = live(L, 3);
+    size_t from_off = number(L, 4, 0);
+    in_range(L, from, 4, from_off, 0);
+    size_t len = number(L, 5, from->len - from_off);
+    in_range(L, from, 5, from_off, len);
+    in_range(L, b, 2, off, len);
+    const uint8_t *source = bytes(L, from, from_off, len, 0);
+    memmove(bytes(L, b, off, len, 1), source, len);
+    return done(L);
+}
+
+static jl_buf *new_view(lua_State *L) {
+    return jl_new(L, sizeof(jl_buf), &jl_magic_buf, jl_self(L)->ref_buf_meta);
+}
+
+static int buf_slice(lua_State *L) {
+    jl_buf *b = live(L, 1);
+    size_t off = required(L, 2), len = required(L, 3);
+    in_range(L, b, 2, off, len);
+    jl_buf *view = new_view(L);
+    view->mem = jdb_buf_ref(b->mem);
+    view->off = b->off + off;
+    view->len = len;
+    view->align = b->align;
+    while (view->align > 1 && off % view->align) view->align /= 2;
+    return 1;
+}
+
+static int buf_crc32c(lua_State *L) {
+    jl_buf *b = live(L, 1);
+    size_t off = number(L, 2, 0);
+    in_range(L, b, 2, off, 0);
+    size_t len = number(L, 3, b->len - off);
+    in_range(L, b, 3, off, len);
+    jl_push_size(L, jdb_crc32c(0, bytes(L, b, off, len, 0), len));
+    return 1;
+}
+
+static int buf_pointer(lua_State *L) {
+    jl_buf *b = live(L, 1);
+    lua_pushlightuserdata(L, (uint8_t *)jdb_buf_data(b->mem) + b->off);
+    return 1;
+}
+
+static int buf_align(lua_State *L) {
+    jl_push_size(L, live(L, 1)->align);
+    return 1;
+}
+
+static int drop(lua_State *L) {
+    jl_buf *b = jl_check_buf(L, 1);
+    if (b->mem) jdb_buf_unref(b->mem);
+    b->mem = NULL;
+    return 0;
+}
+
+/* Only this view lets go; slices and operations in flight keep the memory they need. */
+static int buf_free(lua_State *L) {
+    jl_buf *b = jl_check_buf(L, 1);
+    if (b->mem && jdb_buf_data(b->mem)) bytes(L, b, 0, b->len, 1);
+    drop(L);
+    return done(L);
+}
+
+static int buf_tostring(lua_State *L) {
+    jl_buf *b = jl_check_buf(L, 1);
+    char text[64];
+    if (b->mem) snprintf(text, sizeof text, "jdbfs.buffer (%zu bytes)", b->len);
+    else snprintf(text, sizeof text, "jdbfs.buffer (freed)");
+    lua_pushstring(L, text);
+    return 1;
+}
+
+/* ---- typed little-endian access --------------------------------------------------------------- */
+
+static uint8_t *typed(lua_State *L, unsigned size) {
+    jl_buf *b = live(L, 1);
+    size_t off = required(L, 2);
+    in_range(L, b, 2, off, size);
+    return bytes(L, b, off, size, !lua_isnoneornil(L, 3));
+}
+
+static uint64_t load(const uint8_t *p, unsigned size) {
+    uint64_t v = 0;
+    for (unsigned i = size; i-- > 0;) v = v << 8 | p[i];
+    return v;
+}
+
+static int store(lua_State *L, uint8_t *p, unsigned size, uint64_t v) {
+    for (unsigned i = 0; i < size; i++, v >>= 8) p[i] = (uint8_t)v;
+    return done(L);
+}
+
+static int unsigned_access(lua_State *L, unsigned size) {
+    uint8_t *p = typed(L, size);
+    if (lua_isnoneornil(L, 3)) {
+        jl_push_u64(L, load(p, size));
+        return 1;
+    }
+    uint64_t v = jl_check_bits(L, 3, 0);
+    if (size < 8 && v >> (8 * size)) luaL_argerror(L, 3, "does not fit");
+    return store(L, p, size, v);
+}
+
+static int buf_u8(lua_State *L) { return unsigned_access(L, 1); }
+static int buf_u16(lua_State *L) { return unsigned_access(L, 2); }
+static int buf_u32(lua_State *L) { return unsigned_access(L, 4); }
+static int buf_u64(lua_State *L) { return unsigned_access(L, 8); }
+
+static int buf_i32(lua_State *L) {
+    uint8_t *p = typed(L, 4);
+    if (lua_isnoneornil(L, 3)) {
+        jl_push_i64(L, (int32_t)(uint32_t)load(p, 4));
+        return 1;
+    }
+    int64_t v = (int64_t)jl_check_bits(L, 3, 1);
+    if (v < INT32_MIN || v > INT32_MAX) luaL_argerror(L, 3, "does not fit");
+    return store(L, p, 4, (uint64_t)v);
+}
+
+static int buf_i64(lua_State *L) {
+    uint8_t *p = typed(L, 8);
+    if (!lua_isnoneornil(L, 3)) return store(L, p, 8, jl_check_bits(L, 3, 1));
+    jl_push_i64(L, (int64_t)load(p, 8));
+    return 1;
+}
+
+static int buf_f64(lua_State *L) {
+    uint8_t *p = typed(L, 8);
+    uint64_t bits;
+    double v;
+    if (lua_isnoneornil(L, 3)) {
+        bits = load(p, 8);
+        memcpy(&v, &bits, 8);
+        lua_pushnumber(L, v);
+        return 1;
+    }
+    luaL_checktype(L, 3, LUA_TNUMBER);
+    v = lua_tonumber(L, 3);
+    memcpy(&bits, &v, 8);
+    return store(L, p, 8, bits);
+}
+
+/* ---- making ----------------------------------------------------------------------------------- */
+
+/* buffer(size [, align]) */
+static int buffer(lua_State *L) {
+    uint64_t size, align = jdb_page_size();
+    luaL_checkany(L, 1);
+    const char *wrong = jl_number(L, 1, &size);
+    if (!wrong && !lua_isnoneornil(L, 2)) {
+        wrong = jl_number(L, 2, &align);
+        if (!wrong && (align == 0 || (align & (align - 1)) != 0))
+            return jl_fail_kind(L, JDB_ALIGNMENT, "buffer", NULL, "align is not a power of two");
+    }
+    if (!wrong && size == 0) wrong = "size is 0";
+    if (wrong) return jl_fail_kind(L, JDB_OVERFLOW, "buffer", NULL, wrong);
+    jl_buf *b = new_view(L);
+    if (size <= SIZE_MAX && align <= SIZE_MAX) b->mem = jdb_buf_new((size_t)size, (size_t)align);
+    if (!b->mem) return jl_fail_kind(L, JDB_ALLOC, "buffer", NULL, "out of memory");
+    b->len = (size_t)size;
+    b->align = (size_t)align;
+    return 1;
+}
+
+/* is_buffer(v): for the Lua modules. */
+static int is_buffer(lua_State *L) {
+    lua_pushboolean(L, jl_test(L, 1, &jl_magic_buf, sizeof(jl_buf)) != NULL);
+    return 1;
+}
+
+int jl_open_buf(lua_State *L) {
+    static const luaL_Reg methods[] = {
+        {"string", buf_string}, {"set", buf_set},         {"fill", buf_fill},
+        {"copy", buf_copy},     {"slice", buf_slice},     {"crc32c", buf_crc32c},
+        {"align", buf_align},   {"pointer", buf_pointer}, {"free", buf_free},
+        {"u8", buf_u8},         {"u16", buf_u16},         {"u32", buf_u32},
+        {"u64", buf_u64},       {"i32", buf_i32},         {"i64", buf_i64},
+        {"f64", buf_f64},       {NULL, NULL}};
+    static const luaL_Reg meta[] = {
+        {"__gc", drop}, {"__len", buf_len}, {"__tostring", buf_tostring}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"buffer", buffer}, {"is_buffer", is_buffer}, {NULL, NULL}};
+    jl_self(L)->ref_buf_meta = jl_new_class(L, "jdbfs.buffer", methods, meta);
+    jl_register(L, functions);
+    return 0;
+}

@@ -1,0 +1,120 @@
+/* lua_compat.h: every difference between Lua 5.1, 5.2, 5.3, 5.4 and LuaJIT, and nothing else.
+ * All functions are static: a global of such a name would clash with LuaJIT's own. */
+#ifndef JDB_LUA_COMPAT_H
+#define JDB_LUA_COMPAT_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+/* LuaJIT keeps this header beside lua.h; plain Lua has none. */
+#if defined(__has_include)
+#if __has_include(<luajit.h>)
+#include <luajit.h>
+#endif
+#endif
+
+#if LUA_VERSION_NUM < 501 || LUA_VERSION_NUM > 505
+#error "jdbfs needs Lua 5.1 to 5.5 or LuaJIT"
+#endif
+
+#ifndef LUA_OK
+#define LUA_OK 0
+#endif
+
+#define JL_TCDATA 10 /* LuaJIT's boxed 64-bit integers */
+
+#if LUA_VERSION_NUM == 501
+
+/* lua_yield returns here; what follows it runs before the coroutine is left. */
+enum { JL_YIELD_RETURNS = 1 };
+
+#define lua_rawlen lua_objlen
+
+static inline void jl_setfuncs(lua_State *L, const luaL_Reg *functions, int nup) {
+    for (; functions->name; functions++) {
+        for (int i = 0; i < nup; i++) lua_pushvalue(L, -nup);
+        lua_pushcclosure(L, functions->func, nup);
+        lua_setfield(L, -(nup + 2), functions->name);
+    }
+    lua_pop(L, nup);
+}
+
+static inline int jl_absindex(lua_State *L, int i) {
+    return i > 0 || i <= LUA_REGISTRYINDEX ? i : lua_gettop(L) + i + 1;
+}
+
+#else
+
+enum { JL_YIELD_RETURNS = 0 };
+
+static inline void jl_setfuncs(lua_State *L, const luaL_Reg *functions, int nup) {
+    luaL_setfuncs(L, functions, nup);
+}
+
+static inline int jl_absindex(lua_State *L, int i) { return lua_absindex(L, i); }
+
+#endif
+
+/* Yields from a C function; `after` runs when the coroutine is resumed, where the Lua can do that
+ * (5.2 and later), and returns what the function returns. */
+typedef int (*jl_after)(lua_State *L);
+
+#if LUA_VERSION_NUM >= 503
+static inline int jl_after_k(lua_State *L, int status, lua_KContext after) {
+    (void)status;
+    return ((jl_after)after)(L);
+}
+static inline int jl_yield(lua_State *L, int n, jl_after after) {
+    return lua_yieldk(L, n, (lua_KContext)after, after ? jl_after_k : NULL);
+}
+#elif LUA_VERSION_NUM == 502
+static inline int jl_yield(lua_State *L, int n, jl_after after) {
+    return lua_yieldk(L, n, 0, after);
+}
+#else
+static inline int jl_yield(lua_State *L, int n, jl_after after) {
+    (void)after;
+    return lua_yield(L, n);
+}
+#endif
+
+/* Whether this function may yield. 5.1 and 5.2 cannot tell: there the yield itself raises. */
+static inline int jl_yieldable(lua_State *L) {
+#if LUA_VERSION_NUM >= 503 || defined(LUAJIT_VERSION_NUM)
+    return lua_isyieldable(L);
+#else
+    (void)L;
+    return 1;
+#endif
+}
+
+/* *results: values the coroutine returned or yielded, on its stack. */
+static inline int jl_resume(lua_State *co, lua_State *from, int args, int *results) {
+#if LUA_VERSION_NUM >= 504
+    return lua_resume(co, from, args, results);
+#else
+#if LUA_VERSION_NUM == 501
+    (void)from;
+    int status = lua_resume(co, args);
+#else
+    int status = lua_resume(co, from, args);
+#endif
+    *results = lua_gettop(co);
+    return status;
+#endif
+}
+
+/* Whether integers are a type of their own, so that 64 bits fit. */
+#if LUA_VERSION_NUM >= 503
+enum { JL_INTEGERS = 1 };
+static inline int jl_isinteger(lua_State *L, int i) { return lua_isinteger(L, i); }
+#else
+enum { JL_INTEGERS = 0 };
+static inline int jl_isinteger(lua_State *L, int i) {
+    (void)L;
+    (void)i;
+    return 0;
+}
+#endif
+
+#endif

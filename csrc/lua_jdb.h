@@ -1,0 +1,158 @@
+/* lua_jdb.h: what the lua_*.c files share.
+ *
+ * One jl_state per Lua universe, upvalue 1 of every function. It owns the queue. Files and
+ * buffers are userdata that hold one counted reference of the C object; an operation in flight
+ * holds its own, so collecting the userdata never frees what the kernel uses.
+ *
+ * Order in every function that submits: check all arguments, take the operation, prepare and check it,
+ * submit, yield. Nothing between take and submit may raise, except lua_yield on 5.1; then the
+ * operation waits in `spare` for the next call. */
+#ifndef JDB_LUA_H
+#define JDB_LUA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "jdb.h"
+#include "lua_compat.h"
+
+typedef struct jl_task jl_task;
+
+enum jl_task_state {
+    JL_READY,   /* on the ready list */
+    JL_RUNNING, /* resumed, or called something that is */
+    JL_WAITING, /* suspended until an operation, a timer or a wake */
+    JL_DONE,
+    JL_FAILED,
+    JL_CANCELLED
+};
+
+/* A coroutine that jdbfs started. Anchored in the table `anchors` (thread -> userdata) until it
+ * ends; afterwards its handle alone keeps it. */
+struct jl_task {
+    const void *magic;
+    lua_State *co;       /* valid while anchored, or while `results` holds it */
+    jl_task *next;       /* ready list */
+    jl_task *joiners;    /* tasks that wait for this one ... */
+    jl_task *join_next;  /* ... linked by this */
+    jl_task *joined;     /* the one this task waits for; NULL: none */
+    jl_task *child;      /* cancelled with this task (timeout) */
+    jdb_op *op;          /* the operation it waits for: no other may resume it */
+    uint32_t timer;      /* place in the heap + 1; 0: none */
+    uint32_t run;        /* the run it belongs to; 0: none */
+    int results;         /* values on co when it ended */
+    uint8_t state, nargs;
+    uint8_t cancelled;   /* ends at its next wait */
+    uint8_t caught;      /* its error belongs to whoever waits, it does not stop the run */
+    uint8_t parked;      /* waits for core.wake */
+    uint8_t expired;     /* a timer, not the event, woke it */
+    uint8_t started;
+    uint8_t yielding;    /* only gives way */
+    uint8_t kill;        /* on the ready list to be ended, not resumed */
+};
+
+struct jl_timer {
+    int64_t when;
+    jl_task *task;
+};
+
+typedef struct jl_state {
+    const void *magic;
+    jdb_queue *queue;    /* made at first use */
+    int closed;          /* the Lua state is being closed */
+    jdb_options options; /* of setup */
+    char backend[32];
+    jl_task *current;    /* the task being resumed now */
+    jl_task *ready_head, *ready_tail;
+    jdb_op *spare;       /* taken, never submitted: a 5.1 yield raised */
+    jdb_op *delivering;  /* its results are being pushed */
+    struct jl_timer *timers;
+    uint32_t timer_count, timer_room;
+    uint32_t run, runs;  /* the current run; 0: none */
+    uint32_t alive;      /* tasks of the current run */
+    uint32_t tasks;      /* all that have not ended */
+    int running;         /* somebody drives: no second one may */
+    struct {
+        int kind;
+        int64_t until;
+        jl_task *task;
+        int token;       /* stack index of the table whose field `woken` ends it */
+        int resumed;     /* out: tasks resumed */
+    } goal;
+    int ref_anchors, ref_results, ref_generators, ref_error_meta, ref_pending;
+    int ref_file_meta, ref_buf_meta, ref_task_meta, ref_close, ref_traceback, ref_tostring;
+    int ref_drive, ref_end_run, ref_box_u64;
+} jl_state;
+
+typedef struct jl_file {
+    const void *magic;
+    jdb_file *file; /* one reference; NULL only while being made */
+} jl_file;
+
+typedef struct jl_buf {
+    const void *magic;
+    jdb_buf *mem;    /* one reference; NULL after free() */
+    size_t off, len; /* the view */
+    size_t align;
+} jl_buf;
+
+extern const char jl_magic_state, jl_magic_file, jl_magic_buf, jl_magic_task;
+
+static inline jl_state *jl_self(lua_State *L) {
+    return lua_touserdata(L, lua_upvalueindex(1));
+}
+
+/* A userdata of ours, or NULL. Cheaper than a metatable look-up by name, and as safe: a foreign
+ * userdata cannot hold the address of our constant. */
+static inline void *jl_test(lua_State *L, int i, const char *magic, size_t size) {
+    const void **p = lua_touserdata(L, i);
+    return p && lua_rawlen(L, i) == size && *p == magic ? (void *)p : NULL;
+}
+
+/* lua_core.c */
+void jl_push_ref(lua_State *L, int ref);
+void *jl_new(lua_State *L, size_t size, const char *magic, int meta_ref);
+void jl_register(lua_State *L, const luaL_Reg *functions); /* into the table on top */
+int jl_new_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta);
+
+/* lua_error.c: all push nil, message, err and return 3. */
+int jl_fail(lua_State *L, const jdb_failure *failure);
+int jl_fail_kind(lua_State *L, jdb_kind kind, const char *op, const char *path, const char *cause);
+int jl_fail_op(lua_State *L, const jdb_op *op);
+/* jl_number: 0, or why the value is no offset or length; raises when it is no number at all. */
+const char *jl_number(lua_State *L, int i, uint64_t *value);
+/* 64 bits as this Lua can hold them, for typed buffer access. */
+uint64_t jl_check_bits(lua_State *L, int i, int is_signed);
+void jl_push_u64(lua_State *L, uint64_t value);
+void jl_push_i64(lua_State *L, int64_t value);
+void jl_push_size(lua_State *L, uint64_t value);
+int jl_open_error(lua_State *L);
+
+/* lua_buf.c */
+jl_buf *jl_check_buf(lua_State *L, int i);
+int jl_open_buf(lua_State *L);
+
+/* lua_file.c */
+int jl_open_file(lua_State *L);
+int jl_push_file(lua_State *L, jdb_file *file);
+
+/* lua_fs.c */
+int jl_open_fs(lua_State *L);
+
+/* lua_queue.c */
+/* An idle operation, or NULL with nil, message, err pushed (*pushed = 3). */
+jdb_op *jl_take(lua_State *L, const char *name, const char *path, int *pushed);
+/* Gives a taken operation back and reports why it was refused. */
+int jl_refuse(lua_State *L, jdb_op *op);
+void jl_drop(lua_State *L, jdb_op *op); /* gives it back, reports nothing */
+jdb_queue *jl_queue(lua_State *L, jdb_failure *failure); /* makes it; NULL: failure is filled */
+int jl_push_result(lua_State *L, jdb_op *op);
+int jl_open_queue(lua_State *L);
+
+/* lua_task.c */
+int jl_run_op(lua_State *L, jdb_op *op); /* submits a checked operation and waits for it */
+int jl_may_wait(lua_State *L);           /* inside a task, where a wait yields */
+void jl_task_close(jl_state *S);
+int jl_open_task(lua_State *L);
+
+#endif

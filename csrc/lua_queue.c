@@ -1,0 +1,265 @@
+/* lua_queue.c: the state's queue, results as Lua values, and what tells about both. */
+#include <string.h>
+
+#include "lua_jdb.h"
+
+/* ---- the queue --------------------------------------------------------------------------------- */
+
+static jdb_queue *refuse_queue(jdb_failure *f, jdb_kind kind, const char *cause) {
+    jdb_failure failure = {kind, 0, "jdbfs", NULL, cause, -1, -1, -1};
+    *f = failure;
+    return NULL;
+}
+
+static const char *usable_cause(jdb_kind kind) {
+    return kind == JDB_UNSUPPORTED ? "the queue belongs to another thread" : NULL;
+}
+
+jdb_queue *jl_queue(lua_State *L, jdb_failure *failure) {
+    jl_state *S = jl_self(L);
+    if (S->closed) return refuse_queue(failure, JDB_CLOSED, "the Lua state is being closed");
+    if (!S->queue && jdb_queue_new(&S->options, &S->queue, failure) != 0) return NULL;
+    jdb_kind kind = jdb_queue_usable(S->queue);
+    return kind ? refuse_queue(failure, kind, usable_cause(kind)) : S->queue;
+}
+
+jdb_op *jl_take(lua_State *L, const char *name, const char *path, int *pushed) {
+    jdb_failure failure;
+    jdb_kind kind = JDB_OK;
+    jl_state *S = jl_self(L);
+    jdb_queue *q = jl_queue(L, &failure);
+    if (!q) {
+        failure.op = name;
+        failure.path = path;
+        *pushed = jl_fail(L, &failure);
+        return NULL;
+    }
+    if (!S->spare) S->spare = jdb_op_take(q, &kind);
+    if (!S->spare) *pushed = jl_fail_kind(L, kind, name, path, usable_cause(kind));
+    return S->spare;
+}
+
+void jl_drop(lua_State *L, jdb_op *op) {
+    jl_state *S = jl_self(L);
+    S->spare = NULL;
+    jdb_op_release(S->queue, op);
+}
+
+int jl_refuse(lua_State *L, jdb_op *op) {
+    int n = jl_fail_op(L, op);
+    jl_drop(L, op);
+    return n;
+}
+
+/* ---- results ----------------------------------------------------------------------------------- */
+
+static void set_size(lua_State *L, const char *name, uint64_t value) {
+    jl_push_size(L, value);
+    lua_setfield(L, -2, name);
+}
+
+static void set_text(lua_State *L, const char *name, const char *value) {
+    lua_pushstring(L, value);
+    lua_setfield(L, -2, name);
+}
+
+static void set_time(lua_State *L, const char *name, int64_t ns) {
+    lua_pushnumber(L, (lua_Number)ns / 1e9);
+    lua_setfield(L, -2, name);
+}
+
+static int push_stat(lua_State *L, const jdb_stat *st) {
+    lua_createtable(L, 0, 10);
+    set_size(L, "size", st->size);
+    set_size(L, "allocated", st->allocated);
+    set_size(L, "inode", st->inode);
+    set_size(L, "device", st->device);
+    set_size(L, "links", st->links);
+    set_size(L, "mode", st->mode);
+    set_time(L, "atime", st->atime_ns);
+    set_time(L, "mtime", st->mtime_ns);
+    set_time(L, "ctime", st->ctime_ns);
+    set_text(L, "type", st->type == 'f'   ? "file"
+                        : st->type == 'd' ? "directory"
+                        : st->type == 'b' ? "block device"
+                                          : "other");
+    return 1;
+}
+
+static int push_names(lua_State *L, const jdb_op *op) {
+    size_t count;
+    const char *name = jdb_op_names(op, &count);
+    lua_createtable(L, count < 1000000 ? (int)count : 0, 0);
+    for (size_t i = 1; i <= count; i++) {
+        size_t len = strlen(name);
+        lua_pushlstring(L, name, len);
+        lua_rawseti(L, -2, (int)i);
+        name += len + 1;
+    }
+    return 1;
+}
+
+static int push_space(lua_State *L, const jdb_op *op) {
+    uint64_t free_bytes, total_bytes;
+    jdb_op_space(op, &free_bytes, &total_bytes);
+    jl_push_size(L, free_bytes);
+    jl_push_size(L, total_bytes);
+    return 2;
+}
+
+static int push_transfer(lua_State *L, const jdb_op *op) {
+    const void *data;
+    size_t len;
+    if (jdb_op_part(op, &data, &len)) lua_pushlstring(L, data, len);
+    else jl_push_size(L, (uint64_t)jdb_op_result(op));
+    return 1;
+}
+
+/* What the call returns. Raises only when Lua is out of memory. */
+int jl_push_result(lua_State *L, jdb_op *op) {
+    if (jdb_op_kind(op) != JDB_OK) return jl_fail_op(L, op);
+    switch (jdb_op_code(op)) {
+    case JDB_READ:
+    case JDB_WRITE: return push_transfer(L, op);
+    case JDB_OPEN: return jl_push_file(L, jdb_op_file(op));
+    case JDB_SIZE:
+    case JDB_PATH_SIZE: jl_push_size(L, (uint64_t)jdb_op_result(op)); return 1;
+    case JDB_STAT:
+    case JDB_PATH_STAT: return push_stat(L, jdb_op_stat(op));
+    case JDB_PATH_LS: return push_names(L, op);
+    case JDB_PATH_SPACE: return push_space(L, op);
+    case JDB_PATH_EXISTS: lua_pushboolean(L, jdb_op_result(op) != 0); return 1;
+    default: lua_pushboolean(L, 1); return 1;
+    }
+}
+
+/* ---- setup, info, stats ------------------------------------------------------------------------ */
+
+static uint32_t count_option(lua_State *L, const char *name, uint32_t most) {
+    uint64_t n;
+    if (lua_type(L, -1) != LUA_TNUMBER || jl_number(L, -1, &n) || n < 1 || n > most)
+        luaL_error(L, "option %s: an integer from 1 to %d expected", name, (int)most);
+    return (uint32_t)n;
+}
+
+static void backend_option(lua_State *L, jl_state *S) {
+    static const char *const known[] = {"auto", "io_uring", "threads", "kqueue", "iocp", "sim"};
+    const char *name = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(known[i], name) == 0) {
+            strcpy(S->backend, name);
+            S->options.backend = S->backend;
+            return;
+        }
+    luaL_error(L, "option backend: unknown backend \"%s\"", name);
+}
+
+/* setup{ backend =, depth =, workers = }: before the first operation. */
+static int setup(lua_State *L) {
+    jl_state *S = jl_self(L);
+    luaL_checktype(L, 1, LUA_TTABLE);
+    if (S->queue)
+        return jl_fail_kind(L, JDB_BUSY, "setup", NULL, "the queue was made already: call it first");
+    lua_pushnil(L);
+    while (lua_next(L, 1)) {
+        const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
+        if (strcmp(name, "backend") == 0) backend_option(L, S);
+        else if (strcmp(name, "depth") == 0) S->options.depth = count_option(L, name, JDB_DEPTH_MAX);
+        else if (strcmp(name, "workers") == 0)
+            S->options.workers = count_option(L, name, JDB_WORKERS_MAX);
+        else luaL_error(L, "unknown option %s", name);
+        lua_pop(L, 1);
+    }
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int info(lua_State *L) {
+    jdb_failure failure;
+    jdb_queue *q = jl_queue(L, &failure);
+    if (!q) {
+        failure.op = "info";
+        return jl_fail(L, &failure);
+    }
+    lua_createtable(L, 0, 9);
+    set_text(L, "version", JDB_VERSION);
+    set_text(L, "backend", jdb_queue_backend(q));
+    set_text(L, "reason", jdb_queue_reason(q));
+    set_text(L, "features", jdb_queue_features(q));
+    set_text(L, "kernel", jdb_platform());
+    set_size(L, "depth", jdb_queue_depth(q));
+    set_size(L, "page_size", jdb_page_size());
+    return 1;
+}
+
+static int stats(lua_State *L) {
+    jdb_stats s;
+    uint64_t buffers, files;
+    jl_state *S = jl_self(L);
+    memset(&s, 0, sizeof s);
+    if (S->queue) jdb_queue_stats(S->queue, &s);
+    jdb_live(&buffers, &files);
+    lua_createtable(L, 0, 14);
+    set_size(L, "submitted", s.submitted);
+    set_size(L, "completed", s.completed);
+    set_size(L, "entries", s.entries);
+    set_size(L, "pool_operations", s.pool_operations);
+    set_size(L, "resubmitted", s.resubmitted);
+    set_size(L, "in_flight", s.in_flight);
+    set_size(L, "waiting", s.waiting);
+    set_size(L, "abandoned", s.abandoned);
+    set_size(L, "slots", s.slots);
+    set_size(L, "workers", s.workers);
+    set_size(L, "tasks", S->tasks);
+    set_size(L, "buffers", buffers);
+    set_size(L, "files", files);
+    return 1;
+}
+
+/* ---- for hosts ----------------------------------------------------------------------------------- */
+
+static int pollfd(lua_State *L) {
+    jdb_failure failure;
+    jdb_queue *q = jl_queue(L, &failure);
+    if (!q) {
+        failure.op = "pollfd";
+        return jl_fail(L, &failure);
+    }
+    int fd = jdb_queue_pollfd(q);
+    if (fd < 0) {
+        jdb_failure refused = {jdb_kind_of_errno(-fd), -fd, "pollfd", NULL, NULL, -1, -1, -1};
+        return jl_fail(L, &refused);
+    }
+    lua_pushinteger(L, fd);
+    return 1;
+}
+
+/* What step still has to do: operations, and tasks that are ready or asleep. */
+static int pending(lua_State *L) {
+    jl_state *S = jl_self(L);
+    uint64_t n = S->queue ? jdb_queue_pending(S->queue) : 0;
+    for (const jl_task *t = S->ready_head; t; t = t->next) n++;
+    jl_push_size(L, n + S->timer_count);
+    return 1;
+}
+
+static int flush(lua_State *L) {
+    jl_state *S = jl_self(L);
+    if (S->queue) jdb_queue_flush(S->queue);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int now(lua_State *L) {
+    lua_pushnumber(L, (lua_Number)jdb_now() / 1e9);
+    return 1;
+}
+
+int jl_open_queue(lua_State *L) {
+    static const luaL_Reg functions[] = {{"setup", setup},   {"info", info},
+                                         {"stats", stats},   {"pollfd", pollfd},
+                                         {"pending", pending}, {"flush", flush},
+                                         {"now", now},       {NULL, NULL}};
+    jl_register(L, functions);
+    return 0;
+}

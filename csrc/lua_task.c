@@ -1,0 +1,880 @@
+/* lua_task.c: tasks, and the loop that drives them.
+ *
+ * A method that waits ends in a yield of its own coroutine; the loop below reaps completions,
+ * pushes the results and resumes. Only a task is ever yielded: a coroutine that jdbfs did not
+ * start gets its operation completed in place, a generator made by jdbfs.wrap hands its wait
+ * outward to the task that called it.
+ *
+ * A task is resumed for exactly one reason: the operation in `op`, its timer, a wake, the end of
+ * the task it joined. Whatever else arrives for it is dropped. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "lua_jdb.h"
+
+const char jl_magic_task = 0;
+
+enum goal { GOAL_STEP, GOAL_RUN, GOAL_TASK, GOAL_TOKEN };
+enum place { IN_PLACE, IN_TASK, IN_GENERATOR };
+
+static void cancel(jl_state *S, jl_task *t);
+
+static jl_task *check_task(lua_State *L, int i) {
+    jl_task *t = jl_test(L, i, &jl_magic_task, sizeof *t);
+    if (!t) luaL_argerror(L, i, "jdbfs task expected");
+    return t;
+}
+
+static int ended(const jl_task *t) { return t->state >= JL_DONE; }
+
+/* ---- ready list and timers --------------------------------------------------------------------- */
+
+static void make_ready(jl_state *S, jl_task *t) {
+    t->state = JL_READY;
+    t->next = NULL;
+    if (S->ready_tail) S->ready_tail->next = t;
+    else S->ready_head = t;
+    S->ready_tail = t;
+    if (!S->running && S->queue) jdb_queue_signal(S->queue);
+}
+
+static jl_task *next_ready(jl_state *S) {
+    jl_task *t = S->ready_head;
+    if (!t) return NULL;
+    S->ready_head = t->next;
+    if (!S->ready_head) S->ready_tail = NULL;
+    t->next = NULL;
+    return t;
+}
+
+static void place_timer(jl_state *S, uint32_t i, struct jl_timer timer) {
+    S->timers[i] = timer;
+    timer.task->timer = i + 1;
+}
+
+static void sift_up(jl_state *S, uint32_t i) {
+    struct jl_timer timer = S->timers[i];
+    while (i > 0 && S->timers[(i - 1) / 2].when > timer.when) {
+        place_timer(S, i, S->timers[(i - 1) / 2]);
+        i = (i - 1) / 2;
+    }
+    place_timer(S, i, timer);
+}
+
+static void sift_down(jl_state *S, uint32_t i) {
+    struct jl_timer timer = S->timers[i];
+    for (;;) {
+        uint32_t child = 2 * i + 1;
+        if (child >= S->timer_count) break;
+        if (child + 1 < S->timer_count && S->timers[child + 1].when < S->timers[child].when) child++;
+        if (S->timers[child].when >= timer.when) break;
+        place_timer(S, i, S->timers[child]);
+        i = child;
+    }
+    place_timer(S, i, timer);
+}
+
+/* Raises when out of memory, before anything has changed. */
+static void reserve_timer(lua_State *L, jl_state *S) {
+    if (S->timer_count < S->timer_room) return;
+    uint32_t room = S->timer_room ? 2 * S->timer_room : 16;
+    struct jl_timer *grown = realloc(S->timers, room * sizeof *grown);
+    if (!grown) luaL_error(L, "out of memory for a timer");
+    S->timers = grown;
+    S->timer_room = room;
+}
+
+static void add_timer(jl_state *S, jl_task *t, int64_t when) {
+    S->timers[S->timer_count].when = when;
+    S->timers[S->timer_count].task = t;
+    sift_up(S, S->timer_count++);
+}
+
+static void drop_timer(jl_state *S, jl_task *t) {
+    if (!t->timer) return;
+    uint32_t i = t->timer - 1;
+    t->timer = 0;
+    if (i == --S->timer_count) return;
+    S->timers[i] = S->timers[S->timer_count];
+    S->timers[i].task->timer = i + 1;
+    sift_up(S, i);
+    sift_down(S, S->timers[i].task->timer - 1);
+}
+
+/* ---- waiting ------------------------------------------------------------------------------------ */
+
+static void leave_joined(jl_task *t) {
+    if (!t->joined) return;
+    for (jl_task **link = &t->joined->joiners; *link; link = &(*link)->join_next)
+        if (*link == t) {
+            *link = t->join_next;
+            break;
+        }
+    t->joined = t->join_next = NULL;
+}
+
+/* Ends whatever the task waits for; the reason may still happen, it finds nobody. */
+static void forget_wait(jl_state *S, jl_task *t) {
+    if (t->op) jdb_op_abandon(S->queue, t->op);
+    t->op = NULL;
+    t->parked = t->expired = t->yielding = 0;
+    drop_timer(S, t);
+    leave_joined(t);
+}
+
+/* The task this coroutine was started as, or NULL. */
+static jl_task *task_of(lua_State *L, jl_state *S) {
+    jl_push_ref(L, S->ref_anchors);
+    lua_pushthread(L);
+    lua_rawget(L, -2);
+    jl_task *t = lua_touserdata(L, -1);
+    lua_pop(L, 2);
+    return t;
+}
+
+static int is_generator(lua_State *L, jl_state *S) {
+    jl_push_ref(L, S->ref_generators);
+    lua_pushthread(L);
+    lua_rawget(L, -2);
+    int yes = lua_toboolean(L, -1);
+    lua_pop(L, 2);
+    return yes;
+}
+
+/* How a wait in this coroutine is done. */
+static enum place place(lua_State *L, jl_state *S) {
+    jl_task *t = S->current;
+    if (t && t->co == L) return jl_yieldable(L) ? IN_TASK : IN_PLACE;
+    if (S->tasks == 0) return IN_PLACE;
+    luaL_checkstack(L, 4, "wait");
+    jl_task *self = task_of(L, S);
+    if (self && !ended(self))
+        luaL_error(L, "this task is suspended in a wait: only jdbfs may resume it");
+    if (t && is_generator(L, S) && jl_yieldable(L)) return IN_GENERATOR;
+    return IN_PLACE;
+}
+
+int jl_may_wait(lua_State *L) { return place(L, jl_self(L)) != IN_PLACE; }
+
+/* Runs when a suspended task goes on (5.2 and later). */
+static int after_wait(lua_State *L) {
+    const jl_state *S = jl_self(L);
+    if (!S->current || S->current->co != L)
+        return luaL_error(L, "this task is suspended in a wait: only jdbfs may resume it");
+    return lua_gettop(L);
+}
+
+/* The yield itself. A generator tells its caller, jdbfs.wrap, to wait in its stead. */
+static int suspend(lua_State *L, jl_state *S, enum place where) {
+    lua_settop(L, 0);
+    if (where == IN_GENERATOR) {
+        jl_push_ref(L, S->ref_pending);
+        return jl_yield(L, 1, NULL);
+    }
+    /* A task that yields while it counts as running goes behind the others that are ready. */
+    if (!S->current->yielding) S->current->state = JL_WAITING;
+    return jl_yield(L, 0, after_wait);
+}
+
+static void commit(jl_state *S, jdb_op *op) {
+    jl_task *t = S->current;
+    forget_wait(S, t);
+    t->op = op;
+    jdb_op_set_waiter(op, t);
+    S->spare = NULL;
+    jdb_submit(S->queue, op);
+}
+
+static int finish_in_place(lua_State *L, jl_state *S, jdb_op *op) {
+    S->delivering = op;
+    int n = jl_push_result(L, op);
+    S->delivering = NULL;
+    jdb_op_release(S->queue, op);
+    return n;
+}
+
+int jl_run_op(lua_State *L, jdb_op *op) {
+    jl_state *S = jl_self(L);
+    enum place where = place(L, S);
+    if (where == IN_PLACE) {
+        S->spare = NULL;
+        jdb_submit(S->queue, op);
+        jdb_queue_wait_op(S->queue, op);
+        return finish_in_place(L, S, op);
+    }
+    /* A cancelled task ends at this wait: the loop sees it when the yield gets there. */
+    int go = !S->current->cancelled;
+    if (!go) jl_drop(L, op);
+    if (JL_YIELD_RETURNS) {
+        int r = suspend(L, S, where);
+        if (go) commit(S, op);
+        return r;
+    }
+    if (go) commit(S, op);
+    return suspend(L, S, where);
+}
+
+/* ---- the end of a task -------------------------------------------------------------------------- */
+
+static void push_thread(lua_State *L, lua_State *co) {
+    lua_pushthread(co);
+    if (co != L) lua_xmove(co, L, 1);
+}
+
+/* Runs the to-be-closed variables of a coroutine that will not go on. 0, or the error on top. */
+static int close_coroutine(lua_State *L, jl_state *S, lua_State *co) {
+    jl_push_ref(L, S->ref_close);
+    if (lua_isnil(L, -1)) {
+        lua_pop(L, 1);
+        return 0;
+    }
+    push_thread(L, co);
+    int status = lua_pcall(L, 1, 2, 0);
+    if (status == LUA_OK && lua_toboolean(L, -2)) {
+        lua_pop(L, 2);
+        return 0;
+    }
+    if (status == LUA_OK) lua_remove(L, -2);
+    return 1;
+}
+
+/* Takes the task out of the books and wakes who waited for it. t->results values lie on top of
+ * its stack: they are kept as long as somebody has the handle. */
+static void finish(lua_State *L, jl_state *S, jl_task *t, enum jl_task_state state) {
+    forget_wait(S, t);
+    t->state = (uint8_t)state;
+    S->tasks--;
+    if (S->run && t->run == S->run) S->alive--;
+    for (jl_task *j = t->joiners, *after; j; j = after) {
+        after = j->join_next;
+        j->joined = j->join_next = NULL;
+        if (j->state != JL_WAITING) continue;
+        drop_timer(S, j);
+        make_ready(S, j);
+    }
+    t->joiners = NULL;
+    luaL_checkstack(L, 6, "task");
+    jl_push_ref(L, S->ref_anchors);
+    push_thread(L, t->co);
+    if (t->results > 0) {
+        jl_push_ref(L, S->ref_results);
+        lua_pushvalue(L, -2);
+        lua_rawget(L, -4); /* the userdata */
+        lua_pushvalue(L, -3);
+        lua_rawset(L, -3);
+        lua_pop(L, 1);
+    } else {
+        t->co = NULL;
+    }
+    lua_pushnil(L);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+}
+
+/* Ends a task that is suspended or was never started. */
+static void kill(lua_State *L, jl_state *S, jl_task *t) {
+    jl_task *child = t->child;
+    forget_wait(S, t);
+    t->child = NULL;
+    t->state = JL_CANCELLED; /* what its variables do while closing completes in place */
+    int failed = close_coroutine(L, S, t->co);
+    lua_settop(t->co, 0);
+    finish(L, S, t, JL_CANCELLED);
+    if (child) cancel(S, child);
+    if (failed) lua_error(L);
+}
+
+/* The task raised; the error lies on top of its stack. It stops the run unless somebody asked
+ * for it. */
+static void failed(lua_State *L, jl_state *S, jl_task *t) {
+    luaL_checkstack(L, 6, "task");
+    lua_xmove(t->co, L, 1);
+    jl_push_ref(L, S->ref_traceback);
+    push_thread(L, t->co);
+    lua_pushvalue(L, -3);
+    if (lua_pcall(L, 2, 1, 0) != LUA_OK) { /* no debug library: the message must do */
+        lua_pop(L, 1);
+        lua_pushvalue(L, -1);
+    }
+    /* Stack: error, error with traceback. */
+    if (close_coroutine(L, S, t->co)) lua_pop(L, 1);
+    lua_settop(t->co, 0);
+    lua_pushvalue(L, -2);
+    lua_xmove(L, t->co, 1);
+    t->results = 1;
+    finish(L, S, t, JL_FAILED);
+    if (t->caught) lua_pop(L, 2);
+    else lua_error(L);
+}
+
+/* Somebody else resumed the coroutine while it waited, and it ended or went astray. */
+static void stolen(lua_State *L, jl_state *S, jl_task *t) {
+    lua_settop(t->co, 0);
+    lua_pushliteral(L, "a task that waited was resumed by hand");
+    lua_xmove(L, t->co, 1);
+    t->results = 1;
+    finish(L, S, t, JL_FAILED);
+}
+
+/* ---- resuming ----------------------------------------------------------------------------------- */
+
+static void resume(lua_State *L, jl_state *S, jl_task *t, int nargs) {
+    int n;
+    t->started = 1;
+    t->state = JL_RUNNING;
+    S->current = t;
+    int status = jl_resume(t->co, L, nargs, &n);
+    S->current = NULL;
+    S->goal.resumed++;
+    if (status == LUA_YIELD) {
+        int waits = t->state == JL_WAITING;
+        if (n > 0) lua_pop(t->co, n);
+        if (t->cancelled) {
+            kill(L, S, t);
+        } else if (!waits) {
+            /* A bare coroutine.yield: give way to the others. */
+            forget_wait(S, t);
+            make_ready(S, t);
+        }
+    } else if (status == LUA_OK) {
+        t->results = n;
+        finish(L, S, t, JL_DONE);
+    } else {
+        failed(L, S, t);
+    }
+}
+
+/* Whether the coroutine is where the task left it. */
+static int suspended(const jl_task *t) { return !t->started || lua_status(t->co) == LUA_YIELD; }
+
+static void run_ready(lua_State *L, jl_state *S, jl_task *t) {
+    if (t->kill) {
+        kill(L, S, t);
+        return;
+    }
+    if (!suspended(t)) {
+        stolen(L, S, t);
+        return;
+    }
+    if (!t->started) {
+        resume(L, S, t, t->nargs);
+        return;
+    }
+    lua_pushboolean(t->co, !t->expired);
+    t->expired = 0;
+    resume(L, S, t, 1);
+}
+
+static void deliver(lua_State *L, jl_state *S, jdb_op *op) {
+    jl_task *t = jdb_op_waiter(op);
+    if (!t || t->op != op || t->state != JL_WAITING) {
+        if (t && t->op == op) t->op = NULL;
+        jdb_op_release(S->queue, op);
+        return;
+    }
+    t->op = NULL;
+    if (!suspended(t)) {
+        jdb_op_release(S->queue, op);
+        stolen(L, S, t);
+        return;
+    }
+    S->delivering = op;
+    int n = jl_push_result(L, op);
+    S->delivering = NULL;
+    jdb_op_release(S->queue, op);
+    lua_xmove(L, t->co, n);
+    resume(L, S, t, n);
+}
+
+/* ---- the loop ----------------------------------------------------------------------------------- */
+
+/* Every task that is ready now and every completion that is there; what they make ready waits for
+ * the next turn, so that nobody starves. */
+static void turn(lua_State *L, jl_state *S) {
+    jdb_op *op;
+    jl_task *last = S->ready_tail, *t;
+    while ((op = jdb_queue_next(S->queue))) deliver(L, S, op);
+    while (last && (t = next_ready(S))) {
+        int end = t == last;
+        run_ready(L, S, t);
+        if (end) break;
+    }
+}
+
+static void fire_timers(jl_state *S) {
+    if (S->timer_count == 0) return;
+    int64_t now = jdb_now();
+    while (S->timer_count > 0 && S->timers[0].when <= now) {
+        jl_task *t = S->timers[0].task;
+        drop_timer(S, t);
+        if (t->state != JL_WAITING) continue;
+        t->expired = t->joined != NULL;
+        leave_joined(t);
+        make_ready(S, t);
+    }
+}
+
+static int reached(lua_State *L, const jl_state *S) {
+    switch (S->goal.kind) {
+    case GOAL_RUN: return S->alive == 0;
+    case GOAL_TASK: return ended(S->goal.task);
+    case GOAL_TOKEN: {
+        lua_getfield(L, 1, "woken");
+        int yes = lua_toboolean(L, -1);
+        lua_pop(L, 1);
+        return yes;
+    }
+    default: return S->goal.resumed > 0;
+    }
+}
+
+static void drop_delivering(jl_state *S) {
+    if (!S->delivering) return;
+    jdb_op_release(S->queue, S->delivering);
+    S->delivering = NULL;
+}
+
+/* How long the loop may sleep: < 0 for ever, 0 not at all. */
+static int64_t sleep_limit(const jl_state *S) {
+    int64_t when = S->goal.until;
+    if (S->timer_count > 0 && (when < 0 || S->timers[0].when < when)) when = S->timers[0].when;
+    if (when < 0) return -1;
+    int64_t rest = when - jdb_now();
+    return rest > 0 ? rest : 0;
+}
+
+static int stuck(const jl_state *S) {
+    return jdb_queue_pending(S->queue) == 0 && S->timer_count == 0;
+}
+
+/* drive([token]): until S->goal is reached. */
+static int drive(lua_State *L) {
+    jl_state *S = jl_self(L);
+    drop_delivering(S);
+    if (S->goal.kind == GOAL_STEP) jdb_queue_reap(S->queue, 0);
+    for (;;) {
+        fire_timers(S);
+        turn(L, S);
+        if (reached(L, S)) break;
+        if (jdb_queue_usable(S->queue) != JDB_OK)
+            return luaL_error(L, "the queue belongs to the parent process (Forked)");
+        if (S->ready_head) {
+            jdb_queue_reap(S->queue, 0);
+            continue;
+        }
+        int64_t limit = sleep_limit(S);
+        if (stuck(S)) {
+            if (S->goal.kind == GOAL_STEP || S->goal.until >= 0) break;
+            return luaL_error(L, "deadlock: %d tasks wait, and nothing is left that could wake one",
+                              (int)S->tasks);
+        }
+        if (limit == 0 && S->goal.until >= 0 && jdb_now() >= S->goal.until) break;
+        jdb_queue_reap(S->queue, limit);
+    }
+    jdb_queue_flush(S->queue);
+    if (S->ready_head) jdb_queue_signal(S->queue);
+    return 0;
+}
+
+/* Drives under protection, so that `running` is cleared whatever happens. An optional token is on
+ * top and is taken. 0, or the error on top. */
+static int protected_drive(lua_State *L, jl_state *S, int args, int ref) {
+    S->running = 1;
+    S->goal.resumed = 0;
+    jl_push_ref(L, ref);
+    if (args) lua_insert(L, -2);
+    int status = lua_pcall(L, args, 0, 0);
+    S->running = 0;
+    S->current = NULL;
+    return status;
+}
+
+static int64_t deadline(lua_State *L, int i) {
+    lua_Number s = luaL_checknumber(L, i);
+    if (!(s >= 0)) luaL_argerror(L, i, "seconds, 0 or more, expected");
+    if (s > 1e9) s = 1e9;
+    return jdb_now() + (int64_t)(s * 1e9);
+}
+
+/* ---- spawn, run, step --------------------------------------------------------------------------- */
+
+/* Stack from `first`: the function and its arguments; replaced by the task. */
+static jl_task *spawn(lua_State *L, jl_state *S, int first, int caught) {
+    int nargs = lua_gettop(L) - first;
+    luaL_checktype(L, first, LUA_TFUNCTION);
+    luaL_checkstack(L, 6, "spawn");
+    jl_task *t = jl_new(L, sizeof *t, &jl_magic_task, S->ref_task_meta);
+    lua_insert(L, first);
+    lua_State *co = lua_newthread(L);
+    lua_insert(L, first + 1);
+    if (nargs > 10 && !lua_checkstack(co, nargs + 1)) luaL_error(L, "too many arguments");
+    jl_push_ref(L, S->ref_anchors);
+    lua_pushvalue(L, first + 1);
+    lua_pushvalue(L, first);
+    lua_rawset(L, -3); /* the last thing that can raise */
+    lua_pop(L, 1);
+    lua_xmove(L, co, nargs + 1);
+    lua_settop(L, first);
+    if (nargs > 255) luaL_error(L, "too many arguments");
+    t->co = co;
+    t->nargs = (uint8_t)nargs;
+    t->caught = (uint8_t)caught;
+    t->run = S->run;
+    S->tasks++;
+    if (S->run) S->alive++;
+    make_ready(S, t);
+    return t;
+}
+
+/* Pushes nil, message, err when there is no usable queue; 0 when there is one. */
+static int need_queue(lua_State *L, const char *name) {
+    jdb_failure failure;
+    if (jl_queue(L, &failure)) return 0;
+    failure.op = name;
+    return jl_fail(L, &failure);
+}
+
+static int task_spawn(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    int refused = need_queue(L, "spawn");
+    if (refused) return refused;
+    spawn(L, jl_self(L), 1, 0);
+    return 1;
+}
+
+static int task_spawn_caught(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    int refused = need_queue(L, "timeout");
+    if (refused) return refused;
+    spawn(L, jl_self(L), 1, 1);
+    return 1;
+}
+
+/* Ends every task of the run, whatever it waits for. Runs protected; again after an error. */
+static int end_run(lua_State *L) {
+    jl_state *S = jl_self(L);
+    jl_task *t, *last;
+    lua_settop(L, 0);
+    drop_delivering(S);
+    jl_push_ref(L, S->ref_anchors);
+    lua_pushnil(L);
+    while (lua_next(L, 1)) {
+        t = lua_touserdata(L, -1);
+        lua_pop(L, 1);
+        if (t->run != S->run) continue;
+        cancel(S, t);
+        t->kill = 1;
+    }
+    for (last = S->ready_tail; last && (t = next_ready(S));) {
+        int end = t == last;
+        if (t->kill) kill(L, S, t);
+        else make_ready(S, t);
+        if (end) break;
+    }
+    return 0;
+}
+
+/* The first error is the one reported; errors of closing variables are not. */
+static void clean_up(lua_State *L, jl_state *S) {
+    for (int tries = 0; S->alive > 0 && tries < 1000000; tries++)
+        if (protected_drive(L, S, 0, S->ref_end_run) != LUA_OK) lua_pop(L, 1);
+    jdb_queue_wait_abandoned(S->queue);
+}
+
+static int push_end(lua_State *L, jl_state *S, jl_task *t, int with_state);
+
+static int task_run(lua_State *L) {
+    jl_state *S = jl_self(L);
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    if (S->running) return luaL_error(L, "jdbfs.run inside a task: use jdbfs.spawn");
+    int refused = need_queue(L, "run");
+    if (refused) return refused;
+    S->run = ++S->runs;
+    S->alive = 0;
+    jl_task *t = spawn(L, S, 1, 0);
+    S->goal.kind = GOAL_RUN;
+    S->goal.until = -1;
+    int status = protected_drive(L, S, 0, S->ref_drive);
+    if (status != LUA_OK) clean_up(L, S);
+    S->run = 0;
+    if (status != LUA_OK) return lua_error(L);
+    return push_end(L, S, t, 0);
+}
+
+/* step([seconds]): reaps and resumes; how many tasks were resumed. */
+static int task_step(lua_State *L) {
+    jl_state *S = jl_self(L);
+    int64_t until = lua_isnoneornil(L, 1) ? jdb_now() : deadline(L, 1);
+    if (S->running) return luaL_error(L, "jdbfs.step inside a task");
+    int refused = need_queue(L, "step");
+    if (refused) return refused;
+    S->goal.kind = GOAL_STEP;
+    S->goal.until = until;
+    if (protected_drive(L, S, 0, S->ref_drive) != LUA_OK) return lua_error(L);
+    lua_pushinteger(L, S->goal.resumed);
+    return 1;
+}
+
+/* drive(token): outside any task, steps until token.woken. */
+static int task_drive(lua_State *L) {
+    jl_state *S = jl_self(L);
+    luaL_checktype(L, 1, LUA_TTABLE);
+    if (S->running) return luaL_error(L, "this coroutine cannot wait inside a task: jdbfs.wrap can");
+    int refused = need_queue(L, "wait");
+    if (refused) return luaL_error(L, "%s", lua_tostring(L, -2));
+    S->goal.kind = GOAL_TOKEN;
+    S->goal.until = -1;
+    lua_settop(L, 1);
+    if (protected_drive(L, S, 1, S->ref_drive) != LUA_OK) return lua_error(L);
+    return 0;
+}
+
+/* ---- waits that are not operations -------------------------------------------------------------- */
+
+/* The task that a wait here would suspend; nil outside tasks; raises where no wait is possible. */
+static int task_current(lua_State *L) {
+    jl_state *S = jl_self(L);
+    if (place(L, S) != IN_PLACE) {
+        jl_push_ref(L, S->ref_anchors);
+        push_thread(L, S->current->co);
+        lua_rawget(L, -2);
+        return 1;
+    }
+    if (S->running)
+        return luaL_error(L, "cannot wait here: inside a task, but in a coroutine or a call that "
+                             "cannot yield (jdbfs.wrap makes generators that can)");
+    lua_pushnil(L);
+    return 1;
+}
+
+/* park(): until core.wake. Only after core.current() gave a task. */
+static int task_park(lua_State *L) {
+    jl_state *S = jl_self(L);
+    enum place where = place(L, S);
+    if (where == IN_PLACE) return luaL_error(L, "park outside a task");
+    forget_wait(S, S->current);
+    S->current->parked = 1;
+    return suspend(L, S, where);
+}
+
+static int task_wake(lua_State *L) {
+    jl_state *S = jl_self(L);
+    jl_task *t = check_task(L, 1);
+    int sleeps = t->state == JL_WAITING && t->parked;
+    if (sleeps) {
+        t->parked = 0;
+        make_ready(S, t);
+    }
+    lua_pushboolean(L, sleeps);
+    return 1;
+}
+
+static int task_sleep(lua_State *L) {
+    jl_state *S = jl_self(L);
+    int64_t when = deadline(L, 1);
+    enum place where = place(L, S);
+    if (where == IN_PLACE) {
+        int64_t rest = when - jdb_now();
+        if (rest > 0) jdb_sleep(rest);
+        lua_pushboolean(L, 1);
+        return 1;
+    }
+    reserve_timer(L, S);
+    forget_wait(S, S->current);
+    if (!S->current->cancelled) add_timer(S, S->current, when);
+    return suspend(L, S, where);
+}
+
+static int task_yield(lua_State *L) {
+    jl_state *S = jl_self(L);
+    enum place where = place(L, S);
+    if (where == IN_PLACE) {
+        lua_pushboolean(L, 1);
+        return 1;
+    }
+    forget_wait(S, S->current);
+    S->current->yielding = 1;
+    return suspend(L, S, where);
+}
+
+/* await(): in the coroutine that called a generator, waits for what the generator waits for. */
+static int task_await(lua_State *L) {
+    jl_state *S = jl_self(L);
+    enum place where = place(L, S);
+    if (!S->current) return luaL_error(L, "await outside a task");
+    if (where != IN_PLACE) return suspend(L, S, where);
+    jdb_op *op = S->current->op;
+    if (S->current->yielding) {
+        lua_pushboolean(L, 1);
+        return 1;
+    }
+    if (!op) return luaL_error(L, "cannot wait here: this coroutine was not made by jdbfs.wrap");
+    S->current->op = NULL;
+    jdb_queue_wait_op(S->queue, op);
+    return finish_in_place(L, S, op);
+}
+
+static int task_generator(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TTHREAD);
+    jl_push_ref(L, jl_self(L)->ref_generators);
+    lua_pushvalue(L, 1);
+    lua_pushboolean(L, 1);
+    lua_rawset(L, -3);
+    return 0;
+}
+
+static void add_joiner(jl_task *t, jl_task *waiter) {
+    jl_task **link = &t->joiners;
+    while (*link) link = &(*link)->join_next;
+    *link = waiter;
+    waiter->joined = t;
+    waiter->join_next = NULL;
+}
+
+static int wait_outside(lua_State *L, jl_state *S, jl_task *t, int64_t until) {
+    if (S->running) return luaL_error(L, "cannot wait here: this coroutine was not made by jdbfs.wrap");
+    if (need_queue(L, "wait")) return luaL_error(L, "%s", lua_tostring(L, -2));
+    S->goal.kind = GOAL_TASK;
+    S->goal.task = t;
+    S->goal.until = until;
+    if (protected_drive(L, S, 0, S->ref_drive) != LUA_OK) return lua_error(L);
+    lua_pushboolean(L, ended(t));
+    return 1;
+}
+
+/* wait(task [, seconds [, owned]]): whether it ended in time. An owned task is cancelled with the
+ * one that waits. */
+static int task_wait(lua_State *L) {
+    jl_state *S = jl_self(L);
+    jl_task *t = check_task(L, 1);
+    int64_t until = lua_isnoneornil(L, 2) ? -1 : deadline(L, 2);
+    int owned = lua_toboolean(L, 3);
+    enum place where = place(L, S);
+    if (ended(t)) {
+        lua_pushboolean(L, 1);
+        return 1;
+    }
+    if (where == IN_PLACE) return wait_outside(L, S, t, until);
+    jl_task *self = S->current;
+    if (t == self) return luaL_error(L, "a task cannot wait for itself");
+    reserve_timer(L, S);
+    forget_wait(S, self);
+    if (!self->cancelled) {
+        add_joiner(t, self);
+        if (until >= 0) add_timer(S, self, until);
+    }
+    self->child = owned ? t : NULL;
+    return suspend(L, S, where);
+}
+
+/* ---- the handle --------------------------------------------------------------------------------- */
+
+static const char *state_name(const jl_task *t) {
+    switch (t->state) {
+    case JL_READY: return "ready";
+    case JL_RUNNING: return "running";
+    case JL_WAITING: return "waiting";
+    case JL_DONE: return "done";
+    case JL_FAILED: return "failed";
+    default: return "cancelled";
+    }
+}
+
+/* What an ended task left: its results; what it raised; or why there is nothing. */
+static int push_end(lua_State *L, jl_state *S, jl_task *t, int with_state) {
+    int n = t->results;
+    (void)S;
+    if (with_state) lua_pushstring(L, state_name(t));
+    if (t->state == JL_CANCELLED)
+        return with_state + jl_fail_kind(L, JDB_CANCELLED, "join", NULL, "the task was cancelled");
+    if (n == 0) return with_state;
+    luaL_checkstack(L, n, "too many results");
+    /* Copies: the task keeps its results for the next join. */
+    if (!lua_checkstack(t->co, n)) return luaL_error(L, "out of memory");
+    int top = lua_gettop(t->co);
+    for (int i = 0; i < n; i++) lua_pushvalue(t->co, top - n + 1 + i);
+    lua_xmove(t->co, L, n);
+    return with_state + n;
+}
+
+/* results(task): "done", values... | "failed", error | "cancelled", nil, message, err. */
+static int task_results(lua_State *L) {
+    jl_task *t = check_task(L, 1);
+    if (!ended(t)) return luaL_error(L, "the task has not ended");
+    return push_end(L, jl_self(L), t, 1);
+}
+
+/* A task that waits is ended by the loop, never here: its variables may do anything. One that is
+ * about to run, or runs, goes on to its next wait, so that nothing handed to it is lost. */
+static void cancel(jl_state *S, jl_task *t) {
+    if (ended(t)) return;
+    t->cancelled = 1;
+    if (t->state == JL_READY && !t->started) t->kill = 1;
+    if (t->state != JL_WAITING) return;
+    forget_wait(S, t);
+    t->kill = 1;
+    make_ready(S, t);
+}
+
+static int task_cancel(lua_State *L) {
+    jl_task *t = check_task(L, 1);
+    int alive = !ended(t);
+    cancel(jl_self(L), t);
+    lua_pushboolean(L, alive);
+    return 1;
+}
+
+static int task_status(lua_State *L) {
+    lua_pushstring(L, state_name(check_task(L, 1)));
+    return 1;
+}
+
+static int task_tostring(lua_State *L) {
+    lua_pushfstring(L, "jdbfs.task (%s)", state_name(check_task(L, 1)));
+    return 1;
+}
+
+void jl_task_close(jl_state *S) {
+    if (S->queue) {
+        if (S->spare) jdb_op_release(S->queue, S->spare);
+        drop_delivering(S);
+        S->spare = NULL;
+        jdb_queue_close(S->queue);
+        jdb_queue_unref(S->queue);
+        S->queue = NULL;
+    }
+    free(S->timers);
+    S->timers = NULL;
+    S->timer_count = S->timer_room = 0;
+}
+
+int jl_open_task(lua_State *L) {
+    static const luaL_Reg methods[] = {
+        {"cancel", task_cancel}, {"status", task_status}, {NULL, NULL}};
+    static const luaL_Reg meta[] = {{"__tostring", task_tostring}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"run", task_run},         {"spawn", task_spawn},   {"spawn_caught", task_spawn_caught},
+        {"step", task_step},       {"drive", task_drive},   {"current", task_current},
+        {"park", task_park},       {"wake", task_wake},     {"sleep", task_sleep},
+        {"yield", task_yield},     {"await", task_await},   {"generator", task_generator},
+        {"wait", task_wait},       {"results", task_results}, {NULL, NULL}};
+    jl_state *S = jl_self(L);
+    S->ref_task_meta = jl_new_class(L, "jdbfs.task", methods, meta);
+    /* The Lua modules add `join`: it waits, then fetches the results in its own context. */
+    jl_push_ref(L, S->ref_task_meta);
+    lua_getfield(L, -1, "__index");
+    lua_setfield(L, -3, "task_methods");
+    lua_pop(L, 1);
+    lua_newuserdata(L, 1);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, "PENDING");
+    S->ref_pending = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_pushcclosure(L, drive, 1);
+    S->ref_drive = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_pushcclosure(L, end_run, 1);
+    S->ref_end_run = luaL_ref(L, LUA_REGISTRYINDEX);
+    jl_register(L, functions);
+    return 0;
+}

@@ -1,0 +1,287 @@
+/* op.c: what an operation asks for, whether it may be asked, and what its result means.
+ *
+ * Refusals come before any submission and alike on every file system: btrfs and tmpfs accept
+ * misaligned direct I/O silently, and offset -1 would mean "the current position" to io_uring. */
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend.h"
+#include "os.h"
+
+/* Linux moves at most this much in one call. */
+#define CHUNK_MAX 0x7ffff000u
+
+/* ---- filling --------------------------------------------------------------------------------- */
+
+static void prep_rw(jdb_op *op, jdb_code code, jdb_file *file, jdb_buf *buf, size_t buf_off,
+                    size_t len, uint64_t off) {
+    jdb_op_clear(op);
+    op->code = (uint8_t)code;
+    op->file = jdb_file_ref(file);
+    op->buf = jdb_buf_ref(buf);
+    op->buf_off = buf_off;
+    op->len = len;
+    op->off = off;
+}
+
+void jdb_prep_read(jdb_op *op, jdb_file *file, jdb_buf *buf, size_t buf_off, size_t len,
+                   uint64_t off, unsigned flags) {
+    prep_rw(op, JDB_READ, file, buf, buf_off, len, off);
+    if (flags & JDB_READ_UPTO) op->flags |= JDB_OP_UPTO;
+}
+
+void jdb_prep_write(jdb_op *op, jdb_file *file, jdb_buf *buf, size_t buf_off, size_t len,
+                    uint64_t off) {
+    prep_rw(op, JDB_WRITE, file, buf, buf_off, len, off);
+}
+
+void jdb_prep_file(jdb_op *op, jdb_code code, jdb_file *file) {
+    jdb_op_clear(op);
+    op->code = (uint8_t)code;
+    op->file = jdb_file_ref(file);
+    if (code == JDB_STAT) op->detail = calloc(1, sizeof *op->detail);
+}
+
+void jdb_prep_truncate(jdb_op *op, jdb_file *file, uint64_t len) {
+    jdb_prep_file(op, JDB_TRUNCATE, file);
+    op->len = len;
+}
+
+void jdb_prep_preallocate(jdb_op *op, jdb_file *file, uint64_t len, jdb_prealloc how) {
+    jdb_prep_file(op, JDB_PREALLOCATE, file);
+    op->len = len;
+    op->how = (uint8_t)how;
+}
+
+static int prep_detail(jdb_op *op, jdb_code code, const char *path, const char *path2) {
+    jdb_op_clear(op);
+    op->code = (uint8_t)code;
+    op->detail = calloc(1, sizeof *op->detail);
+    if (!op->detail) return -1;
+    op->detail->path = strdup(path);
+    if (path2) op->detail->path2 = strdup(path2);
+    return op->detail->path && (!path2 || op->detail->path2) ? 0 : -1;
+}
+
+int jdb_prep_path(jdb_op *op, jdb_code code, const char *path) {
+    return prep_detail(op, code, path, NULL);
+}
+
+int jdb_prep_rename(jdb_op *op, const char *from, const char *to, unsigned flags) {
+    if (prep_detail(op, JDB_PATH_RENAME, from, to) != 0) return -1;
+    op->detail->flags = flags;
+    return 0;
+}
+
+int jdb_prep_open(jdb_queue *queue, jdb_op *op, const char *path, unsigned flags, unsigned mode,
+                  jdb_direct direct) {
+    if (prep_detail(op, JDB_OPEN, path, NULL) != 0) return -1;
+    op->file = jdb_file_new(queue, path);
+    op->detail->flags = flags;
+    op->detail->mode = mode;
+    op->detail->direct = direct;
+    return op->file ? 0 : -1;
+}
+
+/* Drops everything an operation holds; safe on an idle one. */
+void jdb_op_clear(jdb_op *op) {
+    if (op->detail) {
+        free(op->detail->path);
+        free(op->detail->path2);
+        free(op->detail->names);
+        free(op->detail);
+        op->detail = NULL;
+    }
+    if (op->buf) jdb_buf_unref(op->buf);
+    if (op->file) jdb_file_unref(op->file);
+    op->buf = NULL;
+    op->file = NULL;
+    op->waiter = NULL;
+    op->off = op->len = op->moved = op->buf_off = 0;
+    op->result = 0;
+    op->chunk = op->need = 0;
+    op->error = 0;
+    op->flags = op->kind = op->fault = op->how = 0;
+}
+
+/* ---- checking -------------------------------------------------------------------------------- */
+
+static jdb_kind refuse(jdb_op *op, jdb_kind kind, enum jdb_fault fault, uint64_t need) {
+    op->kind = (uint8_t)kind;
+    op->fault = (uint8_t)fault;
+    op->need = (uint32_t)need;
+    return kind;
+}
+
+static jdb_kind check_transfer(jdb_op *op) {
+    const jdb_file *file = op->file;
+    uint64_t align = op->code == JDB_READ ? file->read_align : file->write_align;
+    uint64_t size = jdb_buf_size(op->buf);
+    if (op->buf_off > size || op->len > size - op->buf_off)
+        return refuse(op, JDB_OVERFLOW, JDB_FAULT_RANGE, 0);
+    if (op->off > INT64_MAX) return refuse(op, JDB_OVERFLOW, JDB_FAULT_OFFSET, 0);
+    if (op->len > (uint64_t)INT64_MAX - op->off)
+        return refuse(op, JDB_OVERFLOW, JDB_FAULT_END, 0);
+    if (op->off % align) return refuse(op, JDB_ALIGNMENT, JDB_FAULT_OFFSET, align);
+    if (op->len % align) return refuse(op, JDB_ALIGNMENT, JDB_FAULT_LENGTH, align);
+    uintptr_t address = (uintptr_t)jdb_buf_data(op->buf) + op->buf_off;
+    if (address % file->memory_align)
+        return refuse(op, JDB_ALIGNMENT, JDB_FAULT_MEMORY, file->memory_align);
+    if (!jdb_buf_data(op->buf)) return refuse(op, JDB_FORKED, JDB_FAULT_MEMORY, 0);
+    if (op->buf->ops && jdb_buf_conflict(op->buf, op->buf_off, op->len, op->code == JDB_READ))
+        return refuse(op, JDB_BUSY, JDB_FAULT_MEMORY, 0);
+    return JDB_OK;
+}
+
+jdb_kind jdb_op_check(jdb_op *op) {
+    op->kind = op->fault = 0;
+    op->error = 0;
+    if (op->code == JDB_OPEN || !op->file) return JDB_OK;
+    if (op->code == JDB_CLOSE) return JDB_OK;
+    if (op->code == JDB_STAT && !op->detail) return refuse(op, JDB_ALLOC, JDB_FAULT_NONE, 0);
+    if (jdb_file_closed(op->file)) return refuse(op, JDB_CLOSED, JDB_FAULT_NONE, 0);
+    int changes = op->code == JDB_WRITE || op->code == JDB_TRUNCATE || op->code == JDB_PREALLOCATE;
+    if (changes && !op->file->info.writable) {
+        op->error = EBADF;
+        return refuse(op, JDB_IO, JDB_FAULT_NONE, 0);
+    }
+    if (op->code == JDB_READ || op->code == JDB_WRITE) return check_transfer(op);
+    if (changes && op->len > INT64_MAX) return refuse(op, JDB_OVERFLOW, JDB_FAULT_LENGTH, 0);
+    return JDB_OK;
+}
+
+/* ---- results --------------------------------------------------------------------------------- */
+
+/* Bytes to hand over next; every piece but the last keeps the file's alignment. */
+uint32_t jdb_op_next_chunk(const jdb_op *op) {
+    uint64_t rest = op->len - op->moved;
+    uint64_t align = op->code == JDB_READ ? op->file->read_align : op->file->write_align;
+    return rest <= CHUNK_MAX ? (uint32_t)rest : (uint32_t)(CHUNK_MAX / align * align);
+}
+
+/* A short transfer is handed over again from the last aligned byte: writing a sector twice is
+ * harmless, and only the end of the file or an error may end a transfer early. Reads that stop
+ * inside a sector have met the end of the file. */
+int jdb_op_continue(jdb_op *op) {
+    if (op->code != JDB_READ && op->code != JDB_WRITE) return 0;
+    if (op->result <= 0) return 0;
+    assert((uint64_t)op->result <= op->chunk);
+    op->moved += (uint64_t)op->result;
+    if (op->moved == op->len) return 0;
+    if (op->code == JDB_READ) return op->moved % op->file->read_align == 0;
+    uint64_t back = op->moved % op->file->write_align;
+    /* No whole sector came through: asking again could go on for ever. */
+    if (back && back == (uint64_t)op->result) return 0;
+    op->moved -= back;
+    return 1;
+}
+
+static void settle_transfer(jdb_op *op) {
+    if (op->result < 0) {
+        jdb_op_fail(op, jdb_kind_of_errno((int)-op->result), (int)-op->result);
+    } else if (op->moved < op->len && op->code == JDB_WRITE) {
+        jdb_op_fail(op, JDB_SHORT_WRITE, 0);
+    } else if (op->moved < op->len && !(op->flags & JDB_OP_UPTO)) {
+        jdb_op_fail(op, JDB_SHORT_READ, 0);
+    }
+    op->result = (int64_t)op->moved;
+}
+
+/* The backend's result becomes the operation's: kind, errno, final value. */
+void jdb_op_settle(jdb_op *op) {
+    op->kind = JDB_OK;
+    if (op->code == JDB_READ || op->code == JDB_WRITE) {
+        settle_transfer(op);
+    } else if (op->result < 0) {
+        jdb_op_fail(op, jdb_kind_of_errno((int)-op->result), (int)-op->result);
+    }
+    if (op->code == JDB_CLOSE && !op->kind && op->file->deferred) {
+        jdb_op_fail(op, JDB_IO, op->file->deferred);
+        op->file->deferred = 0;
+    }
+}
+
+void jdb_op_set_part(jdb_op *op, size_t skip, size_t len) {
+    op->flags |= JDB_OP_PART;
+    op->part_skip = (uint32_t)skip;
+    op->part_len = len;
+}
+
+int jdb_op_part(const jdb_op *op, const void **data, size_t *len) {
+    if (!(op->flags & JDB_OP_PART)) return 0;
+    uint64_t there = op->moved > op->part_skip ? op->moved - op->part_skip : 0;
+    *len = (size_t)(there < op->part_len ? there : op->part_len);
+    *data = op->buf->base + op->buf_off + op->part_skip;
+    return 1;
+}
+
+void jdb_op_set_waiter(jdb_op *op, void *waiter) { op->waiter = waiter; }
+void *jdb_op_waiter(const jdb_op *op) { return op->waiter; }
+jdb_kind jdb_op_kind(const jdb_op *op) { return (jdb_kind)op->kind; }
+int64_t jdb_op_result(const jdb_op *op) { return op->result; }
+jdb_code jdb_op_code(const jdb_op *op) { return (jdb_code)op->code; }
+jdb_file *jdb_op_file(const jdb_op *op) { return op->file; }
+jdb_buf *jdb_op_buf(const jdb_op *op) { return op->buf; }
+const jdb_stat *jdb_op_stat(const jdb_op *op) { return &op->detail->stat; }
+
+const char *jdb_op_names(const jdb_op *op, size_t *count) {
+    *count = op->detail->names_count;
+    return op->detail->names;
+}
+
+void jdb_op_space(const jdb_op *op, uint64_t *free_bytes, uint64_t *total_bytes) {
+    *free_bytes = op->detail->free_bytes;
+    *total_bytes = op->detail->total_bytes;
+}
+
+/* ---- failures in words ----------------------------------------------------------------------- */
+
+static const char *alignment_cause(const jdb_op *op) {
+    /* Static texts: a failure must not need memory. The numbers follow in the message. */
+    static _Thread_local char text[96];
+    const char *field = op->fault == JDB_FAULT_OFFSET   ? "offset"
+                        : op->fault == JDB_FAULT_LENGTH ? "length"
+                                                        : "memory address";
+    snprintf(text, sizeof text, "%s is not a multiple of %u", field, (unsigned)op->need);
+    return text;
+}
+
+static const char *op_cause(const jdb_op *op) {
+    switch (op->kind) {
+    case JDB_ALIGNMENT: return alignment_cause(op);
+    case JDB_OVERFLOW:
+        if (op->fault == JDB_FAULT_RANGE) return "range does not lie in the buffer";
+        if (op->fault == JDB_FAULT_OFFSET) return "offset is beyond 2^63-1";
+        if (op->fault == JDB_FAULT_END) return "offset + length is beyond 2^63-1";
+        if (op->fault == JDB_FAULT_LENGTH) return "length is beyond 2^63-1";
+        return NULL;
+    case JDB_BUSY: return "the buffer is in flight";
+    case JDB_CLOSED: return "the file is closed";
+    case JDB_CANCELLED: return "cancelled before it was handed to the system";
+    case JDB_IO:
+        if (op->error == EBADF && op->file && !op->file->info.writable)
+            return "the file was opened read only";
+        return op->code == JDB_OPEN ? op->file->info.direct_reason : NULL;
+    case JDB_UNSUPPORTED: return op->code == JDB_OPEN ? op->file->info.direct_reason : NULL;
+    default: return NULL;
+    }
+}
+
+void jdb_op_failure(const jdb_op *op, jdb_failure *f) {
+    int transfer = op->code == JDB_READ || op->code == JDB_WRITE;
+    int sized = op->code == JDB_TRUNCATE || op->code == JDB_PREALLOCATE;
+    f->kind = (jdb_kind)op->kind;
+    f->error = op->error;
+    f->op = op->flags & JDB_OP_PART   ? "read"
+            : op->flags & JDB_OP_UPTO ? "read_upto"
+                                      : jdb_code_name((jdb_code)op->code);
+    f->path = op->file ? op->file->path : op->detail ? op->detail->path : NULL;
+    f->cause = op_cause(op);
+    f->offset = transfer && op->off <= INT64_MAX ? (int64_t)op->off : -1;
+    f->length = (transfer || sized) && op->len <= INT64_MAX ? (int64_t)op->len : -1;
+    f->actual = transfer ? (int64_t)op->moved : -1;
+}

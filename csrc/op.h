@@ -1,0 +1,134 @@
+/* op.h: the inside of operations, files and buffers, for the core, the backends and the platform.
+ *
+ * Life of an operation; each arrow is one function, no other line changes `state`:
+ *   IDLE      on the free list           take    -> PREPARED
+ *   PREPARED  being filled by the caller submit  -> PENDING
+ *   PENDING   accepted, not handed over  start   -> INFLIGHT
+ *   INFLIGHT  kernel or worker holds it  arrive  -> ARRIVED
+ *   ARRIVED   has a result               settle  -> DONE, or back to PENDING for the rest
+ *   DONE      waits to be delivered      release -> IDLE, generation + 1
+ */
+#ifndef JDB_OP_H
+#define JDB_OP_H
+
+#include "jdb.h"
+
+enum jdb_state { JDB_IDLE, JDB_PREPARED, JDB_PENDING, JDB_INFLIGHT, JDB_ARRIVED, JDB_DONE };
+
+enum {
+    JDB_OP_UPTO = 1 << 0,      /* end of file is a result, not an error */
+    JDB_OP_POOLED = 1 << 1,    /* the backend sent it to the pool, once and for good */
+    JDB_OP_ABANDONED = 1 << 2, /* released at settle: nobody waits */
+    JDB_OP_TAKEN = 1 << 3,     /* jdb_queue_wait_op has it: not on the done list */
+    JDB_OP_PART = 1 << 5,      /* part_skip and part_len tell what was asked for */
+    JDB_OP_ONMEM = 1 << 4      /* linked into its buffer's list of operations in flight */
+};
+
+/* Which argument a refusal is about. */
+enum jdb_fault { JDB_FAULT_NONE, JDB_FAULT_OFFSET, JDB_FAULT_LENGTH, JDB_FAULT_MEMORY,
+                 JDB_FAULT_RANGE, JDB_FAULT_END };
+
+/* What path operations carry; allocated with them, owned by the operation. */
+struct jdb_detail {
+    char *path, *path2;
+    char *names; /* NUL-separated */
+    size_t names_size, names_count;
+    jdb_stat stat;
+    uint64_t free_bytes, total_bytes;
+    unsigned flags, mode;
+    jdb_direct direct;
+};
+
+struct jdb_op {
+    jdb_op *next;                 /* on exactly one of: free, pending, todo, arrived, done */
+    jdb_op *mem_next, *mem_prev;  /* operations in flight on the same buffer */
+    jdb_file *file;               /* one reference from prep until release */
+    jdb_buf *buf;                 /* one reference from prep until release */
+    struct jdb_detail *detail;
+    void *waiter;
+    uint64_t off, len, moved;     /* in the file; moved counts finished bytes */
+    uint64_t buf_off;
+    uint64_t part_len;            /* of a read with JDB_OP_PART: what the caller asked for ... */
+    uint32_t part_skip;           /* ... behind this many bytes */
+    int64_t result;               /* of the backend: >= 0 or -errno; after settle: final */
+    uint32_t chunk;               /* bytes of the transfer handed over last */
+    uint32_t need;                /* the alignment that was missing */
+    int32_t error;                /* errno of a failure */
+    uint32_t slot, gen;
+    uint8_t code, state, flags, kind, fault, how;
+};
+
+struct jdb_list {
+    jdb_op *head, *tail;
+};
+
+static inline void jdb_list_push(struct jdb_list *list, jdb_op *op) {
+    op->next = NULL;
+    if (list->tail) list->tail->next = op;
+    else list->head = op;
+    list->tail = op;
+}
+
+static inline void jdb_list_unshift(struct jdb_list *list, jdb_op *op) {
+    op->next = list->head;
+    list->head = op;
+    if (!list->tail) list->tail = op;
+}
+
+static inline jdb_op *jdb_list_pop(struct jdb_list *list) {
+    jdb_op *op = list->head;
+    if (!op) return NULL;
+    list->head = op->next;
+    if (!list->head) list->tail = NULL;
+    op->next = NULL;
+    return op;
+}
+
+/* Moves all of `from` behind what `to` holds. */
+static inline void jdb_list_append(struct jdb_list *to, struct jdb_list *from) {
+    if (!from->head) return;
+    if (to->tail) to->tail->next = from->head;
+    else to->head = from->head;
+    to->tail = from->tail;
+    from->head = from->tail = NULL;
+}
+
+struct jdb_buf {
+    uint8_t *base;        /* NULL only while being made */
+    size_t size, mapped;  /* bytes promised, bytes mapped */
+    void *map;            /* start of the mapping; base lies inside it */
+    unsigned refs;
+    unsigned fork_generation; /* a child must not touch the parent's mapping */
+    jdb_op *ops;          /* in flight on this memory */
+};
+
+struct jdb_file {
+    intptr_t handle;      /* -1: not open (yet, or any more) */
+    char *path;
+    jdb_queue *queue;     /* one reference */
+    unsigned refs;
+    unsigned inflight;    /* accepted operations, closes not counted */
+    struct jdb_list closers; /* closes waiting for inflight to become 0 */
+    int closing;          /* new operations are refused */
+    int deferred;         /* errno of a failed write or sync nobody waited for */
+    uint64_t read_align, write_align, memory_align;
+    jdb_file_info info;
+    char file_system[32];
+};
+
+/* error.c */
+void jdb_op_fail(jdb_op *op, jdb_kind kind, int error);
+/* buf.c: marks the range of op in its buffer as in flight, and no longer. */
+void jdb_buf_enter(jdb_op *op);
+void jdb_buf_leave(jdb_op *op);
+uint64_t jdb_buf_live(void);
+int jdb_buf_conflict(const jdb_buf *buf, size_t off, size_t len, int for_writing);
+/* file.c */
+jdb_file *jdb_file_new(jdb_queue *queue, const char *path);
+/* op.c: after a transfer arrived, whether a rest must be handed over again. */
+int jdb_op_continue(jdb_op *op);
+void jdb_op_settle(jdb_op *op);
+void jdb_op_clear(jdb_op *op);
+uint32_t jdb_op_next_chunk(const jdb_op *op);
+
+#endif

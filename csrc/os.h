@@ -1,0 +1,34 @@
+/* os.h: what a platform supplies. Every call is synchronous; the pool runs jdb_os_perform on its
+ * threads, the queue's thread calls the rest. Results: >= 0, or -errno. */
+#ifndef JDB_OS_H
+#define JDB_OS_H
+
+#include "op.h"
+
+/* Runs the operation's next step in place. Touches only the operation and what it holds. */
+int64_t jdb_os_perform(jdb_op *op);
+void jdb_os_close(intptr_t handle);
+int64_t jdb_os_size(intptr_t handle);
+
+/* Zeroed memory that a forked child does not inherit; NULL when there is none. */
+void *jdb_os_map(size_t size);
+void jdb_os_unmap(void *map, size_t size);
+size_t jdb_os_page_size(void);
+
+/* A waitable handle. Signals merge; clear before collecting what was signalled. */
+int jdb_os_notify_new(void);
+void jdb_os_notify_signal(int handle);
+void jdb_os_notify_clear(int handle);
+void jdb_os_notify_wait(int handle, int64_t timeout_ns);
+
+int64_t jdb_os_now(void);
+void jdb_os_sleep(int64_t ns);
+unsigned jdb_os_fork_generation(void); /* grows by one in every forked child */
+const char *jdb_os_getenv(const char *name);
+const char *jdb_os_platform(void);
+
+/* CRC-32C by instruction, or NULL. */
+typedef uint32_t (*jdb_crc32c_fn)(uint32_t crc, const uint8_t *data, size_t len);
+jdb_crc32c_fn jdb_os_crc32c(void);
+
+#endif

@@ -1,0 +1,45 @@
+/* os_cpu.c: what the processor offers. */
+#include <string.h>
+
+#include "os.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+
+__attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, const uint8_t *p,
+                                                               size_t len) {
+    uint64_t wide = crc;
+    for (; len >= 8; p += 8, len -= 8) {
+        uint64_t word;
+        memcpy(&word, p, 8);
+        wide = __builtin_ia32_crc32di(wide, word);
+    }
+    crc = (uint32_t)wide;
+    while (len-- > 0) crc = __builtin_ia32_crc32qi(crc, *p++);
+    return crc;
+}
+
+jdb_crc32c_fn jdb_os_crc32c(void) {
+    return __builtin_cpu_supports("sse4.2") ? crc32c_sse42 : NULL;
+}
+
+#elif defined(__ARM_FEATURE_CRC32)
+
+#include <arm_acle.h>
+
+static uint32_t crc32c_arm(uint32_t crc, const uint8_t *p, size_t len) {
+    for (; len >= 8; p += 8, len -= 8) {
+        uint64_t word;
+        memcpy(&word, p, 8);
+        crc = __crc32cd(crc, word);
+    }
+    while (len-- > 0) crc = __crc32cb(crc, *p++);
+    return crc;
+}
+
+jdb_crc32c_fn jdb_os_crc32c(void) { return crc32c_arm; }
+
+#else
+
+jdb_crc32c_fn jdb_os_crc32c(void) { return NULL; }
+
+#endif

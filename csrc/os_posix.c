@@ -1,0 +1,318 @@
+/* os_posix.c: what Linux, macOS and the BSDs share. Every function returns >= 0 or -errno; errno
+ * is read once, right after the call. EINTR is handled where it happens. */
+#include "os_posix.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/statvfs.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---- memory, time, processes ----------------------------------------------------------------- */
+
+size_t jdb_os_page_size(void) {
+    static size_t page;
+    if (!page) page = (size_t)sysconf(_SC_PAGESIZE);
+    return page;
+}
+
+void *jdb_os_map(size_t size) {
+    void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED) return NULL;
+    jdb_platform_keep_from_children(map, size);
+    return map;
+}
+
+void jdb_os_unmap(void *map, size_t size) { munmap(map, size); }
+
+int64_t jdb_os_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void jdb_os_sleep(int64_t ns) {
+    struct timespec rest = {ns / 1000000000, ns % 1000000000};
+    while (nanosleep(&rest, &rest) != 0 && errno == EINTR) {}
+}
+
+static atomic_uint fork_generation;
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+
+static void in_child(void) { atomic_fetch_add(&fork_generation, 1); }
+static void watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }
+
+unsigned jdb_os_fork_generation(void) {
+    pthread_once(&fork_once, watch_forks);
+    return atomic_load_explicit(&fork_generation, memory_order_relaxed);
+}
+
+const char *jdb_os_getenv(const char *name) {
+    const char *value = getenv(name);
+    return value && value[0] ? value : NULL;
+}
+
+const char *jdb_os_platform(void) {
+    static _Thread_local char text[160];
+    struct utsname name;
+    if (uname(&name) != 0) return "unknown";
+    snprintf(text, sizeof text, "%.64s %.64s", name.sysname, name.release);
+    return text;
+}
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
+/* Not tried again on EINTR: the descriptor is gone by then, and its number may be another's. */
+void jdb_os_close(intptr_t handle) { close((int)handle); }
+
+int64_t jdb_os_size(intptr_t handle) {
+    struct stat st;
+    if (fstat((int)handle, &st) != 0) return -errno;
+    if (S_ISBLK(st.st_mode)) return jdb_platform_device_size((int)handle);
+    return st.st_size;
+}
+
+static int64_t transfer(jdb_op *op) {
+    uint8_t *memory = op->buf->base + op->buf_off + op->moved;
+    int fd = (int)op->file->handle;
+    off_t off = (off_t)(op->off + op->moved);
+    ssize_t n;
+    do {
+        n = op->code == JDB_READ ? pread(fd, memory, op->chunk, off)
+                                 : pwrite(fd, memory, op->chunk, off);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static int64_t truncate_file(jdb_op *op) {
+    int r;
+    do r = ftruncate((int)op->file->handle, (off_t)op->len);
+    while (r != 0 && errno == EINTR);
+    return r == 0 ? 0 : -errno;
+}
+
+/* Several closes of one file may wait together: the first closes, the rest find it done. */
+static int64_t close_file(jdb_op *op) {
+    intptr_t handle = __atomic_exchange_n(&op->file->handle, (intptr_t)-1, __ATOMIC_ACQ_REL);
+    if (handle < 0) return 0;
+    return close((int)handle) == 0 || errno == EINTR ? 0 : -errno;
+}
+
+void jdb_posix_stat(const struct stat *st, jdb_stat *out) {
+    out->size = (uint64_t)st->st_size;
+    out->allocated = (uint64_t)st->st_blocks * 512;
+    out->inode = (uint64_t)st->st_ino;
+    out->device = (uint64_t)st->st_dev;
+    out->links = (uint64_t)st->st_nlink;
+    out->mode = (uint32_t)st->st_mode & 07777;
+    out->atime_ns = (int64_t)st->st_atim.tv_sec * 1000000000 + st->st_atim.tv_nsec;
+    out->mtime_ns = (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+    out->ctime_ns = (int64_t)st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec;
+    out->type = S_ISREG(st->st_mode)   ? 'f'
+                : S_ISDIR(st->st_mode) ? 'd'
+                : S_ISBLK(st->st_mode) ? 'b'
+                                       : 'o';
+}
+
+static int64_t stat_file(jdb_op *op) {
+    struct stat st;
+    if (fstat((int)op->file->handle, &st) != 0) return -errno;
+    jdb_posix_stat(&st, &op->detail->stat);
+    if (S_ISBLK(st.st_mode)) {
+        int64_t size = jdb_platform_device_size((int)op->file->handle);
+        if (size < 0) return size;
+        op->detail->stat.size = (uint64_t)size;
+    }
+    return 0;
+}
+
+/* `from` and `to` are multiples of the write alignment. */
+int64_t jdb_posix_write_zeros(jdb_file *file, uint64_t from, uint64_t to) {
+    size_t size = 1 << 20;
+    size_t align = file->memory_align > sizeof(void *) ? (size_t)file->memory_align : sizeof(void *);
+    void *zeros;
+    if (posix_memalign(&zeros, align, size) != 0) return -ENOMEM;
+    memset(zeros, 0, size);
+    int64_t r = 0;
+    while (from < to && r >= 0) {
+        size_t piece = to - from < size ? (size_t)(to - from) : size;
+        ssize_t n = pwrite((int)file->handle, zeros, piece, (off_t)from);
+        if (n < 0 && errno != EINTR) r = -errno;
+        if (n >= 0 && (uint64_t)n < file->write_align) r = -ENOSPC;
+        if (n > 0) from += (uint64_t)n / file->write_align * file->write_align;
+    }
+    free(zeros);
+    return r < 0 ? r : 0;
+}
+
+/* ---- names ----------------------------------------------------------------------------------- */
+
+static int64_t path_exists(jdb_op *op) {
+    struct stat st;
+    if (stat(op->detail->path, &st) == 0) return 1;
+    return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
+}
+
+static int64_t path_stat(jdb_op *op) {
+    struct stat st;
+    if (stat(op->detail->path, &st) != 0) return -errno;
+    jdb_posix_stat(&st, &op->detail->stat);
+    return st.st_size;
+}
+
+static int64_t make_directory(const char *path) {
+    struct stat st;
+    if (mkdir(path, 0777) == 0) return 0;
+    int error = errno;
+    if (error != EEXIST && error != EISDIR && error != EROFS && error != EACCES) return -error;
+    if (stat(path, &st) != 0) return -error;
+    if (S_ISDIR(st.st_mode)) return 0;
+    return error == EEXIST ? -ENOTDIR : -error;
+}
+
+/* With parents. The whole path is tried first: mostly only its last name is missing. */
+static int64_t path_mkdir(jdb_op *op) {
+    char *path = op->detail->path;
+    int64_t r = make_directory(path);
+    if (r != -ENOENT || !path[0]) return r;
+    for (char *slash = path + 1; *slash; slash++) {
+        if (*slash != '/' || slash[-1] == '/') continue;
+        *slash = 0;
+        r = make_directory(path);
+        *slash = '/';
+        if (r != 0) return r;
+    }
+    return make_directory(path);
+}
+
+static int is_regular(DIR *dir, const struct dirent *entry) {
+    struct stat st;
+    if (entry->d_type != DT_UNKNOWN) return entry->d_type == DT_REG;
+    return fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Sorts the NUL-separated names by bytes, the same order everywhere. */
+static int64_t sort_names(struct jdb_detail *d) {
+    if (d->names_count < 2) return 0;
+    char **order = malloc(d->names_count * sizeof *order);
+    char *sorted = malloc(d->names_size);
+    if (order && sorted) {
+        char *p = d->names;
+        for (size_t i = 0; i < d->names_count; i++, p += strlen(p) + 1) order[i] = p;
+        qsort(order, d->names_count, sizeof *order, by_name);
+        p = sorted;
+        for (size_t i = 0; i < d->names_count; i++) p = stpcpy(p, order[i]) + 1;
+        free(d->names);
+        d->names = sorted;
+        sorted = NULL;
+    }
+    int64_t r = sorted || !order ? -ENOMEM : 0;
+    free(order);
+    free(sorted);
+    return r;
+}
+
+static int64_t add_name(struct jdb_detail *d, size_t *room, const char *name) {
+    size_t len = strlen(name) + 1;
+    if (d->names_size + len > *room) {
+        size_t more = *room ? 2 * *room : 4096;
+        char *grown = realloc(d->names, more);
+        if (!grown) return -ENOMEM;
+        d->names = grown;
+        *room = more;
+    }
+    memcpy(d->names + d->names_size, name, len);
+    d->names_size += len;
+    d->names_count++;
+    return 0;
+}
+
+static int64_t path_ls(jdb_op *op) {
+    struct jdb_detail *d = op->detail;
+    DIR *dir = opendir(d->path);
+    if (!dir) return -errno;
+    size_t room = 0;
+    int64_t r = 0;
+    while (r == 0) {
+        errno = 0;
+        struct dirent *entry = readdir(dir);
+        if (!entry) {
+            r = -errno;
+            break;
+        }
+        if (is_regular(dir, entry)) r = add_name(d, &room, entry->d_name);
+    }
+    closedir(dir);
+    return r == 0 ? sort_names(d) : r;
+}
+
+static int64_t path_rename(jdb_op *op) {
+    const struct jdb_detail *d = op->detail;
+    if (d->flags & JDB_RENAME_NOREPLACE) return jdb_platform_rename_noreplace(d->path, d->path2);
+    return rename(d->path, d->path2) == 0 ? 0 : -errno;
+}
+
+/* Some systems say EPERM for a directory; one name for one mistake. */
+static int64_t path_remove(jdb_op *op) {
+    struct stat st;
+    if (unlink(op->detail->path) == 0) return 0;
+    int error = errno;
+    if (error == EPERM && lstat(op->detail->path, &st) == 0 && S_ISDIR(st.st_mode)) return -EISDIR;
+    return -error;
+}
+
+static int64_t path_sync_dir(jdb_op *op) {
+    int fd = open(op->detail->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return -errno;
+    int64_t r = jdb_platform_sync(fd, 0);
+    close(fd);
+    return r;
+}
+
+static int64_t path_space(jdb_op *op) {
+    struct statvfs vfs;
+    if (statvfs(op->detail->path, &vfs) != 0) return -errno;
+    op->detail->free_bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+    op->detail->total_bytes = (uint64_t)vfs.f_blocks * vfs.f_frsize;
+    return 0;
+}
+
+/* ---- all of them ----------------------------------------------------------------------------- */
+
+int64_t jdb_os_perform(jdb_op *op) {
+    switch ((jdb_code)op->code) {
+    case JDB_READ:
+    case JDB_WRITE: return transfer(op);
+    case JDB_SYNC_ALL: return jdb_platform_sync((int)op->file->handle, 0);
+    case JDB_SYNC_DATA: return jdb_platform_sync((int)op->file->handle, 1);
+    case JDB_TRUNCATE: return truncate_file(op);
+    case JDB_PREALLOCATE: return jdb_platform_preallocate(op);
+    case JDB_OPEN: return jdb_platform_open(op);
+    case JDB_CLOSE: return close_file(op);
+    case JDB_SIZE: return jdb_os_size(op->file->handle);
+    case JDB_STAT: return stat_file(op);
+    case JDB_PATH_EXISTS: return path_exists(op);
+    case JDB_PATH_MKDIR: return path_mkdir(op);
+    case JDB_PATH_LS: return path_ls(op);
+    case JDB_PATH_SIZE:
+    case JDB_PATH_STAT: return path_stat(op);
+    case JDB_PATH_RENAME: return path_rename(op);
+    case JDB_PATH_REMOVE: return path_remove(op);
+    case JDB_PATH_SYNC_DIR: return path_sync_dir(op);
+    case JDB_PATH_SPACE: return path_space(op);
+    case JDB_CODE_COUNT: break;
+    }
+    return -ENOSYS;
+}

@@ -1,0 +1,417 @@
+/* queue.c: the life of operations, the same for every backend: slab, waiting line, hand-over,
+ * arrival, settlement, delivery, abandonment, shutdown.
+ *
+ * An operation is never delivered from inside submit, and its slot is free again only when it was
+ * delivered: a slot freed at reap could be taken by the first resumed task while its own
+ * completion still waits. No limit but memory stands on how many wait; `depth` limits what the
+ * kernel holds. */
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend.h"
+#include "os.h"
+
+static const char *this_thread(void) {
+    static _Thread_local char mark;
+    return &mark;
+}
+
+/* ---- slab ------------------------------------------------------------------------------------ */
+
+static int grow(jdb_queue *q) {
+    jdb_op **chunks = realloc(q->chunks, (q->chunk_count + 1) * sizeof *chunks);
+    if (!chunks) return -ENOMEM;
+    q->chunks = chunks;
+    jdb_op *chunk = calloc(JDB_CHUNK_OPS, sizeof *chunk);
+    if (!chunk) return -ENOMEM;
+    q->chunks[q->chunk_count++] = chunk;
+    for (int i = 0; i < JDB_CHUNK_OPS; i++) {
+        chunk[i].slot = q->slots++;
+        jdb_list_push(&q->free, &chunk[i]);
+    }
+    return 0;
+}
+
+jdb_kind jdb_queue_usable(const jdb_queue *q) {
+    if (q->fork_generation != jdb_os_fork_generation()) return JDB_FORKED;
+    if (q->closed) return JDB_CLOSED;
+    /* io_uring binds a ring to its thread, and nothing here is locked. */
+    if (q->thread != this_thread()) return JDB_UNSUPPORTED;
+    return JDB_OK;
+}
+
+jdb_op *jdb_op_take(jdb_queue *q, jdb_kind *kind) {
+    *kind = jdb_queue_usable(q);
+    if (*kind) return NULL;
+    if (!q->free.head && grow(q) != 0) {
+        *kind = JDB_ALLOC;
+        return NULL;
+    }
+    jdb_op *op = jdb_list_pop(&q->free);
+    assert(op->state == JDB_IDLE);
+    op->state = JDB_PREPARED;
+    return op;
+}
+
+void jdb_op_release(jdb_queue *q, jdb_op *op) {
+    assert(op->state == JDB_PREPARED || op->state == JDB_DONE);
+    if (op->flags & JDB_OP_ABANDONED) q->stats.abandoned--;
+    jdb_op_clear(op);
+    op->state = JDB_IDLE;
+    op->gen++;
+    jdb_list_unshift(&q->free, op);
+}
+
+/* ---- hand-over ------------------------------------------------------------------------------- */
+
+/* The pool serves what the backend cannot; a refusal never reaches the user. */
+static int hand_over(jdb_queue *q, jdb_op *op) {
+    int transfer = op->code == JDB_READ || op->code == JDB_WRITE;
+    if (transfer) op->chunk = jdb_op_next_chunk(op);
+    op->state = JDB_INFLIGHT;
+    if (!(op->flags & JDB_OP_POOLED) && (q->native >> op->code & 1)) {
+        int r = q->backend->submit(q, op);
+        if (r == 0) q->inflight++;
+        else op->state = JDB_PENDING;
+        return r;
+    }
+    q->inflight++;
+    q->pool_inflight++;
+    q->stats.pool_operations++;
+    op->flags |= JDB_OP_POOLED;
+    jdb_pool_submit(q, op);
+    return 0;
+}
+
+static void start(jdb_queue *q) {
+    while (q->pending.head && q->inflight < q->depth) {
+        jdb_op *op = jdb_list_pop(&q->pending);
+        if ((op->flags & JDB_OP_ABANDONED) && op->moved == 0 && op->code != JDB_CLOSE) {
+            op->state = JDB_INFLIGHT;
+            q->inflight++;
+            jdb_arrive(q, op, -ECANCELED);
+            continue;
+        }
+        if (hand_over(q, op) != 0) {
+            jdb_list_unshift(&q->pending, op);
+            return;
+        }
+        if (q->staged >= JDB_STAGE_MAX) q->backend->flush(q);
+    }
+}
+
+static void finish(jdb_queue *q, jdb_op *op);
+
+void jdb_submit(jdb_queue *q, jdb_op *op) {
+    assert(op->state == JDB_PREPARED && op->kind == JDB_OK);
+    op->state = JDB_PENDING;
+    q->stats.submitted++;
+    jdb_file *file = op->file;
+    if (op->code == JDB_CLOSE) {
+        file->closing = 1;
+        if (file->inflight > 0) {
+            jdb_list_push(&file->closers, op);
+            return;
+        }
+    } else if (file) {
+        file->inflight++;
+        if (op->buf) jdb_buf_enter(op);
+        if (op->buf && op->len == 0) {
+            finish(q, op);
+            return;
+        }
+    }
+    jdb_list_push(&q->pending, op);
+    start(q);
+}
+
+/* ---- arrival --------------------------------------------------------------------------------- */
+
+void jdb_arrive(jdb_queue *q, jdb_op *op, int64_t result) {
+    assert(op->state == JDB_INFLIGHT);
+    op->state = JDB_ARRIVED;
+    op->result = result;
+    q->inflight--;
+    jdb_list_push(&q->arrived, op);
+}
+
+/* Gives back what the operation held and puts it where its waiter finds it. */
+static void finish(jdb_queue *q, jdb_op *op) {
+    jdb_op_settle(op);
+    op->state = JDB_DONE;
+    q->stats.completed++;
+    if (op->buf) jdb_buf_leave(op);
+    jdb_file *file = op->file;
+    if (file && op->code != JDB_CLOSE) {
+        assert(file->inflight > 0);
+        if (--file->inflight == 0) jdb_list_append(&q->pending, &file->closers);
+    }
+    if (op->flags & JDB_OP_ABANDONED) {
+        int lost = op->code == JDB_WRITE || op->code == JDB_SYNC_ALL || op->code == JDB_SYNC_DATA;
+        if (lost && op->kind != JDB_OK && op->kind != JDB_CANCELLED)
+            file->deferred = op->error ? op->error : EIO;
+        jdb_op_release(q, op);
+    } else if (!(op->flags & JDB_OP_TAKEN)) {
+        jdb_list_push(&q->done, op);
+    }
+}
+
+/* -EOPNOTSUPP and -EAGAIN are the backend's trouble: the pool asks again, once. */
+static int second_try(jdb_queue *q, jdb_op *op) {
+    int64_t r = op->result;
+    if (r == -EINTR) return 1;
+    if (op->flags & JDB_OP_POOLED) return 0;
+    if (r != -EAGAIN && r != -EOPNOTSUPP && r != -ENOSYS) return 0;
+    /* An opcode unknown to this kernel need not be tried again; one file system may refuse what
+     * others have, so transfers are tried each time. */
+    if (r != -EAGAIN && op->code != JDB_READ && op->code != JDB_WRITE)
+        q->native &= ~(UINT64_C(1) << op->code);
+    op->flags |= JDB_OP_POOLED;
+    return 1;
+}
+
+static void settle(jdb_queue *q) {
+    jdb_op *op;
+    while ((op = jdb_list_pop(&q->arrived))) {
+        if (second_try(q, op) || jdb_op_continue(op)) {
+            q->stats.resubmitted++;
+            op->state = JDB_PENDING;
+            /* Before the waiting line: it was accepted earlier. */
+            jdb_list_unshift(&q->pending, op);
+        } else {
+            finish(q, op);
+        }
+    }
+}
+
+static void reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
+    start(q);
+    if (q->arrived.head) timeout_ns = 0;
+    q->backend->reap(q, want, timeout_ns);
+    settle(q);
+    start(q);
+}
+
+/* How many completions one kernel entry should bring: a quarter of what is in flight, but not
+ * longer than they usually take. Waiting for single ones costs a quarter of the throughput, an
+ * unbounded wait for many could stall behind one slow file. */
+static void reap_batch(jdb_queue *q, int64_t timeout_ns) {
+    unsigned kernel = q->inflight - q->pool_inflight;
+    unsigned want = q->pool_inflight ? 1 : kernel / 4;
+    if (want > 32) want = 32;
+    if (want > 1) {
+        int64_t bound = q->gap_ns * want * 2;
+        if (bound < 20000) bound = 20000;
+        if (bound > 1000000) bound = 1000000;
+        if (timeout_ns >= 0 && bound > timeout_ns) bound = timeout_ns;
+        reap(q, want, bound);
+        if (q->done.head) return;
+    }
+    reap(q, 1, timeout_ns);
+}
+
+void jdb_queue_reap(jdb_queue *q, int64_t timeout_ns) {
+    if (jdb_queue_usable(q) != JDB_OK) return;
+    if (timeout_ns == 0 || q->done.head) {
+        reap(q, 0, 0);
+        return;
+    }
+    uint64_t before = q->stats.completed;
+    int busy = q->inflight > 0;
+    reap_batch(q, timeout_ns);
+    int64_t now = jdb_os_now();
+    uint64_t got = q->stats.completed - before;
+    if (busy && got > 0) {
+        int64_t gap = (now - q->reaped_at) / (int64_t)got;
+        if (gap > 1000000) gap = 1000000;
+        q->gap_ns += (gap - q->gap_ns) / 8;
+    }
+    q->reaped_at = now;
+}
+
+jdb_op *jdb_queue_next(jdb_queue *q) { return jdb_list_pop(&q->done); }
+
+void jdb_queue_wait_op(jdb_queue *q, jdb_op *op) {
+    if (op->state == JDB_DONE) {
+        /* It never left: an empty transfer is finished by submit and is last on the list. */
+        struct jdb_list rest = {NULL, NULL};
+        jdb_op *other;
+        while ((other = jdb_list_pop(&q->done)))
+            if (other != op) jdb_list_push(&rest, other);
+        q->done = rest;
+        return;
+    }
+    op->flags |= JDB_OP_TAKEN;
+    while (op->state != JDB_DONE) reap(q, 1, -1);
+    if (q->done.head) jdb_queue_signal(q);
+}
+
+/* Those already finished wait on the done list for a delivery that will not come. */
+void jdb_queue_wait_abandoned(jdb_queue *q) {
+    struct jdb_list rest = {NULL, NULL};
+    jdb_op *op;
+    if (jdb_queue_usable(q) != JDB_OK) return;
+    while ((op = jdb_list_pop(&q->done))) {
+        if (op->flags & JDB_OP_ABANDONED) jdb_op_release(q, op);
+        else jdb_list_push(&rest, op);
+    }
+    q->done = rest;
+    while (q->stats.abandoned > 0) reap(q, 1, -1);
+}
+
+void jdb_op_abandon(jdb_queue *q, jdb_op *op) {
+    assert(op->state != JDB_IDLE && op->state != JDB_PREPARED);
+    if (op->flags & JDB_OP_ABANDONED) return;
+    op->waiter = NULL;
+    op->flags |= JDB_OP_ABANDONED;
+    q->stats.abandoned++;
+    /* A finished one stays on the done list; whoever pops it sees that nobody waits. */
+}
+
+void jdb_queue_flush(jdb_queue *q) {
+    if (jdb_queue_usable(q) != JDB_OK) return;
+    start(q);
+    q->backend->flush(q);
+}
+
+int jdb_queue_pollfd(jdb_queue *q) { return q->backend->pollfd(q); }
+
+void jdb_queue_signal(jdb_queue *q) { q->backend->signal(q); }
+
+/* ---- making and closing ---------------------------------------------------------------------- */
+
+static void *fail(jdb_failure *failure, jdb_kind kind, int error, const char *cause) {
+    memset(failure, 0, sizeof *failure);
+    failure->kind = kind;
+    failure->error = error;
+    failure->op = "setup";
+    failure->cause = cause;
+    failure->offset = failure->length = failure->actual = -1;
+    return NULL;
+}
+
+static void note(jdb_queue *q, const char *text) {
+    size_t used = strlen(q->reason);
+    snprintf(q->reason + used, sizeof q->reason - used, "%s%s", used ? "; " : "", text);
+}
+
+/* The first backend that opens. A named one is the only candidate. */
+static int open_backend(jdb_queue *q, const char *name) {
+    int named = name && strcmp(name, "auto") != 0;
+    int error = -ENOENT;
+    for (unsigned i = 0; jdb_backends[i]; i++) {
+        if (named && strcmp(jdb_backends[i]->name, name) != 0) continue;
+        q->backend = jdb_backends[i];
+        error = q->backend->open(q);
+        if (error == 0 || named) return error;
+    }
+    return error;
+}
+
+static int known_backend(const char *name) {
+    if (!name || strcmp(name, "auto") == 0) return 1;
+    for (unsigned i = 0; jdb_backends[i]; i++)
+        if (strcmp(jdb_backends[i]->name, name) == 0) return 1;
+    return 0;
+}
+
+/* Texts of failures live as long as the process, the queue that made them does not. */
+static _Thread_local char failure_text[256];
+
+static int refuse(jdb_failure *failure, jdb_kind kind, int error, const char *text) {
+    snprintf(failure_text, sizeof failure_text, "%s", text);
+    fail(failure, kind, error, failure_text);
+    return -(error ? error : EINVAL);
+}
+
+int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *failure) {
+    const char *forced = jdb_os_getenv("JDBFS_BACKEND");
+    const char *name = forced ? forced : options->backend;
+    char text[256];
+    if (!known_backend(name)) {
+        snprintf(text, sizeof text, "%s names no backend of this platform: %.60s",
+                 forced ? "JDBFS_BACKEND" : "backend", name);
+        return refuse(failure, JDB_UNSUPPORTED, 0, text);
+    }
+    jdb_queue *q = calloc(1, sizeof *q);
+    if (!q) return refuse(failure, JDB_ALLOC, ENOMEM, "no memory for the queue");
+    q->refs = 1;
+    q->notify = -1;
+    q->depth = options->depth ? options->depth : 256;
+    q->workers = options->workers ? options->workers : 16;
+    q->fork_generation = jdb_os_fork_generation();
+    q->thread = this_thread();
+    q->gap_ns = 20000;
+    q->reaped_at = jdb_os_now();
+    if (forced) note(q, "forced by JDBFS_BACKEND");
+    else if (name && strcmp(name, "auto") != 0) note(q, "named in setup");
+    int r = jdb_pool_open(q);
+    if (r == 0) r = open_backend(q, name);
+    if (r != 0) {
+        int error = -r;
+        snprintf(text, sizeof text, "%s", q->reason[0] ? q->reason : "no backend works");
+        jdb_pool_close(q);
+        free(q);
+        return refuse(failure, error == ENOMEM ? JDB_ALLOC : JDB_UNSUPPORTED, error, text);
+    }
+    *queue = q;
+    return 0;
+}
+
+/* What arrives while the queue is being closed has no waiter any more. */
+static void drain(jdb_queue *q) {
+    for (;;) {
+        jdb_op *op;
+        while ((op = jdb_list_pop(&q->done))) jdb_op_release(q, op);
+        if (q->inflight == 0 && !q->pending.head && !q->arrived.head) return;
+        reap(q, 1, -1);
+    }
+}
+
+void jdb_queue_close(jdb_queue *q) {
+    if (q->closed) return;
+    /* The parent's operations are the parent's: a child gives back no memory of theirs. */
+    if (q->fork_generation == jdb_os_fork_generation()) drain(q);
+    q->closed = 1;
+    q->backend->close(q);
+    jdb_pool_close(q);
+}
+
+void jdb_queue_unref(jdb_queue *q) {
+    assert(q->refs > 0);
+    if (--q->refs > 0) return;
+    jdb_queue_close(q);
+    for (uint32_t i = 0; i < q->chunk_count; i++) free(q->chunks[i]);
+    free(q->chunks);
+    free(q);
+}
+
+/* ---- telling --------------------------------------------------------------------------------- */
+
+uint64_t jdb_queue_pending(const jdb_queue *q) { return q->stats.submitted - q->stats.completed; }
+
+void jdb_queue_stats(const jdb_queue *q, jdb_stats *stats) {
+    *stats = q->stats;
+    stats->in_flight = q->inflight;
+    stats->waiting = q->stats.submitted - q->stats.completed - q->inflight;
+    stats->slots = q->slots;
+    stats->workers = jdb_pool_workers(q);
+}
+
+const char *jdb_queue_backend(const jdb_queue *q) { return q->backend->name; }
+const char *jdb_queue_reason(const jdb_queue *q) { return q->reason; }
+const char *jdb_queue_features(const jdb_queue *q) { return q->features; }
+uint32_t jdb_queue_depth(const jdb_queue *q) { return q->depth; }
+
+const char *jdb_backend_name(unsigned index) {
+    for (unsigned i = 0; jdb_backends[i]; i++)
+        if (i == index) return jdb_backends[i]->name;
+    return NULL;
+}
+
+int64_t jdb_now(void) { return jdb_os_now(); }
+void jdb_sleep(int64_t ns) { jdb_os_sleep(ns); }
+const char *jdb_platform(void) { return jdb_os_platform(); }

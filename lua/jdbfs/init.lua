@@ -1,0 +1,115 @@
+-- jdbfs: async direct I/O for database storage. The public module; everything that touches the
+-- system is in jdbfs.core, this file adds what reads better in Lua.
+
+local core = require "jdbfs.core"
+local sync = require "jdbfs.sync"
+
+local create, resume, status = coroutine.create, coroutine.resume, coroutine.status
+local error, pcall, select, type = error, pcall, select, type
+
+local M = {
+  _VERSION = core.VERSION,
+  PAGE_SIZE = core.PAGE_SIZE,
+  semaphore = sync.semaphore,
+  event = sync.event,
+  queue = sync.queue,
+  pool = sync.pool,
+}
+
+for _, name in ipairs {
+  "open", "create", "open_rw", "open_wal",
+  "exists", "mkdir", "ls", "size", "stat", "rename", "remove", "sync_dir", "space",
+  "atomic_write", "probe", "log",
+  "buffer", "run", "spawn", "sleep", "yield", "now",
+  "setup", "info", "stats", "pollfd", "step", "pending", "flush",
+} do
+  M[name] = core[name]
+end
+
+-- LuaJIT holds 64-bit values as cdata; plain 5.1 and 5.2 cannot.
+local has_ffi, ffi = pcall(require, "ffi")
+if has_ffi and type(ffi) == "table" and ffi.cast then
+  local unsigned, signed = ffi.typeof("uint64_t"), ffi.typeof("int64_t")
+  core.box_u64(function(high, low, is_signed)
+    local value = unsigned(high) * 4294967296 + unsigned(low)
+    return is_signed and ffi.cast(signed, value) or value
+  end)
+end
+
+local function ended(what, state, ...)
+  if state == "done" then return ... end
+  if state == "cancelled" then return core.failure("Cancelled", what, nil, "the task was cancelled") end
+  local cause = "the task raised: " .. tostring((...))
+  return core.failure("Join", what, nil, cause)
+end
+
+--- What the task returned, once it has ended. A task that raised gives kind Join, a cancelled one
+--- kind Cancelled.
+function core.task_methods:join()
+  core.wait(self)
+  return ended("join", core.results(self))
+end
+
+local function timed(state, ...)
+  if state == "failed" then error((...), 0) end
+  return ended("timeout", state, ...)
+end
+
+function M.timeout(seconds, f, ...)
+  if type(seconds) ~= "number" or not (seconds >= 0) then
+    error("bad argument #1 to 'timeout' (seconds, 0 or more, expected)", 2)
+  end
+  local task, message, err = core.spawn_caught(f, ...)
+  if not task then return nil, message, err end
+  if core.wait(task, seconds, true) then return timed(core.results(task)) end
+  task:cancel()
+  return core.failure("Timeout", "timeout", nil, ("not ended after %g s"):format(seconds))
+end
+
+-- A generator that meets an operation yields PENDING to the loop below, which waits in its stead,
+-- in a task or in a generator further out, and passes the results on.
+local PENDING = core.PENDING
+local step
+
+local function pass(co, ok, first, ...)
+  if not ok then error(first, 0) end
+  if first == PENDING and select("#", ...) == 0 then return step(co, core.await()) end
+  return first, ...
+end
+
+step = function(co, ...)
+  return pass(co, resume(co, ...))
+end
+
+function M.wrap(f)
+  if type(f) ~= "function" then
+    error("bad argument #1 to 'wrap' (function expected)", 2)
+  end
+  local co = create(f)
+  core.generator(co)
+  return function(...)
+    return step(co, ...)
+  end
+end
+
+local function protected(co, ok, first, ...)
+  if not ok then return false, first end
+  if status(co) == "dead" then return true, first, ... end
+  if first == PENDING then return protected(co, resume(co, core.await())) end
+  return protected(co, resume(co, coroutine.yield(first, ...)))
+end
+
+--- pcall around code that does I/O in a task. Plain Lua 5.1 cannot yield across its own pcall;
+--- everywhere else this is pcall.
+function M.pcall(f, ...)
+  if _VERSION ~= "Lua 5.1" or has_ffi then return pcall(f, ...) end
+  local co = create(f)
+  core.generator(co)
+  return protected(co, resume(co, ...))
+end
+
+function M.host()
+  return core.failure("Unsupported", "host", nil, "host adapters are not available in this version")
+end
+
+return M

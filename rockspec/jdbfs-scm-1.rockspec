@@ -1,0 +1,77 @@
+package = "jdbfs"
+version = "scm-1"
+
+source = {
+  url = "git+https://github.com/jdbfs/jdbfs.git",
+}
+
+description = {
+  summary = "Asynchronous direct I/O for Lua coroutines",
+  detailed = [[
+Files for databases: aligned buffers, reads and writes that bypass the page cache, durable
+writes, and coroutines that yield on submission and resume on completion. io_uring where the
+kernel allows it, worker threads elsewhere.
+]],
+  homepage = "https://github.com/jdbfs/jdbfs",
+  license = "MIT",
+}
+
+supported_platforms = { "linux" }
+
+dependencies = { "lua >= 5.1" }
+
+-- Everything about a platform stands below its own name: LuaRocks merges platform tables by index,
+-- so a list on top would mix with it, and "unix" would match as well as "linux".
+external_dependencies = {
+  platforms = {
+    linux = {
+      LIBURING = { header = "liburing.h", library = "uring" },
+    },
+  },
+}
+
+build = {
+  type = "builtin",
+  modules = {
+    ["jdbfs"] = "lua/jdbfs/init.lua",
+    ["jdbfs.cli"] = "lua/jdbfs/cli.lua",
+    ["jdbfs.histogram"] = "lua/jdbfs/histogram.lua",
+    ["jdbfs.meta"] = "lua/jdbfs/meta.lua",
+    ["jdbfs.sync"] = "lua/jdbfs/sync.lua",
+  },
+  platforms = {
+    linux = {
+      modules = {
+        ["jdbfs.core"] = {
+          sources = {
+            "csrc/error.c",
+            "csrc/buf.c",
+            "csrc/crc32c.c",
+            "csrc/file.c",
+            "csrc/op.c",
+            "csrc/queue.c",
+            "csrc/be_uring.c",
+            "csrc/be_pool.c",
+            "csrc/os_posix.c",
+            "csrc/os_linux.c",
+            "csrc/os_cpu.c",
+            "csrc/lua_core.c",
+            "csrc/lua_error.c",
+            "csrc/lua_buf.c",
+            "csrc/lua_file.c",
+            "csrc/lua_fs.c",
+            "csrc/lua_queue.c",
+            "csrc/lua_task.c",
+          },
+          defines = { "_GNU_SOURCE" },
+          incdirs = { "csrc", "$(LIBURING_INCDIR)" },
+          libdirs = { "$(LIBURING_LIBDIR)" },
+          libraries = { "uring", "pthread" },
+        },
+      },
+    },
+  },
+  install = {
+    bin = { jdbfs = "lua/bin/jdbfs" },
+  },
+}

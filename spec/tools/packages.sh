@@ -1,0 +1,58 @@
+# shellcheck shell=bash
+# Sourced: what the packages of a needed thing are called, in one place.
+
+# debian_of THING, fedora_of THING. A Lua is named by its id: 5.1 ... 5.5, luajit.
+debian_of() {
+    case $1 in
+        cc) echo gcc ;;
+        libc) echo libc6-dev ;;
+        make) echo make ;;
+        liburing) echo liburing-dev ;;
+        lua-luajit) echo luajit ;;
+        lua-*) echo "lua${1#lua-}" ;;
+        headers-luajit) echo libluajit-5.1-dev ;;
+        headers-5.1) echo liblua5.1-0-dev ;;
+        headers-*) echo "liblua${1#headers-}-dev" ;;
+        busted) echo lua-busted ;;
+        luacheck) echo lua-check ;;
+        clang-format) echo clang-format ;;
+        luarocks) echo luarocks ;;
+        strace) echo strace ;;
+        mkfs.xfs) echo xfsprogs ;;
+        mkfs.btrfs) echo btrfs-progs ;;
+        mkfs.ext4) echo e2fsprogs ;;
+        mount) echo mount ;;
+        setpriv | unshare | findmnt | losetup) echo util-linux ;;
+        *) echo "$1" ;;
+    esac
+}
+
+fedora_of() {
+    case $1 in
+        libc) echo glibc-devel ;;
+        liburing) echo liburing-devel ;;
+        lua-luajit) echo luajit ;;
+        lua-5.1) echo compat-lua ;;
+        lua-*) echo lua ;;
+        headers-luajit) echo luajit-devel ;;
+        headers-5.1) echo compat-lua-devel ;;
+        headers-*) echo lua-devel ;;
+        busted) echo lua-busted ;;
+        luacheck) echo luacheck ;;
+        clang-format) echo clang-tools-extra ;;
+        mount) echo util-linux ;;
+        *) debian_of "$1" ;;
+    esac
+}
+
+# install_hint THING...: "install A B (Debian, Ubuntu) or C D (Fedora)", each name once.
+install_hint() {
+    local thing debian='' fedora='' name
+    for thing in "$@"; do
+        name=$(debian_of "$thing")
+        [[ " $debian " == *" $name "* ]] || debian+="${debian:+ }$name"
+        name=$(fedora_of "$thing")
+        [[ " $fedora " == *" $name "* ]] || fedora+="${fedora:+ }$name"
+    done
+    echo "install $debian (Debian, Ubuntu) or $fedora (Fedora)"
+}

@@ -1,0 +1,354 @@
+#!/usr/bin/env bash
+# Runs the C tests, then the specs for every Lua, backend and file system. Called by `make test`;
+# reads T, LUAS, BACKENDS, FS, SAN, CC, MAKE, JOBS, TIMEOUT from the environment.
+#
+# One line per run; failures in full; what could not run with its reason. Ends with
+# "N passed, N failed, N skipped". Exit 1 when something failed or nothing passed.
+#
+# A spec finds in its environment: JDBFS_BACKEND; JDBFS_TEST_DIR, an empty directory on the file
+# system JDBFS_TEST_FS; JDBFS_TEST_LUA, the command that starts another interpreter of this kind
+# with this jdbfs; JDBFS_TEST_SAN, empty without a sanitizer.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+top=$PWD
+PATH=$PATH:/usr/sbin:/sbin
+
+# In a mount namespace of its own nothing stays mounted, not even after kill -9.
+if [[ $(id -u) == 0 && -z ${JDBFS_TEST_NAMESPACE-} ]] && unshare -m true 2>/dev/null; then
+    export JDBFS_TEST_NAMESPACE=1
+    exec unshare -m bash spec/tools/test.sh "$@"
+fi
+unset JDBFS_TEST_NAMESPACE
+
+. spec/tools/packages.sh
+. spec/tools/mounts.sh
+
+make=${MAKE:-make}
+san=${SAN-}
+case $san in
+    '') suffix='' ;;
+    address) suffix=-asan ;;
+    undefined) suffix=-ubsan ;;
+    thread) suffix=-tsan ;;
+    *) echo "jdbfs: SAN=$san is none of address, undefined, thread" >&2; exit 2 ;;
+esac
+timeout=${TIMEOUT:-$([[ -n $san ]] && echo 900 || echo 300)}
+cpus=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+jobs=${JOBS:-$((cpus < 2 ? 1 : 2))}
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/jdbfs-test.XXXXXX")
+chmod 755 "$work"
+mkdir -p build/test
+own=$(mktemp -d "$top/build/test/XXXXXX")
+chmod 755 "$own"
+mkdir "$work/runs" "$work/pids"
+
+cleanup() {
+    local file
+    trap '' INT TERM
+    for file in "$work"/pids/*; do
+        # timeout passes the signal on to everything the run started
+        [[ -f $file ]] && kill "$(<"$file")" 2>/dev/null
+    done
+    wait
+    fs_umount_all
+    rm -rf "$work" "$own"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# ---- counting and printing: runs happen two at a time, so through files and a lock -------------
+
+passed() { echo "$1" >>"$work/passed"; }
+failed() { echo "$1" >>"$work/failed"; }
+skipped() { # COUNT REASON
+    printf '%s\t%s\n' "$1" "$2" >>"$work/skipped"
+}
+total() { if [[ -f $1 ]]; then awk -F'\t' '{ n += $1 } END { print n + 0 }' "$1"; else echo 0; fi; }
+
+print_locked() { flock "$work" cat; }
+
+# ---- what to run -------------------------------------------------------------------------------
+
+c_tests=() specs=()
+if [[ -n ${T-} ]]; then
+    for file in $T; do
+        case $file in
+            *.c) c_tests+=("$file") ;;
+            *) specs+=("$file") ;;
+        esac
+        [[ -f $file ]] || { echo "jdbfs: no such file: $file" >&2; exit 2; }
+    done
+else
+    for file in spec/c/*.c; do [[ -f $file ]] && c_tests+=("$file"); done
+    for file in spec/*_spec.lua spec/regress/*_spec.lua; do
+        [[ -f $file ]] && specs+=("$file")
+    done
+fi
+
+own_fs=$(findmnt -no FSTYPE -T "$own" 2>/dev/null) || own_fs=$(stat -f -c %T "$own")
+[[ $own_fs == ext2/ext3 ]] && own_fs=ext4
+
+# A sanitizer run is about the code, not about the file system: one Lua, the tree's own.
+default_luas="lua5.1 lua5.2 lua5.3 lua5.4 luajit"
+default_fs="own xfs btrfs ext4 tmpfs"
+default_backends="io_uring threads"
+[[ -n $san ]] && default_luas=lua5.4 default_fs=own
+[[ $san == thread ]] && default_backends=threads
+if [[ -z $san ]] && bash spec/tools/lua.sh find lua5.5 | grep -q '^ok'; then
+    default_luas+=" lua5.5"
+fi
+luas=${LUAS:-$default_luas}
+backends=${BACKENDS:-$default_backends}
+systems=${FS:-$default_fs}
+
+# ---- sanitizers --------------------------------------------------------------------------------
+
+# The runtime must be there before the interpreter, which is not instrumented.
+san_env=()
+c_env=()
+prepare_san() {
+    local runtime=''
+    case $san in
+        address) runtime=$("${CC:-cc}" -print-file-name=libasan.so) ;;
+        thread) runtime=$("${CC:-cc}" -print-file-name=libtsan.so) ;;
+    esac
+    # A huge buffer must be refused, not end the process.
+    c_env=(ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=1
+        UBSAN_OPTIONS=print_stacktrace=1
+        TSAN_OPTIONS=allocator_may_return_null=1:die_after_fork=0:exitcode=66)
+    san_env=("${c_env[@]}")
+    [[ -n $runtime ]] || return 0
+    if [[ $runtime != /* ]]; then
+        echo "the sanitizer's runtime is not here (gcc has it as a shared library)"
+        return 1
+    fi
+    "${CC:-cc}" -shared -fPIC -O1 -o "$own/preload.so" spec/tools/preload.c || return 1
+    san_env+=("LD_PRELOAD=$runtime:$own/preload.so")
+}
+
+# Kernels that randomise addresses much put memory where the thread sanitizer cannot have it.
+fixed_addresses=()
+[[ $san == thread ]] && setarch -R true 2>/dev/null && fixed_addresses=(setarch -R)
+
+# interpreter ID PROGRAM: what starts it with the sanitizer, as one word for the specs' sake.
+interpreter() {
+    local wrapper=$own/lua-$1
+    [[ -n $san ]] || { echo "$2"; return; }
+    [[ -x $wrapper ]] || {
+        printf '#!/bin/sh\nexec %s "%s" "$@"\n' \
+            "${fixed_addresses[*]} env ${san_env[*]}" "$2" >"$wrapper"
+        chmod 755 "$wrapper"
+    }
+    echo "$wrapper"
+}
+
+# ---- C tests -----------------------------------------------------------------------------------
+
+run_c_test() {
+    local file=$1 name program out rc=0 start=$SECONDS dir
+    name=$(basename "$file" .c)
+    program=build/core$suffix/spec/$name
+    out=$work/c-$name.out
+    dir=$own/c-$name
+    if [[ ! -x $program ]]; then
+        failed 1
+        echo "FAIL $file: does not build"
+        return
+    fi
+    mkdir "$dir"
+    # The braces keep the shell's own word on a crash out of the output.
+    { timeout -k 10 "$timeout" env "${c_env[@]}" JDBFS_TEST_DIR="$dir" JDBFS_TEST_FS="$own_fs" \
+        JDBFS_TEST_SAN="$san" "${fixed_addresses[@]}" "$program" >"$out" 2>&1 </dev/null; \
+    } 2>/dev/null || rc=$?
+    rm -rf "$dir"
+    case $rc in
+        0)
+            passed 1
+            printf 'ok   %-40s %3ds\n' "$file" $((SECONDS - start))
+            ;;
+        77)
+            skipped 1 "$file: $(tail -n 1 "$out")"
+            printf 'skip %-40s %s\n' "$file" "$(tail -n 1 "$out")"
+            ;;
+        *)
+            failed 1
+            [[ $rc == 124 || $rc == 137 ]] && rc="$rc, stopped after $timeout seconds"
+            echo "FAIL $file: exit status $rc"
+            tail -n 60 "$out" | sed 's/^/     | /'
+            ;;
+    esac
+}
+
+# ---- specs -------------------------------------------------------------------------------------
+
+# run_specs NUMBER LUA_ID INTERPRETER BACKEND FS
+run_specs() {
+    local n=$1 id=$2 exe=$3 backend=$4 fs=$5
+    local base=$work/runs/$n dir rc=0 start=$SECONDS fs_name=$fs label
+    label="$id $backend $fs"
+    if [[ $fs == own ]]; then
+        dir=$own/$n fs_name=$own_fs label="$id $backend $own_fs (here)"
+    else
+        dir=$work/mnt/$n/t
+        if ! fs_mount "$fs" "$n" >"$base.mount" 2>&1; then
+            fs_umount "$n"
+            skipped 1 "$fs: cannot mount: $(tail -n 1 "$base.mount")"
+            return
+        fi
+    fi
+    mkdir "$dir"
+    : >"$base.report"
+
+    # Background jobs of a shell ignore interrupts and would hand that on to the specs.
+    timeout -k 10 "$timeout" env --default-signal=INT,QUIT "${clean_lua_env[@]}" \
+        LUA_PATH="$top/lua/?.lua;$top/lua/?/init.lua;$top/spec/?.lua;;" \
+        LUA_CPATH="$top/build/$id$suffix/?.so;;" \
+        JDBFS_BACKEND="$backend" JDBFS_TEST_DIR="$dir" JDBFS_TEST_FS="$fs_name" \
+        JDBFS_TEST_LUA="$exe" JDBFS_TEST_SAN="$san" JDBFS_TEST_REPORT="$base.report" \
+        "$exe" spec/tools/busted.lua -o spec/tools/report.lua "${specs[@]}" \
+        >"$base.out" 2>&1 </dev/null &
+    echo $! >"$work/pids/$n"
+    wait $! 2>/dev/null || rc=$?
+    rm -f "$work/pids/$n"
+
+    if [[ $fs == own ]]; then rm -rf "$dir"; else fs_umount "$n"; fi
+    summarise "$base" "$label" "$rc" $((SECONDS - start)) | print_locked
+}
+
+summarise() { # BASE LABEL STATUS SECONDS
+    local base=$1 label=$2 rc=$3 seconds=$4 pass fail skip trouble=''
+    read -r pass fail skip < <(awk -F'\t' '
+        $1 == "pass" { p++ } $1 == "skip" { s++ } $1 == "fail" || $1 == "error" { f++ }
+        END { print p + 0, f + 0, s + 0 }' "$base.report")
+    if ! grep -q '^end' "$base.report"; then
+        # Names the test that was running, which is what one wants to know of a hang or a crash.
+        trouble=$(awk -F'\t' '
+            $1 == "start" { running = $2 } $1 != "start" { running = "" }
+            END { print running != "" ? "in: " running : "between tests" }' "$base.report")
+        if [[ $rc == 124 || $rc == 137 ]]; then trouble="stopped after $timeout seconds, $trouble"
+        else trouble="ended early with status $rc, $trouble"; fi
+    elif [[ $rc != 0 && $fail == 0 ]]; then
+        trouble="every test passed, but the process ended with status $rc"
+    fi
+    [[ -z $trouble ]] || fail=$((fail + 1))
+    passed "$pass"
+    failed "$fail"
+    awk -F'\t' '$1 == "skip" { print "1\t" $3 }' "$base.report" >>"$work/skipped"
+
+    printf '%-4s %-36s %4d passed %3d failed %3d skipped %4ds\n' \
+        "$( ((fail)) && echo FAIL || echo ok)" "$label" "$pass" "$fail" "$skip" "$seconds"
+    ((fail)) || return 0
+    awk -F'\t' '$1 == "fail" || $1 == "error" {
+        if (++n > 20) next
+        gsub(/\\n/, "\n     |   ", $3); gsub(/\\\\/, "\\", $3)
+        print "     - " $2 "\n     |   " $3
+    } END { if (n > 20) print "     - and " n - 20 " more" }' "$base.report"
+    if [[ -n $trouble ]]; then
+        echo "     - $trouble"
+        tail -n 80 "$base.out" | sed 's/^/     |   /'
+    fi
+}
+
+# ---- main --------------------------------------------------------------------------------------
+
+clean_lua_env=(-u LUA_INIT)
+for v in 5_2 5_3 5_4 5_5; do
+    clean_lua_env+=(-u "LUA_PATH_$v" -u "LUA_CPATH_$v" -u "LUA_INIT_$v")
+done
+
+finish() {
+    local p f s
+    p=$(total "$work/passed") f=$(total "$work/failed") s=$(total "$work/skipped")
+    if [[ -s $work/skipped ]]; then
+        echo
+        echo "skipped:"
+        awk -F'\t' '{ if (!($2 in n)) order[++k] = $2; n[$2] += $1 }
+            END { for (i = 1; i <= k; i++) printf "%5d  %s\n", n[order[i]], order[i] }' \
+            "$work/skipped"
+    fi
+    echo
+    echo "$p passed, $f failed, $s skipped"
+    if ((f == 0 && p > 0)); then exit 0; else exit 1; fi
+}
+
+build() { # TARGET [VARIABLE=VALUE...]: quiet unless it fails
+    "$make" --no-print-directory SAN="$san" "$@" >"$work/build.log" 2>&1
+}
+
+if ! why=$(prepare_san); then
+    skipped 1 "SAN=$san: $why"
+    finish
+fi
+prepare_san
+
+echo "jdbfs tests${san:+, SAN=$san}: $(uname -sr), $cpus CPUs, here: $own_fs"
+
+# The core first: what is missing for it stops everything, in one line.
+if ! build core; then
+    grep -m 1 'jdbfs:' "$work/build.log" || tail -n 40 "$work/build.log"
+    failed 1
+    finish
+fi
+build -k c-tests || tail -n 40 "$work/build.log"
+for file in "${c_tests[@]}"; do run_c_test "$file"; done
+((${#specs[@]})) || finish
+
+usable_backends=()
+for backend in $backends; do
+    if [[ $backend == io_uring ]] && ! why=$("build/core$suffix/uring-probe"); then
+        skipped 1 "backend io_uring: ${why:-the probe could not run}"
+        continue
+    fi
+    usable_backends+=("$backend")
+done
+
+runs=()
+for lua in $luas; do
+    read -r verdict id _ exe _ <<<"$(bash spec/tools/lua.sh find "$lua")"
+    if [[ $verdict != ok || $exe == - ]]; then
+        found=$(bash spec/tools/lua.sh find "$lua")
+        [[ $verdict == ok ]] && found="err no interpreter $lua"
+        skipped 1 "$lua: ${found#err }"
+        continue
+    fi
+    if ! env "${clean_lua_env[@]}" "$exe" -e 'require("busted.runner")' >/dev/null 2>&1; then
+        skipped 1 "$lua: busted is not installed for it; $(install_hint busted)"
+        continue
+    fi
+    if ! build all LUA="$lua"; then
+        failed 1
+        echo "FAIL $lua: does not build"
+        tail -n 40 "$work/build.log" | sed 's/^/     | /'
+        continue
+    fi
+    exe=$(interpreter "$id" "$exe")
+    if ! "$exe" -e '' >/dev/null 2>&1; then
+        skipped 1 "$lua: the sanitizer cannot run it here"
+        continue
+    fi
+    for fs in $systems; do
+        # Every Lua on the tree's own file system; two of them are enough for the others.
+        [[ $fs == own || -n ${FS-} || $id == 5.4 || $id == luajit ]] || continue
+        for backend in "${usable_backends[@]}"; do runs+=("$id $exe $backend $fs"); done
+    done
+done
+
+declare -A refused
+for fs in $systems; do
+    [[ $fs == own ]] && continue
+    why=$(fs_reason "$fs")
+    [[ -z $why ]] || { refused[$fs]=1; skipped 1 "$fs: $why"; }
+done
+
+n=0
+for run in "${runs[@]}"; do
+    [[ -z ${refused[${run##* }]-} ]] || continue
+    n=$((n + 1))
+    while (($(jobs -rp | wc -l) >= jobs)); do wait -n || true; done
+    # shellcheck disable=SC2086
+    run_specs "$n" $run &
+done
+wait
+finish
