@@ -12,6 +12,8 @@
 
 #include "os.h"
 
+enum { PIECES_MAX = 1024 };
+
 static atomic_uint_fast64_t live_buffers;
 
 jdb_buf *jdb_buf_new(size_t size, size_t align) {
@@ -19,8 +21,12 @@ jdb_buf *jdb_buf_new(size_t size, size_t align) {
     if (size == 0 || align == 0 || (align & (align - 1)) != 0) return NULL;
     size_t extra = align > page ? align : 0;
     if (size > (size_t)PTRDIFF_MAX - extra - page) return NULL;
-    jdb_buf *buf = calloc(1, sizeof *buf);
+    unsigned shift = 12;
+    while ((size - 1) >> shift >= PIECES_MAX) shift++;
+    size_t pieces = ((size - 1) >> shift) + 1;
+    jdb_buf *buf = calloc(1, sizeof *buf + pieces * sizeof *buf->pieces);
     if (!buf) return NULL;
+    buf->piece_shift = shift;
     buf->mapped = (size + extra + page - 1) / page * page;
     buf->map = jdb_os_map(buf->mapped);
     if (!buf->map) {
@@ -59,7 +65,16 @@ size_t jdb_buf_size(const jdb_buf *buf) { return buf->size; }
 
 size_t jdb_page_size(void) { return jdb_os_page_size(); }
 
+static int pieces_in_doubt(const jdb_buf *buf, size_t off, size_t len, int for_writing) {
+    if (len == 0) return 0;
+    size_t last = (off + len - 1) >> buf->piece_shift;
+    for (size_t i = off >> buf->piece_shift; i <= last; i++)
+        if (buf->pieces[i].writers || (for_writing && buf->pieces[i].readers)) return 1;
+    return 0;
+}
+
 int jdb_buf_conflict(const jdb_buf *buf, size_t off, size_t len, int for_writing) {
+    if (!pieces_in_doubt(buf, off, len, for_writing)) return 0;
     for (const jdb_op *op = buf->ops; op; op = op->mem_next) {
         if (off >= op->buf_off + op->len || op->buf_off >= off + len) continue;
         if (for_writing || op->code == JDB_READ) return 1;
@@ -75,8 +90,19 @@ int jdb_buf_writable(const jdb_buf *buf, size_t off, size_t len) {
     return !buf->ops || !jdb_buf_conflict(buf, off, len, 1);
 }
 
+static void count(jdb_op *op, uint32_t change) {
+    if (op->len == 0) return;
+    size_t last = (size_t)(op->buf_off + op->len - 1) >> op->buf->piece_shift;
+    for (size_t i = (size_t)op->buf_off >> op->buf->piece_shift; i <= last; i++) {
+        struct jdb_piece *piece = &op->buf->pieces[i];
+        if (op->code == JDB_READ) piece->writers += change;
+        else piece->readers += change;
+    }
+}
+
 void jdb_buf_enter(jdb_op *op) {
     assert(!(op->flags & JDB_OP_ONMEM));
+    count(op, 1);
     op->mem_prev = NULL;
     op->mem_next = op->buf->ops;
     if (op->buf->ops) op->buf->ops->mem_prev = op;
@@ -86,6 +112,7 @@ void jdb_buf_enter(jdb_op *op) {
 
 void jdb_buf_leave(jdb_op *op) {
     if (!(op->flags & JDB_OP_ONMEM)) return;
+    count(op, (uint32_t)-1);
     if (op->mem_prev) op->mem_prev->mem_next = op->mem_next;
     else op->buf->ops = op->mem_next;
     if (op->mem_next) op->mem_next->mem_prev = op->mem_prev;

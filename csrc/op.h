@@ -100,6 +100,12 @@ struct jdb_buf {
     unsigned refs;
     unsigned fork_generation; /* a child must not touch the parent's mapping */
     jdb_op *ops;          /* in flight on this memory */
+    /* Counts by equal pieces of the buffer, so that thousands of operations on slices of one
+     * buffer need no look at each other; only pieces in doubt are compared byte by byte. */
+    unsigned piece_shift;
+    struct jdb_piece {
+        uint32_t readers, writers; /* operations that write out of it, that read into it */
+    } pieces[];
 };
 
 struct jdb_file {

@@ -861,15 +861,15 @@ end
 local function durability_text(info)
   local durability = info.durability
   if type(durability) ~= "table" then return nil end
-  local reasons = durability.reasons
-  if type(reasons) == "table" then reasons = concat(reasons, "; ") end
-  return tostring(durability.class) .. (reasons and reasons ~= "" and " (" .. reasons .. ")" or "")
+  local reason = durability.reasons or durability.reason
+  if type(reason) == "table" then reason = concat(reason, "; ") end
+  return tostring(durability.class) .. (reason and reason ~= "" and ": " .. reason or "")
 end
 
 local function say_header(run)
   local options, info, file, plan = run.options, run.info, run.file_info, run.plan
-  say(run, "jdbfs %s   %s   kernel %s", tostring(info.version), lua_name(),
-    tostring(info.kernel or "unknown"))
+  say(run, "jdbfs %s   %s   %s", tostring(info.version), lua_name(),
+    tostring(info.kernel or "unknown kernel"))
   say(run, "backend   %s%s", tostring(info.backend), info.reason and ": " .. info.reason or "")
   local parts = {}
   if plan.data > 0 then parts[#parts + 1] = "data " .. format_bytes(plan.data) end
@@ -1005,7 +1005,7 @@ end
 local function json_environment(run)
   local info, file = run.info or {}, run.file_info or {}
   local durability = type(file.durability) == "table" and file.durability or {}
-  local reasons = durability.reasons
+  local reasons = durability.reasons or durability.reason
   if type(reasons) == "table" then reasons = json_array(reasons) end
   return json_object({
     { "lua", lua_name() },
