@@ -41,7 +41,8 @@ struct jl_task {
     uint32_t timer;      /* place in the heap + 1; 0: none */
     uint32_t run;        /* the run it belongs to; 0: none */
     int results;         /* values on co when it ended */
-    uint8_t state, nargs;
+    int nargs;           /* values on co before it starts */
+    uint8_t state;
     uint8_t cancelled;   /* ends at its next wait */
     uint8_t caught;      /* its error belongs to whoever waits, it does not stop the run */
     uint8_t parked;      /* waits for core.wake */
@@ -81,7 +82,7 @@ typedef struct jl_state {
     } goal;
     int ref_anchors, ref_results, ref_generators, ref_error_meta, ref_pending;
     int ref_file_meta, ref_buf_meta, ref_task_meta, ref_close, ref_traceback, ref_tostring;
-    int ref_drive, ref_end_run, ref_box_u64;
+    int ref_drive, ref_end_run, ref_box_u64, ref_nothing;
 } jl_state;
 
 typedef struct jl_file {

@@ -171,9 +171,13 @@ static int suspend(lua_State *L, jl_state *S, enum place where) {
         jl_push_ref(L, S->ref_pending);
         return jl_yield(L, 1, NULL);
     }
-    /* A task that yields while it counts as running goes behind the others that are ready. */
-    if (!S->current->yielding) S->current->state = JL_WAITING;
-    return jl_yield(L, 0, after_wait);
+    /* A task that yields while it counts as running goes behind the others that are ready. The
+     * yield of 5.1 comes first: it may raise, and then the task goes on. */
+    enum jl_task_state state = S->current->yielding ? JL_RUNNING : JL_WAITING;
+    if (!JL_YIELD_RETURNS) S->current->state = state;
+    int r = jl_yield(L, 0, after_wait);
+    S->current->state = state;
+    return r;
 }
 
 static void commit(jl_state *S, jdb_op *op) {
@@ -273,14 +277,13 @@ static void finish(lua_State *L, jl_state *S, jl_task *t, enum jl_task_state sta
 
 /* Ends a task that is suspended or was never started. */
 static void kill(lua_State *L, jl_state *S, jl_task *t) {
-    jl_task *child = t->child;
-    forget_wait(S, t);
+    if (t->child) cancel(S, t->child);
     t->child = NULL;
+    forget_wait(S, t);
     t->state = JL_CANCELLED; /* what its variables do while closing completes in place */
     int failed = close_coroutine(L, S, t->co);
     lua_settop(t->co, 0);
     finish(L, S, t, JL_CANCELLED);
-    if (child) cancel(S, child);
     if (failed) lua_error(L);
 }
 
@@ -321,6 +324,7 @@ static void stolen(lua_State *L, jl_state *S, jl_task *t) {
 static void resume(lua_State *L, jl_state *S, jl_task *t, int nargs) {
     int n;
     t->started = 1;
+    t->child = NULL;
     t->state = JL_RUNNING;
     S->current = t;
     int status = jl_resume(t->co, L, nargs, &n);
@@ -447,6 +451,13 @@ static int stuck(const jl_state *S) {
     return jdb_queue_pending(S->queue) == 0 && S->timer_count == 0;
 }
 
+/* Lua's own interrupt (Ctrl-C in the stand-alone interpreter) is a debug hook: give it a chance. */
+static void interruptible(lua_State *L, const jl_state *S) {
+    if (!lua_gethook(L)) return;
+    jl_push_ref(L, S->ref_nothing);
+    lua_call(L, 0, 0);
+}
+
 /* drive([token]): until S->goal is reached. */
 static int drive(lua_State *L) {
     jl_state *S = jl_self(L);
@@ -458,6 +469,7 @@ static int drive(lua_State *L) {
         if (reached(L, S)) break;
         if (jdb_queue_usable(S->queue) != JDB_OK)
             return luaL_error(L, "the queue belongs to the parent process (Forked)");
+        interruptible(L, S);
         if (S->ready_head) {
             jdb_queue_reap(S->queue, 0);
             continue;
@@ -515,9 +527,8 @@ static jl_task *spawn(lua_State *L, jl_state *S, int first, int caught) {
     lua_pop(L, 1);
     lua_xmove(L, co, nargs + 1);
     lua_settop(L, first);
-    if (nargs > 255) luaL_error(L, "too many arguments");
     t->co = co;
-    t->nargs = (uint8_t)nargs;
+    t->nargs = nargs;
     t->caught = (uint8_t)caught;
     t->run = S->run;
     S->tasks++;
@@ -869,6 +880,8 @@ int jl_open_task(lua_State *L) {
     lua_pushvalue(L, -1);
     lua_setfield(L, -3, "PENDING");
     S->ref_pending = luaL_ref(L, LUA_REGISTRYINDEX);
+    if (luaL_loadstring(L, "return") != LUA_OK) return lua_error(L);
+    S->ref_nothing = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_pushvalue(L, lua_upvalueindex(1));
     lua_pushcclosure(L, drive, 1);
     S->ref_drive = luaL_ref(L, LUA_REGISTRYINDEX);
