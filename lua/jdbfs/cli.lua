@@ -436,6 +436,9 @@ local function make_plan(run)
   if not size then
     size = min(DEFAULT_SIZE_MAX, floor(free / 10))
     size = size - size % options.bs
+    if size == 0 then
+      fail(EXIT_USAGE, ("%s has only %s free"):format(options.dir, format_bytes(free)))
+    end
   end
   if pages and (size < options.bs or size % options.bs ~= 0) then
     fail(EXIT_USAGE, ("a scratch file of %s does not hold a whole number of blocks of %s")
@@ -543,9 +546,11 @@ local function summarize(meter)
   meter.completed = growth(meter, "completed")
   meter.entries = growth(meter, "entries")
   meter.pool_operations = growth(meter, "pool_operations")
-  if meter.entries and meter.entries > 0 then
-    meter.entries_per_operation = ratio(meter.entries, samples)
-    meter.batch = ratio(meter.submitted, meter.entries)
+  meter.batch = ratio(meter.submitted, meter.entries)
+  if meter.entries then
+    -- A worker thread makes a system call of its own for every operation it runs.
+    meter.worker_share = ratio(meter.pool_operations or 0, samples)
+    meter.entries_per_operation = ratio(meter.entries + (meter.pool_operations or 0), samples)
   end
   return meter
 end
@@ -773,16 +778,17 @@ end
 
 -- What the reader must know ----------------------------------------------------------------------
 
--- File systems whose figures are not those of a local device.
+-- File systems whose figures may not be a local device's, even when they accept O_DIRECT.
 local DOUBTFUL = {
-  tmpfs = "memory, not a device",
-  ramfs = "memory, not a device",
-  overlay = "an overlay, a layer above the file system that does the work",
-  overlayfs = "an overlay, a layer above the file system that does the work",
-  nfs = "a network file system",
-  cifs = "a network file system",
-  smb3 = "a network file system",
-  fuse = "served by a user process",
+  tmpfs = "is memory, not a device",
+  ramfs = "is memory, not a device",
+  btrfs = "may use the page cache all the same, for checksums or compression",
+  zfs = "has a cache of its own",
+  overlay = "is a layer above the file system that does the work",
+  nfs = "is a network file system",
+  cifs = "is a network file system",
+  smb3 = "is a network file system",
+  fuse = "is served by a user process",
 }
 
 local function warn(run, message)
@@ -813,10 +819,26 @@ local function inspect(run)
       .. " these are not the device's figures")
   end
   local doubt = DOUBTFUL[info.file_system]
-  if doubt then warn(run, ("%s is %s"):format(info.file_system, doubt)) end
+  if doubt then
+    warn(run, ("%s %s; these may not be a device's figures"):format(info.file_system, doubt))
+  end
   if options.backend and options.backend ~= "auto" and run.info.backend ~= options.backend then
     warn(run, ("backend %s was asked for and %s is used")
       :format(options.backend, tostring(run.info.backend)))
+  end
+end
+
+-- Names the percentiles that too few samples leave out.
+local function warn_samples(run, what, latency)
+  local missing = {}
+  for _, percentile in ipairs(PERCENTILES) do
+    local needed = histogram.samples_needed(percentile[2])
+    if latency.count < needed then
+      missing[#missing + 1] = ("%s needs %d"):format(percentile[1], needed)
+    end
+  end
+  if #missing > 0 then
+    warn(run, ("%s: too few samples (%d): %s"):format(what, latency.count, concat(missing, ", ")))
   end
 end
 
@@ -834,13 +856,8 @@ local function judge(run, meter)
     warn(run, name .. ": nothing completed, there are no figures")
     return
   end
-  for _, percentile in ipairs(PERCENTILES) do
-    local needed = histogram.samples_needed(percentile[2])
-    if count < needed then
-      warn(run, ("%s: %s needs %d samples, there are %d")
-        :format(name, percentile[1], needed, count))
-    end
-  end
+  warn_samples(run, name, meter.latency)
+  if meter.log then warn_samples(run, name .. "'s writes to the file", meter.log.latency) end
   if meter.cores and meter.cores >= 0.9 then
     warn(run, ("%s: the process kept %.2f cores busy; it may be the limit, not the device")
       :format(name, meter.cores))
@@ -875,8 +892,11 @@ local function say_header(run)
   if plan.data > 0 then parts[#parts + 1] = "data " .. format_bytes(plan.data) end
   if plan.wal > 0 then parts[#parts + 1] = "wal " .. format_bytes(plan.wal) end
   say(run, "scratch   %s (%s) on %s; removed at the end", run.scratch, concat(parts, ", "),
-    tostring(file.file_system or "an unknown file system"))
-  say(run, "direct    %s", file.direct and "in force: the page cache is bypassed" or "NOT IN FORCE")
+    file.file_system or "an unknown file system")
+  local system = file.file_system or "the file system"
+  say(run, "direct    %s", not file.direct and "NOT IN FORCE"
+    or DOUBTFUL[system] and "accepted, but " .. system .. " " .. DOUBTFUL[system]
+    or "in force: " .. system .. " accepts it and the page cache is bypassed")
   say(run, "aligned   memory %s, reads %s, writes %s%s", tostring(file.memory_alignment),
     tostring(file.read_alignment), tostring(file.write_alignment),
     file.alignment_source and " (source: " .. file.alignment_source .. ")" or "")
@@ -921,9 +941,10 @@ end
 local function say_costs(run, meter)
   local cost = meter.cpu_per_operation
   local entries = meter.entries_per_operation
-  say(run, "%-10s cpu %s per %s, %.2f cores; kernel entries per %s %s, mean batch %s",
+  say(run, "%-10s cpu %s per %s, %.2f cores; kernel entries per %s %s%s, mean batch %s",
     meter.name, cost and format_seconds(cost) or "unknown", meter.operation, meter.cores or 0,
     meter.operation, entries and ("%.3f"):format(entries) or "unknown",
+    entries and meter.worker_share > 0 and (" (%.3f by workers)"):format(meter.worker_share) or "",
     meter.batch and ("%.1f"):format(meter.batch) or "unknown")
 end
 

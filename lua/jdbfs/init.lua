@@ -21,7 +21,7 @@ for _, name in ipairs {
   "exists", "mkdir", "ls", "size", "stat", "rename", "remove", "sync_dir", "space",
   "atomic_write", "probe", "log",
   "buffer", "run", "spawn", "sleep", "yield", "now",
-  "setup", "info", "stats", "pollfd", "step", "pending", "flush",
+  "setup", "stats", "pollfd", "step", "pending", "flush",
 } do
   M[name] = core[name]
 end
@@ -34,6 +34,12 @@ if has_ffi and type(ffi) == "table" and ffi.cast then
     local value = unsigned(high) * 4294967296 + unsigned(low)
     return is_signed and ffi.cast(signed, value) or value
   end)
+end
+
+function M.info()
+  local info, message, err = core.info()
+  if info then info.lua = type(jit) == "table" and jit.version or _VERSION end
+  return info, message, err
 end
 
 local function ended(what, state, ...)

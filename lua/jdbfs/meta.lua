@@ -1,0 +1,584 @@
+---@meta jdbfs
+-- The API reference. Nothing here is run: editors read it, and a spec holds it against the module
+-- in both directions.
+--
+-- Every call that can fail in the world returns `nil, message, err` (see jdbfs.Error). Misuse
+-- (wrong types, unknown options) raises. Offsets and lengths are bytes from 0, integers up to
+-- 2^63-1 (integral floats and LuaJIT 64-bit cdata are accepted); anything else is kind Overflow.
+-- "Yields" means: in a task the coroutine is suspended until the result is there; outside a task
+-- the call completes before it returns.
+
+---@class jdbfs
+---@field PAGE_SIZE integer page size of the system: an alignment that direct I/O always accepts
+---@field _VERSION string version of the library
+local jdbfs = {}
+
+---@alias jdbfs.Kind
+---| "Io"          # the system refused: errno and name say why
+---| "Alloc"       # out of memory
+---| "Alignment"   # offset, length or memory is not aligned as the file needs
+---| "ShortRead"   # end of file before the length asked; actual says how far
+---| "ShortWrite"  # the system took less and would take no more
+---| "Join"        # the task that was joined had raised
+---| "Overflow"    # a number or range that does not fit
+---| "Busy"        # the buffer is in flight, or the queue exists already
+---| "Closed"      # file closed, buffer freed, or Lua state being closed
+---| "Cancelled"
+---| "Timeout"
+---| "Poisoned"
+---| "Unsupported" # not by this backend, file system, thread or version
+---| "Forked"      # the queue belongs to the parent process
+
+--- The third result of a failure. tostring(err) is the message.
+---@class jdbfs.Error
+---@field kind jdbfs.Kind
+---@field message string one sentence: operation, path, cause
+---@field op string? name of the operation
+---@field path string?
+---@field offset integer?
+---@field length integer? bytes asked for
+---@field actual integer? bytes that were moved before the failure
+---@field errno integer?
+---@field name string? of the errno, as "ENOSPC"
+
+-- ---- tasks ---------------------------------------------------------------------------------
+
+--- Starts f(...) as a task and drives completions until it and every task spawned meanwhile has
+--- ended. Blocks. A task that raises ends the run: the others are cancelled, their operations
+--- waited for, and run raises that error with its traceback. Raises inside a task, and on a
+--- deadlock (tasks wait, and nothing is left that could wake one).
+---@param f function
+---@param ... any arguments of f
+---@return any ... results of f; nil, message, err when there is no usable queue
+function jdbfs.run(f, ...) end
+
+--- Starts another task in the current run. Outside a run, `step` or `join` drives it.
+---@param f function
+---@param ... any
+---@return jdbfs.Task? task
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.spawn(f, ...) end
+
+--- Yields for at least that long. Outside a task it blocks.
+---@param seconds number 0 or more
+---@return true
+function jdbfs.sleep(seconds) end
+
+--- Yields to the other tasks that are ready.
+---@return true
+function jdbfs.yield() end
+
+--- Monotonic seconds, for differences.
+---@return number
+function jdbfs.now() end
+
+--- f's results, or kind Timeout when it has not ended in time: then its task is cancelled, what
+--- the kernel already has goes on unseen. An error in f is raised here. Yields.
+---@param seconds number
+---@param f function
+---@param ... any
+---@return any ...
+function jdbfs.timeout(seconds, f, ...) end
+
+--- coroutine.wrap for generators that do I/O in a task: their operations suspend the task. Plain
+--- Lua 5.1 cannot yield from the iterator of a for loop: call the generator in a while loop there.
+---@param f function
+---@return function
+function jdbfs.wrap(f) end
+
+--- pcall around code that does I/O in a task: pcall itself, except on plain Lua 5.1, which cannot
+--- yield across its own.
+---@param f function
+---@param ... any
+---@return boolean ok
+---@return any ...
+function jdbfs.pcall(f, ...) end
+
+---@class jdbfs.Task
+local Task = {}
+
+--- Waits until the task has ended. Its results; kind Cancelled or kind Join (it raised). Yields;
+--- outside a run it drives the tasks there are.
+---@return any ...
+function Task:join() end
+
+--- A task that waits ends now (its to-be-closed variables run), one that runs ends at its next
+--- wait. Its operations are not stopped: their buffers stay in flight until the kernel is done.
+---@return boolean alive whether it had not ended yet
+function Task:cancel() end
+
+---@return "ready"|"running"|"waiting"|"done"|"failed"|"cancelled"
+function Task:status() end
+
+-- ---- coordination ----------------------------------------------------------------------------
+
+---@param n integer permits, 0 or more
+---@return jdbfs.Semaphore
+function jdbfs.semaphore(n) end
+
+---@class jdbfs.Semaphore
+local Semaphore = {}
+--- Waits for a permit; waiters are served in order. Yields.
+---@return true
+function Semaphore:acquire() end
+--- Takes a permit if one is free.
+---@return boolean
+function Semaphore:try_acquire() end
+---@return true
+function Semaphore:release() end
+
+---@return jdbfs.Event
+function jdbfs.event() end
+
+---@class jdbfs.Event
+local Event = {}
+--- Yields until the event is set; returns at once when it is.
+---@return true
+function Event:wait() end
+--- Wakes all that wait.
+---@return true
+function Event:set() end
+---@return true
+function Event:clear() end
+---@return boolean
+function Event:is_set() end
+
+---@param max integer? values it holds before put waits; unlimited when absent
+---@return jdbfs.Queue
+function jdbfs.queue(max) end
+
+---@class jdbfs.Queue
+local Queue = {}
+--- Appends; yields while the queue is full.
+---@param value any
+---@return true
+function Queue:put(value) end
+--- Takes the oldest; yields while there is none.
+---@return any
+function Queue:take() end
+---@return integer
+function Queue:size() end
+
+--- Reusable buffers for hot loops.
+---@param count integer
+---@param size integer bytes of each
+---@return jdbfs.Pool? pool
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.pool(count, size) end
+
+---@class jdbfs.Pool
+local Pool = {}
+--- Yields until a buffer is free.
+---@return jdbfs.Buffer
+function Pool:get() end
+--- Raises for a buffer that is not out.
+---@param b jdbfs.Buffer
+---@return true
+function Pool:put(b) end
+
+-- ---- buffers ----------------------------------------------------------------------------------
+
+--- Zero-filled memory, not inherited by forked children. Fails with Alloc, Alignment (align is no
+--- power of two) or Overflow.
+---@param size integer 1 or more
+---@param align integer? default PAGE_SIZE
+---@return jdbfs.Buffer? buffer
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.buffer(size, align) end
+
+--- Methods raise when a range is outside, the buffer freed, or the range in flight: bytes being
+--- read into can be neither read nor changed, bytes being written out can be read. Values are
+--- little-endian. `#b` is the size.
+---@class jdbfs.Buffer
+---@operator len: integer
+local Buffer = {}
+---@param off integer? default 0
+---@param len integer? default the rest
+---@return string
+function Buffer:string(off, len) end
+---@param off integer
+---@param str string
+---@return true
+function Buffer:set(off, str) end
+---@param byte integer 0 to 255
+---@param off integer?
+---@param len integer?
+---@return true
+function Buffer:fill(byte, off, len) end
+--- Copies from src, which may overlap.
+---@param off integer
+---@param src jdbfs.Buffer
+---@param src_off integer?
+---@param len integer?
+---@return true
+function Buffer:copy(off, src, src_off, len) end
+--- A view that shares the memory and keeps it.
+---@param off integer
+---@param len integer
+---@return jdbfs.Buffer
+function Buffer:slice(off, len) end
+---@param off integer
+---@param v integer?
+---@return integer|true
+function Buffer:u8(off, v) end
+---@param off integer
+---@param v integer?
+---@return integer|true
+function Buffer:u16(off, v) end
+---@param off integer
+---@param v integer?
+---@return integer|true
+function Buffer:u32(off, v) end
+--- Wraps like string.pack("<I8") on 5.3 and later; beyond 2^53 LuaJIT gives a uint64_t and plain
+--- 5.1 and 5.2 raise.
+---@param off integer
+---@param v integer?
+---@return integer|true
+function Buffer:u64(off, v) end
+---@param off integer
+---@param v integer?
+---@return integer|true
+function Buffer:i32(off, v) end
+---@param off integer
+---@param v integer?
+---@return integer|true
+function Buffer:i64(off, v) end
+---@param off integer
+---@param v number?
+---@return number|true
+function Buffer:f64(off, v) end
+--- CRC-32C (Castagnoli).
+---@param off integer?
+---@param len integer?
+---@return integer
+function Buffer:crc32c(off, len) end
+--- For FFI; valid while the buffer lives.
+---@return lightuserdata
+function Buffer:pointer() end
+---@return integer
+function Buffer:align() end
+--- Lets go of the memory early; slices keep theirs. Later use is Closed.
+---@return true
+function Buffer:free() end
+
+-- ---- files ------------------------------------------------------------------------------------
+
+---@class jdbfs.OpenOptions
+---@field direct "require"|"prefer"|"off"? bypass the page cache or fail (default), if it can be, not
+---@field mode integer? permissions of a new file, default 0666 less the umask
+---@field exclusive boolean? fail with EEXIST when the file exists
+---@field must_exist boolean? fail with ENOENT when it does not (open_rw, open_wal)
+---@field atime boolean? keep access times; they cost metadata writes
+---@field device boolean? the path is a block device
+---@field durable_create boolean? Unsupported in this version
+---@field lock "exclusive"|"shared"|nil Unsupported in this version
+---@field dsync boolean? Unsupported in this version
+
+--- Opens read only. Yields. Unsupported when direct I/O is required and refused.
+---@param path string
+---@param o jdbfs.OpenOptions?
+---@return jdbfs.File? file
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.open(path, o) end
+--- Read-write, made or truncated. Yields.
+---@param path string
+---@param o jdbfs.OpenOptions?
+---@return jdbfs.File? file
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.create(path, o) end
+--- Read-write, made if missing. Yields.
+---@param path string
+---@param o jdbfs.OpenOptions?
+---@return jdbfs.File? file
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.open_rw(path, o) end
+--- As open_rw, and every write is durable on return (O_DSYNC). Yields.
+---@param path string
+---@param o jdbfs.OpenOptions?
+---@return jdbfs.File? file
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.open_wal(path, o) end
+
+---@class jdbfs.FileInfo
+---@field path string
+---@field direct boolean the page cache is bypassed as far as the system says
+---@field direct_policy "require"|"prefer"|"off"
+---@field direct_reason string
+---@field memory_alignment integer
+---@field read_alignment integer of offsets and lengths of reads
+---@field write_alignment integer
+---@field alignment_source string
+---@field file_system string
+---@field backend string
+---@field writable boolean
+---@field dsync boolean every write is durable on return
+---@field durability { class: string, reason: string }
+
+---@class jdbfs.Stat
+---@field size integer
+---@field allocated integer bytes of disk space
+---@field inode integer
+---@field device integer
+---@field links integer
+---@field mode integer permission bits
+---@field atime number seconds since 1970
+---@field mtime number
+---@field ctime number
+---@field type "file"|"directory"|"block device"|"other"
+
+--- Offsets, lengths and memory must be aligned as info() says; PAGE_SIZE always is. A file left
+--- to the collector closes by itself after its last operation.
+---@class jdbfs.File
+local File = {}
+--- Reads exactly len bytes (default: the buffer behind b_off). End of file before that is
+--- ShortRead: err.actual bytes are in place. Yields.
+---@param b jdbfs.Buffer
+---@param off integer
+---@param b_off integer?
+---@param len integer?
+---@return integer? bytes
+---@return string? message
+---@return jdbfs.Error? err
+function File:read_at(b, off, b_off, len) end
+--- As read_at, but end of file is no error: 0 bytes at or behind it. Yields.
+---@param b jdbfs.Buffer
+---@param off integer
+---@param b_off integer?
+---@param len integer?
+---@return integer? bytes
+---@return string? message
+---@return jdbfs.Error? err
+function File:read_upto(b, off, b_off, len) end
+--- A string of any offset and length; shorter only at end of file. Yields.
+---@param off integer
+---@param len integer
+---@return string? data
+---@return string? message
+---@return jdbfs.Error? err
+function File:read(off, len) end
+--- Writes exactly len bytes; short writes are resumed. Flags are Unsupported in this version. Yields.
+---@param b jdbfs.Buffer
+---@param off integer
+---@param b_off integer?
+---@param len integer?
+---@param flags string?
+---@return integer? bytes
+---@return string? message
+---@return jdbfs.Error? err
+function File:write_at(b, off, b_off, len, flags) end
+--- Unsupported in this version.
+---@param list table
+function File:read_many(list) end
+--- Unsupported in this version.
+---@param list table
+---@param flags string?
+function File:write_many(list, flags) end
+--- Yields.
+---@return integer? bytes
+---@return string? message
+---@return jdbfs.Error? err
+function File:size() end
+--- Yields.
+---@return jdbfs.Stat? stat
+---@return string? message
+---@return jdbfs.Error? err
+function File:stat() end
+--- What is in force for this file, and how it is known.
+---@return jdbfs.FileInfo? info
+---@return string? message
+---@return jdbfs.Error? err
+function File:info() end
+--- Data, and what is needed to read it back, on stable storage (fdatasync). Covers every write
+--- that had completed before the call. Yields.
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function File:sync_data() end
+--- Data and metadata on stable storage (fsync). Yields.
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function File:sync_all() end
+--- Cuts, or grows with zeros. Any length. Yields.
+---@param len integer
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function File:truncate(len) end
+--- Reserves space up to len; never shrinks, keeps what is there. "size": the file grows and reads
+--- zeros; "keep_size": only the space; "zero": zeros are written, so that later overwrites change
+--- no metadata. Yields.
+---@param len integer
+---@param how "size"|"keep_size"|"zero"?
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function File:preallocate(len, how) end
+--- Unsupported in this version.
+---@param off integer
+---@param len integer
+function File:punch(off, len) end
+--- Unsupported in this version.
+---@param how "exclusive"|"shared"
+function File:lock(how) end
+--- Unsupported in this version.
+function File:unlock() end
+---@return string
+function File:path() end
+--- Waits for the file's operations and closes it; reports the error of a write or sync that
+--- nobody waited for. Later operations are Closed; closing again is true. Yields.
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function File:close() end
+
+-- ---- names ------------------------------------------------------------------------------------
+
+--- Follows links. nil, message, err when it cannot be told (no permission, a loop). Yields.
+---@param path string
+---@return boolean?
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.exists(path) end
+--- With parents; an existing directory is fine. Yields.
+---@param path string
+---@param o { durable: boolean? }? durable is Unsupported in this version
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.mkdir(path, o) end
+--- Names of the regular files in a directory, sorted by bytes. Yields.
+---@param path string
+---@return string[]? names
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.ls(path) end
+--- Bytes; follows links. Yields.
+---@param path string
+---@return integer?
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.size(path) end
+--- Follows links. Yields.
+---@param path string
+---@return jdbfs.Stat?
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.stat(path) end
+--- Atomic; replaces the target unless noreplace (then EEXIST). Yields.
+---@param from string
+---@param to string
+---@param o { noreplace: boolean?, durable: boolean? }? durable is Unsupported in this version
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.rename(from, to, o) end
+--- A file; a directory is EISDIR. Yields.
+---@param path string
+---@param o { durable: boolean? }? durable is Unsupported in this version
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.remove(path, o) end
+--- Makes the names in a directory durable. Yields.
+---@param path string
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.sync_dir(path) end
+--- Bytes free to this user, and bytes in all, of the file system that holds path. Yields.
+---@param path string
+---@return integer? free
+---@return integer|string total
+---@return jdbfs.Error? err
+function jdbfs.space(path) end
+--- Unsupported in this version.
+---@param path string
+---@param data string
+function jdbfs.atomic_write(path, data) end
+--- Unsupported in this version.
+---@param path string
+function jdbfs.probe(path) end
+--- Unsupported in this version.
+---@param path string
+---@param o table?
+function jdbfs.log(path, o) end
+
+-- ---- the queue, and hosts ------------------------------------------------------------------------
+
+---@class jdbfs.SetupOptions
+---@field backend "auto"|"io_uring"|"threads"|"kqueue"|"iocp"|nil the environment variable JDBFS_BACKEND wins
+---@field depth integer? operations the kernel holds at once, 1 to 4096, default 256
+---@field workers integer? threads of the pool at most, 1 to 256, default 16
+
+--- Before the first operation; later it is kind Busy.
+---@param o jdbfs.SetupOptions
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.setup(o) end
+
+---@class jdbfs.Info
+---@field version string
+---@field backend string
+---@field reason string why this backend
+---@field features string comma-separated
+---@field kernel string
+---@field lua string the Lua that runs
+---@field depth integer
+---@field page_size integer
+
+--- Makes the queue if it is not there yet.
+---@return jdbfs.Info? info
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.info() end
+
+---@class jdbfs.Stats
+---@field submitted integer operations accepted
+---@field completed integer
+---@field in_flight integer with the kernel or a worker now
+---@field waiting integer accepted, not handed over yet
+---@field abandoned integer unfinished, and nobody waits for them
+---@field entries integer calls into the kernel to submit or wait
+---@field pool_operations integer of submitted, run by worker threads
+---@field resubmitted integer rests of short transfers, second tries
+---@field slots integer operations allocated
+---@field workers integer threads alive
+---@field tasks integer not ended
+---@field buffers integer alive in this process
+---@field files integer alive in this process
+
+---@return jdbfs.Stats
+function jdbfs.stats() end
+--- A descriptor that is readable when completions or ready tasks wait: call step then. Never read
+--- or close it.
+---@return integer? fd
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.pollfd() end
+--- Reaps completions and resumes tasks; waits at most that long for the first. Raises what a
+--- task raised.
+---@param timeout number? seconds, default 0
+---@return integer? resumed
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.step(timeout) end
+--- What step still has to do: unfinished operations, ready and sleeping tasks.
+---@return integer
+function jdbfs.pending() end
+--- Hands staged operations to the kernel. Nothing to do with durability.
+---@return true
+function jdbfs.flush() end
+--- Unsupported in this version.
+---@param host string|table
+function jdbfs.host(host) end
+
+return jdbfs
