@@ -1,0 +1,311 @@
+-- What the specs share. `local support = require("support")`, then inside a describe block
+-- `support.setup()`: each test gets an empty directory of its own and is checked for leaks.
+--
+--   both(name, body)    two tests: the body inside jdbfs.run, and outside any task
+--   task(name, body)    one test: the body inside jdbfs.run
+--   run(f, ...)         jdbfs.run, for a test that is partly a task
+--   path([name])        a path in this test's directory; unique without a name; nothing is made
+--   fs()                the file system under test: "ext4", "xfs", "btrfs", "tmpfs", ...
+--   put(path, data), get(path)    whole files without jdbfs; get gives nil when there is none
+--   page([byte])        an aligned page filled with that byte
+--   fails(want, ...)    asserts that ... is the contract's nil, message, err with the fields of
+--                       `want` (kind, op, path, errno, name, offset, length, actual; "none": the
+--                       field is nil) and the plain text or list of texts `want.says` in the
+--                       message, which names operation and path; gives err
+--   raises(text, f, ...)    asserts that f(...) raises, with this plain text in the message; in a
+--                       task only for what raises before it waits (5.1 has no yield in pcall)
+--   numbers()           list of {name, value, why}: numbers that are no offset and no length
+--   script(source, o)   runs Lua source in another process: same interpreter, paths, backend.
+--                       o.args: list; o.env: table; o.prefix: a command to run it under.
+--                       Gives {status =, out =, err =}
+--   sh(command)         exit status and what it wrote to both streams
+--   quote(text)         for the shell
+--   lacks(...)          why a test cannot run: "root", or commands it needs; nil: it can.
+--                       `local why = support.lacks("strace") if why then return pending(why) end`
+--   wait_idle()         lets operations that nobody waits for end
+--   open_files(dir)     paths below dir that this process holds open (Linux)
+
+local busted = require("busted")
+local jdbfs = require("jdbfs")
+local lfs = require("lfs")
+
+local M = { jdbfs = jdbfs }
+
+local base, dir, before, counter, file_system
+local made = 0
+
+-- ---- processes ----------------------------------------------------------------------------------
+
+function M.quote(text)
+  return "'" .. text:gsub("'", "'\\''") .. "'"
+end
+
+function M.put(path, data)
+  local f = assert(io.open(path, "wb"))
+  assert(f:write(data))
+  assert(f:close())
+end
+
+function M.get(path)
+  local f = io.open(path, "rb")
+  if not f then return nil end
+  local data = f:read("*a")
+  f:close()
+  return data
+end
+
+-- popen's close and os.execute tell the status differently on each Lua; a file does not.
+local function shell(command)
+  local name = os.tmpname()
+  os.execute(("{ %s\n} >%s 2>%s.err; echo $? >%s.rc"):format(command, name, name, name))
+  local result = {
+    out = M.get(name), err = M.get(name .. ".err"), status = tonumber(M.get(name .. ".rc") or ""),
+  }
+  for _, suffix in ipairs({ "", ".err", ".rc" }) do os.remove(name .. suffix) end
+  return result
+end
+
+function M.sh(command)
+  local r = shell("( " .. command .. "\n) 2>&1")
+  return r.status, r.out
+end
+
+-- ---- the directory ------------------------------------------------------------------------------
+
+local function make_base()
+  local root = os.getenv("JDBFS_TEST_DIR")
+  if not root then
+    lfs.mkdir("build")
+    root = "build"
+  end
+  for _ = 1, 1000000 do
+    made = made + 1
+    local name = root .. "/spec-" .. made
+    if lfs.mkdir(name) then return name end
+    assert(lfs.attributes(name), "cannot make directories in " .. root)
+  end
+end
+
+function M.path(name)
+  if not name then
+    counter = counter + 1
+    name = "f" .. counter
+  end
+  return dir .. "/" .. name
+end
+
+function M.fs()
+  file_system = file_system or os.getenv("JDBFS_TEST_FS")
+  if not file_system then
+    local f = assert(jdbfs.create(M.path(), { direct = "prefer" }))
+    file_system = f:info().file_system
+    f:close()
+  end
+  return file_system
+end
+
+function M.open_files(below)
+  local found = {}
+  if not lfs.attributes("/proc/self/fd") then return found end
+  for fd in lfs.dir("/proc/self/fd") do
+    local target = lfs.symlinkattributes("/proc/self/fd/" .. fd, "target")
+    if target and target:find(below .. "/", 1, true) then found[#found + 1] = target end
+  end
+  return found
+end
+
+-- ---- leaks --------------------------------------------------------------------------------------
+
+local function collect()
+  collectgarbage()
+  collectgarbage()
+end
+
+function M.wait_idle()
+  for _ = 1, 500 do
+    local s = jdbfs.stats()
+    if s.in_flight + s.waiting + s.abandoned == 0 then return end
+    jdbfs.step(0.02)
+  end
+end
+
+local function start()
+  base = make_base()
+  dir, counter = base, 0
+  assert(jdbfs.info()) -- the queue's own descriptors and memory are no leak
+  collect()
+  before = jdbfs.stats()
+end
+
+local function finish()
+  collect()
+  M.wait_idle()
+  collect()
+  local after, open = jdbfs.stats(), M.open_files(base)
+  M.sh("rm -rf " .. M.quote(base))
+  for _, name in ipairs({ "in_flight", "waiting", "abandoned", "tasks" }) do
+    assert(after[name] == 0, "left behind: " .. after[name] .. " " .. name)
+  end
+  for _, name in ipairs({ "files", "buffers" }) do
+    local more = after[name] - before[name]
+    assert(more <= 0, "left behind: " .. more .. " " .. name)
+  end
+  assert(#open == 0, "left open: " .. table.concat(open, " "))
+  assert(not lfs.attributes(base), "the test's directory could not be removed: " .. base)
+end
+
+function M.setup()
+  busted.before_each(start)
+  busted.after_each(finish)
+end
+
+-- ---- tests --------------------------------------------------------------------------------------
+
+function M.run(f, ...)
+  return jdbfs.run(f, ...)
+end
+
+function M.task(name, body)
+  busted.it(name, function() jdbfs.run(body) end)
+end
+
+function M.both(name, body)
+  busted.it(name .. " (in a task)", function() jdbfs.run(body) end)
+  busted.it(name .. " (outside tasks)", function() body() end)
+end
+
+function M.page(byte)
+  local b = assert(jdbfs.buffer(jdbfs.PAGE_SIZE))
+  if byte then b:fill(byte) end
+  return b
+end
+
+local function show(value)
+  return type(value) == "string" and ("%q"):format(value) or tostring(value)
+end
+
+local function check_message(message, want)
+  local says = want.says or {}
+  if type(says) == "string" then says = { says } end
+  for _, text in ipairs(says) do
+    assert(message:find(text, 1, true), ("the message lacks %q: %s"):format(text, message))
+  end
+  for _, name in ipairs({ "op", "path", "name" }) do
+    local text = want[name]
+    if text and text ~= "none" then
+      -- A long path is cut in the sentence, never in the field.
+      assert(message:find(text:sub(1, 600), 1, true), "no " .. name .. " in: " .. message)
+    end
+  end
+  assert(not message:find("\n"), "a message is one sentence: " .. message)
+end
+
+function M.fails(want, ...)
+  local value, message, err = ...
+  assert(value == nil, "a failure was expected, not " .. show(value))
+  assert(type(message) == "string", "the message is " .. show(message))
+  assert(type(err) == "table", "the error is " .. show(err))
+  assert(select("#", ...) == 3, "a failure is three values")
+  assert(tostring(err) == message and err.message == message, "message and error differ")
+  for _, name in ipairs({ "kind", "op", "path", "errno", "name", "offset", "length", "actual" }) do
+    local expected = want[name]
+    if expected == "none" then
+      assert(err[name] == nil, ("err.%s is %s, not nil: %s"):format(name, show(err[name]), message))
+    elseif expected ~= nil then
+      assert(err[name] == expected, ("err.%s is %s, not %s: %s"):format(
+        name, show(err[name]), show(expected), message))
+    end
+  end
+  check_message(message, want)
+  return err
+end
+
+function M.raises(text, f, ...)
+  local ok, message = pcall(f, ...)
+  assert(not ok, "an error was expected")
+  assert(tostring(message):find(text, 1, true), ("%q is not in: %s"):format(text, tostring(message)))
+end
+
+function M.numbers()
+  local list = {
+    { "-1", -1, "negative" },
+    { "-2^53", -2 ^ 53, "negative" },
+    { "a fraction", 0.5, "not an integer" },
+    { "a large fraction", 4096.25, "not an integer" },
+    { "NaN", 0 / 0, "NaN" },
+    { "infinity", math.huge, "beyond 2^63-1" },
+    { "minus infinity", -math.huge, "negative" },
+    { "2^63", 2 ^ 63, "beyond 2^63-1" },
+    { "2^64", 2 ^ 64, "beyond 2^63-1" },
+    { "1e300", 1e300, "beyond 2^63-1" },
+  }
+  if math.mininteger then list[#list + 1] = { "the least integer", math.mininteger, "negative" } end
+  if rawget(_G, "jit") then
+    local ffi = require("ffi")
+    local one = ffi.cast("uint64_t", 1)
+    list[#list + 1] = { "-1LL", ffi.cast("int64_t", -1), "negative" }
+    list[#list + 1] = { "2^63 as uint64_t", one * 2 ^ 63, "beyond 2^63-1" }
+    list[#list + 1] = { "2^64-1 as uint64_t", ffi.cast("uint64_t", 0) - one, "beyond 2^63-1" }
+  end
+  return list
+end
+
+-- ---- scripts ------------------------------------------------------------------------------------
+
+local function interpreter()
+  local exe = os.getenv("JDBFS_TEST_LUA")
+  if exe then return exe end
+  local i = 0
+  while arg[i - 1] do i = i - 1 end
+  return arg[i]
+end
+
+-- A script may change its directory.
+local function absolute(paths)
+  return (paths:gsub("[^;]+", function(entry)
+    if entry:sub(1, 1) == "/" then return entry end
+    return lfs.currentdir() .. "/" .. entry:gsub("^%./", "")
+  end))
+end
+
+local function environment(extra)
+  local words = { "env -u LUA_INIT" }
+  for _, v in ipairs({ "5_2", "5_3", "5_4", "5_5" }) do
+    words[#words + 1] = ("-u LUA_PATH_%s -u LUA_CPATH_%s -u LUA_INIT_%s"):format(v, v, v)
+  end
+  words[#words + 1] = "LUA_PATH=" .. M.quote(absolute(package.path))
+  words[#words + 1] = "LUA_CPATH=" .. M.quote(absolute(package.cpath))
+  for name, value in pairs(extra or {}) do words[#words + 1] = name .. "=" .. M.quote(value) end
+  return table.concat(words, " ")
+end
+
+function M.script(source, o)
+  o = o or {}
+  local file = M.path()
+  M.put(file, source)
+  local words = { "timeout -k 5 120", environment(o.env) }
+  if o.prefix then words[#words + 1] = o.prefix end
+  words[#words + 1] = M.quote(interpreter())
+  words[#words + 1] = M.quote(file)
+  for _, value in ipairs(o.args or {}) do words[#words + 1] = M.quote(tostring(value)) end
+  return shell(table.concat(words, " "))
+end
+
+-- ---- what the machine has -----------------------------------------------------------------------
+
+local function is_root()
+  local _, out = M.sh("id -u")
+  return out:match("^0")
+end
+
+function M.lacks(...)
+  for _, name in ipairs({ ... }) do
+    if name == "root" then
+      if not is_root() then return "needs root" end
+    elseif M.sh("PATH=$PATH:/usr/sbin:/sbin command -v " .. M.quote(name)) ~= 0 then
+      return name .. " is not installed"
+    end
+  end
+end
+
+return M
