@@ -39,6 +39,7 @@ struct jdb_queue {
     jdb_op **chunks;             /* the slab: stable addresses, grows by chunks */
     uint32_t chunk_count, slots;
     struct jdb_list free, pending, arrived, done;
+    jdb_file *sync_files;        /* with callers for a flush that has not started */
     uint32_t depth, workers;
     uint32_t inflight;           /* with the backend or the pool */
     uint32_t pool_inflight;      /* of these, with the pool */
@@ -61,6 +62,13 @@ enum {
 extern const struct jdb_backend *const jdb_backends[]; /* best first, NULL last */
 
 void jdb_arrive(jdb_queue *queue, jdb_op *op, int64_t result);
+void jdb_finish(jdb_queue *queue, jdb_op *op);
+
+/* sync.c: flush sharing. join: the operation is covered by the next flush of its file that
+ * starts. start: begins the flushes that are due. done: the running one has a result. */
+void jdb_flush_join(jdb_queue *queue, jdb_op *op);
+void jdb_flush_start(jdb_queue *queue);
+int jdb_flush_done(jdb_queue *queue, jdb_op *leader);
 
 /* be_pool.c: worker threads, a backend of their own and the fallback of the others. Threads start
  * with the first operation; when none can be started the operation runs in place. */

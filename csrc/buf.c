@@ -117,7 +117,7 @@ void jdb_buf_leave(jdb_op *op) {
     else op->buf->ops = op->mem_next;
     if (op->mem_next) op->mem_next->mem_prev = op->mem_prev;
     op->mem_next = op->mem_prev = NULL;
-    op->flags &= (uint8_t)~JDB_OP_ONMEM;
+    op->flags &= (uint16_t)~JDB_OP_ONMEM;
 }
 
 uint64_t jdb_buf_live(void) {

@@ -36,6 +36,11 @@ static const char *const code_names[JDB_CODE_COUNT] = {
     [JDB_CLOSE] = "close",
     [JDB_SIZE] = "size",
     [JDB_STAT] = "stat",
+    [JDB_PUNCH] = "punch",
+    [JDB_LOCK] = "lock",
+    [JDB_UNLOCK] = "unlock",
+    [JDB_READ_MANY] = "read_many",
+    [JDB_WRITE_MANY] = "write_many",
     [JDB_PATH_EXISTS] = "exists",
     [JDB_PATH_MKDIR] = "mkdir",
     [JDB_PATH_LS] = "ls",
@@ -45,6 +50,8 @@ static const char *const code_names[JDB_CODE_COUNT] = {
     [JDB_PATH_REMOVE] = "remove",
     [JDB_PATH_SYNC_DIR] = "sync_dir",
     [JDB_PATH_SPACE] = "space",
+    [JDB_PATH_ATOMIC_WRITE] = "atomic_write",
+    [JDB_PATH_PROBE] = "probe",
 };
 
 #define NAME(e) {e, #e}
@@ -153,4 +160,8 @@ void jdb_failure_message(const jdb_failure *f, char *text, size_t size) {
     if (n > 0 && (size_t)n < size && f->offset >= 0 && f->length >= 0)
         snprintf(text + n, size - (size_t)n, ", offset %" PRId64 ", length %" PRId64, f->offset,
                  f->length);
+    if (n > 0 && (size_t)n < size && f->index >= 0) {
+        n = (int)strlen(text);
+        snprintf(text + n, size - (size_t)n, ", entry %" PRId64, f->index + 1);
+    }
 }

@@ -26,6 +26,7 @@ jdb_file *jdb_file_new(jdb_queue *queue, const char *path) {
     file->read_align = file->write_align = file->memory_align = 1;
     file->info.align_source = "not open";
     file->info.file_system = file->file_system;
+    file->info.evidence.class_name = "unknown";
     queue->refs++;
     atomic_fetch_add_explicit(&live_files, 1, memory_order_relaxed);
     return file;
@@ -49,12 +50,45 @@ void jdb_file_unref(jdb_file *file) {
     jdb_queue_unref(queue);
 }
 
+/* An empty span has from == to. One span that covers all is what is told: nothing outside it is
+ * in doubt. */
+void jdb_span_add(struct jdb_span *span, uint64_t from, uint64_t to) {
+    if (from >= to) return;
+    if (span->from == span->to) {
+        span->from = from;
+        span->to = to;
+        return;
+    }
+    if (from < span->from) span->from = from;
+    if (to > span->to) span->to = to;
+}
+
+/* The first failure is the one that is told; later ones can only widen the doubt. */
+void jdb_file_poison(jdb_file *file, int error, uint64_t from, uint64_t to) {
+    struct jdb_span doubt = {file->info.doubt_from, file->info.doubt_to};
+    if (!file->info.poisoned) file->info.poisoned = error;
+    jdb_span_add(&doubt, from, to);
+    file->info.doubt_from = doubt.from;
+    file->info.doubt_to = doubt.to;
+}
+
 const char *jdb_file_path(const jdb_file *file) { return file->path; }
 
 int jdb_file_closed(const jdb_file *file) { return file->closing || file->handle < 0; }
 
 int64_t jdb_file_size_now(const jdb_file *file) {
     return jdb_file_closed(file) ? -EBADF : jdb_os_size(file->handle);
+}
+
+const char *jdb_file_method_reason(const jdb_file *file) {
+    if (file->info.dsync) return "the file was opened with O_DSYNC: every write is durable";
+    if (file->info.method == JDB_METHOD_WRITE) return "asked for: each write is durable by itself";
+    if (file->info.method == JDB_METHOD_FLUSH)
+        return "asked for, or the file system has no durable writes: a write and a shared flush";
+    if (file->info.evidence.volatile_cache == 0)
+        return "no volatile write cache is reported: each write by itself costs no flush";
+    return "a lone write is durable by itself; several at once are written and share a flush, since "
+           "a durable write means a flush of the device's cache";
 }
 
 void jdb_file_info_get(const jdb_file *file, jdb_file_info *info) {

@@ -54,6 +54,11 @@ typedef enum jdb_code {
     JDB_CLOSE,
     JDB_SIZE,
     JDB_STAT,
+    JDB_PUNCH,
+    JDB_LOCK,
+    JDB_UNLOCK,
+    JDB_READ_MANY,
+    JDB_WRITE_MANY,
     JDB_PATH_EXISTS,
     JDB_PATH_MKDIR,
     JDB_PATH_LS,
@@ -63,6 +68,8 @@ typedef enum jdb_code {
     JDB_PATH_REMOVE,
     JDB_PATH_SYNC_DIR,
     JDB_PATH_SPACE,
+    JDB_PATH_ATOMIC_WRITE,
+    JDB_PATH_PROBE,
     JDB_CODE_COUNT
 } jdb_code;
 
@@ -75,6 +82,7 @@ typedef struct jdb_failure {
     const char *path;  /* NULL when there is none */
     const char *cause; /* NULL: made from kind and errno */
     int64_t offset, length, actual; /* -1: does not apply */
+    int64_t index; /* of the entry in a list, from 0 */
 } jdb_failure;
 
 enum { JDB_MESSAGE_MAX = 1024 };
@@ -109,10 +117,31 @@ enum {
     JDB_OPEN_EXCLUSIVE = 1 << 3, /* fail when it exists */
     JDB_OPEN_DSYNC = 1 << 4,    /* every write is durable on return */
     JDB_OPEN_ATIME = 1 << 5,    /* keep access times (they cost metadata writes) */
-    JDB_OPEN_DEVICE = 1 << 6    /* a block device is what the caller wants */
+    JDB_OPEN_DEVICE = 1 << 6,   /* a block device is what the caller wants */
+    JDB_OPEN_DURABLE = 1 << 7,  /* the name itself is durable on return */
+    JDB_OPEN_LOCK_SHARED = 1 << 8, /* fail with JDB_BUSY when another holds it */
+    JDB_OPEN_LOCK_EXCLUSIVE = 1 << 9
 };
 
+/* How a durable write is done where both ways are open. */
+typedef enum jdb_method {
+    JDB_METHOD_AUTO,  /* see jdb_file_method_reason */
+    JDB_METHOD_WRITE, /* the write itself is durable (RWF_DSYNC) */
+    JDB_METHOD_FLUSH  /* a plain write, then a flush shared with others */
+} jdb_method;
+
 typedef enum jdb_direct { JDB_DIRECT_REQUIRE, JDB_DIRECT_PREFER, JDB_DIRECT_OFF } jdb_direct;
+
+/* What the system tells about the device below a file. -1: it does not tell. */
+typedef struct jdb_evidence {
+    char device[64];          /* "vda", "loop0"; empty when unknown */
+    char mount_options[160];
+    int volatile_cache;       /* 1: written data may sit in a cache that power loss empties */
+    int fua;                  /* 1: single writes can pass that cache */
+    uint32_t logical_block, physical_block; /* 0: unknown */
+    const char *class_name;   /* "flush-required", "unverified", "unsafe", "unknown" */
+    char reasons[512];        /* one a line */
+} jdb_evidence;
 
 typedef struct jdb_file_info {
     int direct;             /* 1: the page cache is bypassed as far as the system says */
@@ -122,12 +151,18 @@ typedef struct jdb_file_info {
     const char *direct_reason;
     const char *file_system;  /* "ext4"; "unknown" when the system gives no name */
     int writable, dsync, device;
+    uint32_t atomic_min, atomic_max; /* bytes of one torn-free write; 0: none */
+    jdb_method method;        /* of durable writes */
+    int poisoned;             /* errno of the failed flush or durable write; 0: none */
+    uint64_t doubt_from, doubt_to; /* the bytes whose durability is in doubt then */
+    jdb_evidence evidence;
 } jdb_file_info;
 
 jdb_file *jdb_file_ref(jdb_file *file);
 void jdb_file_unref(jdb_file *file);
 const char *jdb_file_path(const jdb_file *file);
 void jdb_file_info_get(const jdb_file *file, jdb_file_info *info);
+const char *jdb_file_method_reason(const jdb_file *file); /* how durable writes are done, and why */
 int jdb_file_closed(const jdb_file *file); /* 1 from the moment a close was submitted */
 int64_t jdb_file_size_now(const jdb_file *file); /* asks the system in place; -errno */
 
@@ -141,7 +176,9 @@ typedef struct jdb_stat {
 /* ---- operations ----------------------------------------------------------------------------- */
 
 enum { JDB_READ_UPTO = 1 << 0 };             /* flags of jdb_prep_read: end of file is no error */
-enum { JDB_RENAME_NOREPLACE = 1 << 0 };
+enum { JDB_WRITE_DSYNC = 1 << 0, JDB_WRITE_ATOMIC = 1 << 1 };
+enum { JDB_RENAME_NOREPLACE = 1 << 0, JDB_NAME_DURABLE = 1 << 1 };
+enum { JDB_LOCK_SHARED, JDB_LOCK_EXCLUSIVE };
 typedef enum jdb_prealloc { JDB_PREALLOC_SIZE, JDB_PREALLOC_KEEP, JDB_PREALLOC_ZERO } jdb_prealloc;
 
 /* An idle operation. NULL: *kind says why (JDB_FORKED, JDB_UNSUPPORTED from another thread,
@@ -152,14 +189,22 @@ void jdb_op_release(jdb_queue *queue, jdb_op *op); /* idle or delivered operatio
 void jdb_prep_read(jdb_op *op, jdb_file *file, jdb_buf *buf, size_t buf_off, size_t len,
                    uint64_t off, unsigned flags);
 void jdb_prep_write(jdb_op *op, jdb_file *file, jdb_buf *buf, size_t buf_off, size_t len,
-                    uint64_t off);
+                    uint64_t off, unsigned flags);
+/* A list of transfers as one operation; add prepared reads or writes of the same file, then
+ * submit. A refused child is given back by the caller; the others go with the parent. flags:
+ * JDB_WRITE_DSYNC for the whole list. */
+void jdb_prep_many(jdb_op *op, jdb_code code, jdb_file *file, unsigned flags);
+jdb_kind jdb_many_add(jdb_op *many, jdb_op *child);
 void jdb_prep_file(jdb_op *op, jdb_code code, jdb_file *file); /* sync, close, size, stat */
 void jdb_prep_truncate(jdb_op *op, jdb_file *file, uint64_t len);
+void jdb_prep_punch(jdb_op *op, jdb_file *file, uint64_t off, uint64_t len);
+void jdb_prep_lock(jdb_op *op, jdb_file *file, int how);
 void jdb_prep_preallocate(jdb_op *op, jdb_file *file, uint64_t len, jdb_prealloc how);
 /* These copy the path; -1 when out of memory. */
 int jdb_prep_open(jdb_queue *queue, jdb_op *op, const char *path, unsigned flags, unsigned mode,
-                  jdb_direct direct);
-int jdb_prep_path(jdb_op *op, jdb_code code, const char *path);
+                  jdb_direct direct, jdb_method method);
+int jdb_prep_path(jdb_op *op, jdb_code code, const char *path, unsigned flags);
+int jdb_prep_atomic_write(jdb_op *op, const char *path, const void *data, size_t len);
 int jdb_prep_rename(jdb_op *op, const char *from, const char *to, unsigned flags);
 
 /* Everything that can be refused without asking the system: alignment, range, closed, busy.
@@ -188,6 +233,7 @@ jdb_buf *jdb_op_buf(const jdb_op *op);
 const jdb_stat *jdb_op_stat(const jdb_op *op);
 const char *jdb_op_names(const jdb_op *op, size_t *count); /* NUL-separated, sorted */
 void jdb_op_space(const jdb_op *op, uint64_t *free_bytes, uint64_t *total_bytes);
+const jdb_file_info *jdb_op_probe(const jdb_op *op);
 
 /* ---- the queue ------------------------------------------------------------------------------ */
 
@@ -203,6 +249,7 @@ typedef struct jdb_stats {
     uint64_t submitted, completed; /* operations accepted, and delivered or dropped */
     uint64_t entries;              /* calls into the kernel to submit or wait */
     uint64_t pool_operations;      /* of submitted, those a worker thread ran */
+    uint64_t flushes;              /* device flushes asked for by sync and durable writes */
     uint64_t resubmitted;          /* rests of short transfers, and second tries */
     uint64_t in_flight;            /* with the kernel or a worker now */
     uint64_t waiting;              /* accepted, not yet handed over */

@@ -34,6 +34,7 @@ int jl_fail(lua_State *L, const jdb_failure *f) {
     set_number(L, "offset", f->offset);
     set_number(L, "length", f->length);
     set_number(L, "actual", f->actual);
+    if (f->index >= 0) set_number(L, "index", f->index + 1);
     if (f->error) {
         set_number(L, "errno", f->error);
         set_string(L, "name", jdb_errno_name(f->error));
@@ -44,7 +45,7 @@ int jl_fail(lua_State *L, const jdb_failure *f) {
 }
 
 int jl_fail_kind(lua_State *L, jdb_kind kind, const char *op, const char *path, const char *cause) {
-    jdb_failure f = {kind, 0, op, path, cause, -1, -1, -1};
+    jdb_failure f = {kind, 0, op, path, cause, -1, -1, -1, -1};
     return jl_fail(L, &f);
 }
 

@@ -30,16 +30,18 @@ struct transfer {
     uint64_t off, buf_off, len;
 };
 
-/* (self, buffer, offset [, buffer offset, length]); the cause of a refusal, or NULL. */
-static const char *read_transfer(lua_State *L, struct transfer *t, char *text, size_t size) {
+/* (buffer, offset [, buffer offset, length]) from argument `first`; the cause of a refusal, or
+ * NULL. */
+static const char *read_transfer_at(lua_State *L, int first, struct transfer *t, char *text,
+                                    size_t size) {
     static const char *const names[] = {"offset", "buffer offset", "length"};
     uint64_t *values[] = {&t->off, &t->buf_off, &t->len};
-    t->buf = jl_check_buf(L, 2);
+    t->buf = jl_check_buf(L, first);
     t->buf_off = 0;
     for (int i = 0; i < 3; i++) {
         if (i == 2) t->len = t->buf->len >= t->buf_off ? t->buf->len - t->buf_off : 0;
-        if (i > 0 && lua_isnoneornil(L, 3 + i)) continue;
-        const char *wrong = jl_number(L, 3 + i, values[i]);
+        if (i > 0 && lua_isnoneornil(L, first + 1 + i)) continue;
+        const char *wrong = jl_number(L, first + 1 + i, values[i]);
         if (!wrong) continue;
         snprintf(text, size, "%s is %s: it must be an integer from 0 to 2^63-1", names[i], wrong);
         return text;
@@ -49,12 +51,27 @@ static const char *read_transfer(lua_State *L, struct transfer *t, char *text, s
     return NULL;
 }
 
+/* "dsync", "atomic", or both with a comma or a blank between. */
+static unsigned write_flags(lua_State *L, int i) {
+    unsigned flags = 0;
+    if (lua_isnoneornil(L, i)) return 0;
+    luaL_checktype(L, i, LUA_TSTRING);
+    for (const char *p = lua_tostring(L, i); *p;) {
+        size_t len = strcspn(p, ", ");
+        if (len == 5 && strncmp(p, "dsync", 5) == 0) flags |= JDB_WRITE_DSYNC;
+        else if (len == 6 && strncmp(p, "atomic", 6) == 0) flags |= JDB_WRITE_ATOMIC;
+        else if (len > 0) luaL_argerror(L, i, "write flags are \"dsync\" and \"atomic\"");
+        p += len + (p[len] != 0);
+    }
+    return flags;
+}
+
 static int transfer(lua_State *L, jdb_code code, const char *name, unsigned flags) {
     struct transfer t;
     char text[96];
     int pushed;
     jl_file *f = check_file(L);
-    const char *wrong = read_transfer(L, &t, text, sizeof text);
+    const char *wrong = read_transfer_at(L, 2, &t, text, sizeof text);
     if (wrong) return fail_file(L, JDB_OVERFLOW, name, f, wrong);
     if (!t.buf->mem) return fail_file(L, JDB_CLOSED, name, f, "the buffer was freed");
     jdb_op *op = jl_take(L, name, jdb_file_path(f->file), &pushed);
@@ -63,7 +80,7 @@ static int transfer(lua_State *L, jdb_code code, const char *name, unsigned flag
     if (code == JDB_READ)
         jdb_prep_read(op, f->file, t.buf->mem, at, (size_t)t.len, t.off, flags);
     else
-        jdb_prep_write(op, f->file, t.buf->mem, at, (size_t)t.len, t.off);
+        jdb_prep_write(op, f->file, t.buf->mem, at, (size_t)t.len, t.off, flags);
     return run_checked(L, op);
 }
 
@@ -72,13 +89,93 @@ static int file_read_at(lua_State *L) { return transfer(L, JDB_READ, "read_at", 
 static int file_read_upto(lua_State *L) { return transfer(L, JDB_READ, "read_upto", JDB_READ_UPTO); }
 
 static int file_write_at(lua_State *L) {
-    if (!lua_isnoneornil(L, 6)) {
-        luaL_checktype(L, 6, LUA_TSTRING);
-        return fail_file(L, JDB_UNSUPPORTED, "write_at", check_file(L),
-                         "write flags are not available in this version");
-    }
-    return transfer(L, JDB_WRITE, "write_at", 0);
+    check_file(L);
+    return transfer(L, JDB_WRITE, "write_at", write_flags(L, 6));
 }
+
+/* ---- lists of transfers ------------------------------------------------------------------------ */
+
+/* Entry i of the list at index 2 becomes arguments 3 to 6 of this call, so that one function reads
+ * both forms: (buffer, offset, buffer offset, length). */
+static void unpack_entry(lua_State *L, int i) {
+    lua_settop(L, 2);
+    lua_rawgeti(L, 2, i);
+    if (!lua_istable(L, 3)) luaL_error(L, "entry %d of the list is no table", i);
+    for (int k = 1; k <= 4; k++) lua_rawgeti(L, 3, k);
+    lua_remove(L, 3);
+}
+
+static int fail_entry(lua_State *L, jdb_kind kind, const char *op, const jl_file *f,
+                      const char *cause, int i) {
+    jdb_failure failure = {kind, 0, op, jdb_file_path(f->file), cause, -1, -1, -1, i - 1};
+    return jl_fail(L, &failure);
+}
+
+/* Everything that raises is looked at before the first operation is taken. */
+static int check_list(lua_State *L) {
+    luaL_checktype(L, 2, LUA_TTABLE);
+    size_t n = lua_rawlen(L, 2);
+    if (n > 1000000) luaL_argerror(L, 2, "more than 1000000 entries");
+    luaL_checkstack(L, 8, "list");
+    for (int i = 1; i <= (int)n; i++) {
+        unpack_entry(L, i);
+        jl_check_buf(L, 3);
+        for (int k = 4; k <= 6; k++) {
+            uint64_t ignored;
+            if (k == 4 || !lua_isnil(L, k)) jl_number(L, k, &ignored);
+        }
+    }
+    lua_settop(L, 2);
+    return (int)n;
+}
+
+/* Adds entry i; 0, or what is pushed because it was refused. */
+static int add_entry(lua_State *L, jl_file *f, jdb_op *many, jdb_code code, unsigned flags, int i) {
+    struct transfer t;
+    char text[96];
+    jdb_kind kind;
+    const char *name = code == JDB_READ ? "read_many" : "write_many";
+    unpack_entry(L, i);
+    const char *wrong = read_transfer_at(L, 3, &t, text, sizeof text);
+    if (wrong) return fail_entry(L, JDB_OVERFLOW, name, f, wrong, i);
+    if (!t.buf->mem) return fail_entry(L, JDB_CLOSED, name, f, "the buffer was freed", i);
+    jdb_op *op = jdb_op_take(jl_self(L)->queue, &kind);
+    if (!op) return fail_entry(L, kind, name, f, NULL, i);
+    size_t at = t.buf->off + (size_t)t.buf_off;
+    if (code == JDB_READ) jdb_prep_read(op, f->file, t.buf->mem, at, (size_t)t.len, t.off, 0);
+    else jdb_prep_write(op, f->file, t.buf->mem, at, (size_t)t.len, t.off, flags);
+    if (jdb_many_add(many, op) == JDB_OK) return 0;
+    jdb_failure failure;
+    jdb_op_failure(op, &failure);
+    failure.op = name;
+    failure.index = i - 1;
+    int pushed = jl_fail(L, &failure);
+    jdb_op_release(jl_self(L)->queue, op);
+    return pushed;
+}
+
+static int many(lua_State *L, jdb_code code) {
+    int pushed;
+    jl_file *f = check_file(L);
+    jdb_code list = code == JDB_READ ? JDB_READ_MANY : JDB_WRITE_MANY;
+    unsigned flags = code == JDB_WRITE ? write_flags(L, 3) : 0;
+    lua_settop(L, 2);
+    int n = check_list(L);
+    jdb_op *op = jl_take(L, jdb_code_name(list), jdb_file_path(f->file), &pushed);
+    if (!op) return pushed;
+    jdb_prep_many(op, list, f->file, flags);
+    if (jdb_op_check(op) != JDB_OK) return jl_refuse(L, op);
+    for (int i = 1; i <= n; i++) {
+        pushed = add_entry(L, f, op, code, flags & JDB_WRITE_ATOMIC, i);
+        if (!pushed) continue;
+        jl_drop(L, op);
+        return pushed;
+    }
+    return jl_run_op(L, op);
+}
+
+static int file_read_many(lua_State *L) { return many(L, JDB_READ); }
+static int file_write_many(lua_State *L) { return many(L, JDB_WRITE); }
 
 /* A read of any offset and length: the aligned blocks around it, cut to what was asked. */
 static int read_string(lua_State *L, jl_file *f, uint64_t off, uint64_t len) {
@@ -195,45 +292,110 @@ static int file_preallocate(lua_State *L) {
     return run_checked(L, op);
 }
 
-static int file_later(lua_State *L) {
-    return fail_file(L, JDB_UNSUPPORTED, lua_tostring(L, lua_upvalueindex(2)), check_file(L),
-                     "not available in this version");
+static int file_punch(lua_State *L) {
+    uint64_t off, len;
+    char text[96];
+    int pushed;
+    jl_file *f = check_file(L);
+    const char *name = "offset", *wrong = jl_number(L, 2, &off);
+    if (!wrong) {
+        name = "length";
+        wrong = jl_number(L, 3, &len);
+    }
+    if (wrong) {
+        snprintf(text, sizeof text, "%s is %s: it must be an integer from 0 to 2^63-1", name, wrong);
+        return fail_file(L, JDB_OVERFLOW, "punch", f, text);
+    }
+    jdb_op *op = jl_take(L, "punch", jdb_file_path(f->file), &pushed);
+    if (!op) return pushed;
+    jdb_prep_punch(op, f->file, off, len);
+    return run_checked(L, op);
 }
+
+static int file_lock(lua_State *L) {
+    static const char *const names[] = {"shared", "exclusive", NULL};
+    int pushed;
+    jl_file *f = check_file(L);
+    int how = luaL_checkoption(L, 2, NULL, names);
+    jdb_op *op = jl_take(L, "lock", jdb_file_path(f->file), &pushed);
+    if (!op) return pushed;
+    jdb_prep_lock(op, f->file, how ? JDB_LOCK_EXCLUSIVE : JDB_LOCK_SHARED);
+    return run_checked(L, op);
+}
+
+static int file_unlock(lua_State *L) { return plain(L, JDB_UNLOCK); }
 
 static void set_text(lua_State *L, const char *name, const char *value) {
     lua_pushstring(L, value ? value : "");
     lua_setfield(L, -2, name);
 }
 
+static void set_size(lua_State *L, const char *name, uint64_t value) {
+    jl_push_size(L, value);
+    lua_setfield(L, -2, name);
+}
+
+static void set_flag(lua_State *L, const char *name, int value) {
+    if (value < 0) return; /* unknown */
+    lua_pushboolean(L, value);
+    lua_setfield(L, -2, name);
+}
+
+/* durability = {class =, reasons = {...}, device =, ...}: what is unknown is absent. */
+static void set_durability(lua_State *L, const jdb_evidence *e) {
+    lua_createtable(L, 0, 6);
+    set_text(L, "class", e->class_name);
+    if (e->device[0]) set_text(L, "device", e->device);
+    if (e->mount_options[0]) set_text(L, "mount_options", e->mount_options);
+    set_flag(L, "volatile_cache", e->volatile_cache);
+    set_flag(L, "fua", e->fua);
+    lua_newtable(L);
+    const char *p = e->reasons;
+    for (int i = 1; *p; i++) {
+        size_t len = strcspn(p, "\n");
+        lua_pushlstring(L, p, len);
+        lua_rawseti(L, -2, i);
+        p += len + (p[len] != 0);
+    }
+    lua_setfield(L, -2, "reasons");
+    lua_setfield(L, -2, "durability");
+}
+
+/* What f:info() and probe() both tell, into the table on top. */
+void jl_set_file_info(lua_State *L, const jdb_file_info *info) {
+    set_text(L, "direct_reason", info->direct_reason);
+    set_text(L, "alignment_source", info->align_source);
+    set_text(L, "file_system", info->file_system);
+    set_flag(L, "direct", info->direct);
+    set_size(L, "memory_alignment", info->memory_align);
+    set_size(L, "read_alignment", info->read_align);
+    set_size(L, "write_alignment", info->write_align);
+    if (info->evidence.logical_block) set_size(L, "logical_block", info->evidence.logical_block);
+    if (info->evidence.physical_block) set_size(L, "physical_block", info->evidence.physical_block);
+    lua_createtable(L, 0, 2);
+    set_size(L, "min", info->atomic_min);
+    set_size(L, "max", info->atomic_max);
+    lua_setfield(L, -2, "atomic");
+    set_durability(L, &info->evidence);
+}
+
 static int file_info(lua_State *L) {
     static const char *const policies[] = {"require", "prefer", "off"};
+    static const char *const methods[] = {"auto", "write", "flush"};
     jl_file *f = check_file(L);
     jdb_file_info info;
     if (jdb_file_closed(f->file)) return fail_file(L, JDB_CLOSED, "info", f, "the file is closed");
     jdb_file_info_get(f->file, &info);
-    lua_createtable(L, 0, 12);
+    lua_createtable(L, 0, 20);
     set_text(L, "path", jdb_file_path(f->file));
     set_text(L, "direct_policy", policies[info.policy]);
-    set_text(L, "direct_reason", info.direct_reason);
-    set_text(L, "alignment_source", info.align_source);
-    set_text(L, "file_system", info.file_system);
     set_text(L, "backend", jdb_queue_backend(jl_self(L)->queue));
-    lua_pushboolean(L, info.direct);
-    lua_setfield(L, -2, "direct");
-    lua_pushboolean(L, info.writable);
-    lua_setfield(L, -2, "writable");
-    lua_pushboolean(L, info.dsync);
-    lua_setfield(L, -2, "dsync");
-    jl_push_size(L, info.memory_align);
-    lua_setfield(L, -2, "memory_alignment");
-    jl_push_size(L, info.read_align);
-    lua_setfield(L, -2, "read_alignment");
-    jl_push_size(L, info.write_align);
-    lua_setfield(L, -2, "write_alignment");
-    lua_createtable(L, 0, 2);
-    set_text(L, "class", "unknown");
-    set_text(L, "reason", "the device's write cache was not examined");
-    lua_setfield(L, -2, "durability");
+    set_flag(L, "writable", info.writable);
+    set_flag(L, "dsync", info.dsync);
+    set_text(L, "durable_method", methods[info.method]);
+    set_text(L, "durable_reason", jdb_file_method_reason(f->file));
+    set_flag(L, "poisoned", info.poisoned != 0);
+    jl_set_file_info(L, &info);
     return 1;
 }
 
@@ -278,9 +440,10 @@ int jl_push_file(lua_State *L, jdb_file *file) {
 }
 
 struct open_args {
-    const char *path, *later;
+    const char *path;
     unsigned flags, mode;
     jdb_direct direct;
+    jdb_method method;
 };
 
 static int flag_option(lua_State *L, const char *name) {
@@ -289,13 +452,17 @@ static int flag_option(lua_State *L, const char *name) {
     return lua_toboolean(L, -1);
 }
 
-static jdb_direct direct_option(lua_State *L) {
+/* The index of the option's value among the names. */
+static int choice(lua_State *L, const char *name, const char *const *names, int count) {
     const char *value = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
-    if (strcmp(value, "require") == 0) return JDB_DIRECT_REQUIRE;
-    if (strcmp(value, "prefer") == 0) return JDB_DIRECT_PREFER;
-    if (strcmp(value, "off") != 0)
-        luaL_error(L, "option direct: \"require\", \"prefer\" or \"off\" expected");
-    return JDB_DIRECT_OFF;
+    for (int i = 0; i < count; i++)
+        if (strcmp(value, names[i]) == 0) return i;
+    lua_pushfstring(L, "\"%s\"", names[0]);
+    for (int i = 1; i < count; i++) {
+        lua_pushfstring(L, i == count - 1 ? " or \"%s\"" : ", \"%s\"", names[i]);
+        lua_concat(L, 2);
+    }
+    return luaL_error(L, "option %s: %s expected", name, lua_tostring(L, -1));
 }
 
 static unsigned mode_option(lua_State *L) {
@@ -308,7 +475,8 @@ static unsigned mode_option(lua_State *L) {
 /* One option: its value is on top of the stack. */
 static void open_option(lua_State *L, const char *name, struct open_args *a) {
     if (strcmp(name, "direct") == 0) {
-        a->direct = direct_option(L);
+        static const char *const how[] = {"require", "prefer", "off"};
+        a->direct = (jdb_direct)choice(L, name, how, 3);
     } else if (strcmp(name, "mode") == 0) {
         a->mode = mode_option(L);
     } else if (strcmp(name, "exclusive") == 0) {
@@ -320,13 +488,15 @@ static void open_option(lua_State *L, const char *name, struct open_args *a) {
     } else if (strcmp(name, "device") == 0) {
         if (flag_option(L, name)) a->flags |= JDB_OPEN_DEVICE;
     } else if (strcmp(name, "lock") == 0) {
-        if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "option lock: a string expected");
-        a->later = "option lock is not available in this version";
+        static const char *const how[] = {"shared", "exclusive"};
+        a->flags |= choice(L, name, how, 2) ? JDB_OPEN_LOCK_EXCLUSIVE : JDB_OPEN_LOCK_SHARED;
     } else if (strcmp(name, "durable_create") == 0) {
-        if (flag_option(L, name))
-            a->later = "option durable_create is not available in this version";
+        if (flag_option(L, name)) a->flags |= JDB_OPEN_DURABLE;
     } else if (strcmp(name, "dsync") == 0) {
-        if (flag_option(L, name)) a->later = "option dsync is not available in this version";
+        if (flag_option(L, name)) a->flags |= JDB_OPEN_DSYNC;
+    } else if (strcmp(name, "durable_method") == 0) {
+        static const char *const how[] = {"auto", "write", "flush"};
+        a->method = (jdb_method)choice(L, name, how, 3);
     } else {
         luaL_error(L, "unknown option %s", name);
     }
@@ -349,16 +519,16 @@ static void read_options(lua_State *L, struct open_args *a) {
 static int open_file(lua_State *L, unsigned flags) {
     size_t len;
     int pushed;
-    struct open_args a = {NULL, NULL, flags, 0666, JDB_DIRECT_REQUIRE};
+    struct open_args a = {NULL, flags, 0666, JDB_DIRECT_REQUIRE, JDB_METHOD_AUTO};
     luaL_checktype(L, 1, LUA_TSTRING);
     a.path = lua_tolstring(L, 1, &len);
     read_options(L, &a);
     if (strlen(a.path) != len)
         return jl_fail_kind(L, JDB_IO, "open", a.path, "the path contains a NUL byte");
-    if (a.later) return jl_fail_kind(L, JDB_UNSUPPORTED, "open", a.path, a.later);
     jdb_op *op = jl_take(L, "open", a.path, &pushed);
     if (!op) return pushed;
-    if (jdb_prep_open(jl_self(L)->queue, op, a.path, a.flags, a.mode, a.direct) != 0) {
+    if (jdb_prep_open(jl_self(L)->queue, op, a.path, a.flags, a.mode, a.direct,
+                      a.method) != 0) {
         jl_drop(L, op);
         return jl_fail_kind(L, JDB_ALLOC, "open", a.path, "out of memory");
     }
@@ -382,6 +552,11 @@ int jl_open_file(lua_State *L) {
                                        {"read_upto", file_read_upto},
                                        {"read", file_read},
                                        {"write_at", file_write_at},
+                                       {"read_many", file_read_many},
+                                       {"write_many", file_write_many},
+                                       {"punch", file_punch},
+                                       {"lock", file_lock},
+                                       {"unlock", file_unlock},
                                        {"size", file_size},
                                        {"stat", file_stat},
                                        {"info", file_info},
@@ -401,18 +576,7 @@ int jl_open_file(lua_State *L) {
                                          {"open_rw", open_rw},
                                          {"open_wal", open_wal},
                                          {NULL, NULL}};
-    static const char *const later[] = {"read_many", "write_many", "punch", "lock", "unlock", NULL};
-    jl_state *S = jl_self(L);
-    S->ref_file_meta = jl_new_class(L, "jdbfs.file", methods, meta);
-    jl_push_ref(L, S->ref_file_meta);
-    lua_getfield(L, -1, "__index");
-    for (int i = 0; later[i]; i++) {
-        lua_pushvalue(L, lua_upvalueindex(1));
-        lua_pushstring(L, later[i]);
-        lua_pushcclosure(L, file_later, 2);
-        lua_setfield(L, -2, later[i]);
-    }
-    lua_pop(L, 2);
+    jl_self(L)->ref_file_meta = jl_new_class(L, "jdbfs.file", methods, meta);
     jl_register(L, functions);
     return 0;
 }

@@ -14,21 +14,21 @@ static const char *check_path(lua_State *L, int i, const char *name, int *pushed
     return NULL;
 }
 
-static int run_path(lua_State *L, jdb_code code) {
+static int run_path(lua_State *L, jdb_code code, unsigned flags) {
     int pushed;
     const char *name = jdb_code_name(code);
     const char *path = check_path(L, 1, name, &pushed);
     if (!path) return pushed;
     jdb_op *op = jl_take(L, name, path, &pushed);
     if (!op) return pushed;
-    if (jdb_prep_path(op, code, path) != 0) {
+    if (jdb_prep_path(op, code, path, flags) != 0) {
         jl_drop(L, op);
         return jl_fail_kind(L, JDB_ALLOC, name, path, "out of memory");
     }
     return jl_run_op(L, op);
 }
 
-/* Options are read before anything is done; those of a later version are refused, not ignored. */
+/* Options are read before anything is done. */
 struct fs_options {
     int noreplace, durable;
 };
@@ -50,25 +50,20 @@ static void read_options(lua_State *L, int i, int with_noreplace, struct fs_opti
     }
 }
 
-static int later(lua_State *L, const char *name, const char *cause) {
-    luaL_checktype(L, 1, LUA_TSTRING);
-    return jl_fail_kind(L, JDB_UNSUPPORTED, name, lua_tostring(L, 1), cause);
-}
-
 static int with_durable(lua_State *L, jdb_code code) {
     struct fs_options o;
+    luaL_checktype(L, 1, LUA_TSTRING);
     read_options(L, 2, 0, &o);
-    if (o.durable)
-        return later(L, jdb_code_name(code), "option durable is not available in this version");
-    return run_path(L, code);
+    return run_path(L, code, o.durable ? JDB_NAME_DURABLE : 0);
 }
 
-static int fs_exists(lua_State *L) { return run_path(L, JDB_PATH_EXISTS); }
-static int fs_ls(lua_State *L) { return run_path(L, JDB_PATH_LS); }
-static int fs_size(lua_State *L) { return run_path(L, JDB_PATH_SIZE); }
-static int fs_stat(lua_State *L) { return run_path(L, JDB_PATH_STAT); }
-static int fs_sync_dir(lua_State *L) { return run_path(L, JDB_PATH_SYNC_DIR); }
-static int fs_space(lua_State *L) { return run_path(L, JDB_PATH_SPACE); }
+static int fs_exists(lua_State *L) { return run_path(L, JDB_PATH_EXISTS, 0); }
+static int fs_ls(lua_State *L) { return run_path(L, JDB_PATH_LS, 0); }
+static int fs_size(lua_State *L) { return run_path(L, JDB_PATH_SIZE, 0); }
+static int fs_stat(lua_State *L) { return run_path(L, JDB_PATH_STAT, 0); }
+static int fs_sync_dir(lua_State *L) { return run_path(L, JDB_PATH_SYNC_DIR, 0); }
+static int fs_space(lua_State *L) { return run_path(L, JDB_PATH_SPACE, 0); }
+static int fs_probe(lua_State *L) { return run_path(L, JDB_PATH_PROBE, 0); }
 static int fs_mkdir(lua_State *L) { return with_durable(L, JDB_PATH_MKDIR); }
 static int fs_remove(lua_State *L) { return with_durable(L, JDB_PATH_REMOVE); }
 
@@ -80,18 +75,40 @@ static int fs_rename(lua_State *L) {
     const char *to = check_path(L, 2, "rename", &pushed);
     if (!to) return pushed;
     read_options(L, 3, 1, &o);
-    if (o.durable) return later(L, "rename", "option durable is not available in this version");
     jdb_op *op = jl_take(L, "rename", from, &pushed);
     if (!op) return pushed;
-    if (jdb_prep_rename(op, from, to, o.noreplace ? JDB_RENAME_NOREPLACE : 0) != 0) {
+    unsigned flags = (o.noreplace ? JDB_RENAME_NOREPLACE : 0) | (o.durable ? JDB_NAME_DURABLE : 0);
+    if (jdb_prep_rename(op, from, to, flags) != 0) {
         jl_drop(L, op);
         return jl_fail_kind(L, JDB_ALLOC, "rename", from, "out of memory");
     }
     return jl_run_op(L, op);
 }
 
-static int fs_later(lua_State *L) {
-    return later(L, lua_tostring(L, lua_upvalueindex(2)), "not available in this version");
+/* atomic_write(path, data): a string or a buffer; the bytes are copied. */
+static int fs_atomic_write(lua_State *L) {
+    int pushed;
+    size_t len;
+    const void *data;
+    const char *path = check_path(L, 1, "atomic_write", &pushed);
+    if (!path) return pushed;
+    if (lua_type(L, 2) == LUA_TSTRING) {
+        data = lua_tolstring(L, 2, &len);
+    } else {
+        jl_buf *b = jl_check_buf(L, 2);
+        if (!b->mem) return jl_fail_kind(L, JDB_CLOSED, "atomic_write", path, "the buffer was freed");
+        if (!jdb_buf_readable(b->mem, b->off, b->len))
+            return jl_fail_kind(L, JDB_BUSY, "atomic_write", path, "the buffer is in flight");
+        data = (const char *)jdb_buf_data(b->mem) + b->off;
+        len = b->len;
+    }
+    jdb_op *op = jl_take(L, "atomic_write", path, &pushed);
+    if (!op) return pushed;
+    if (jdb_prep_atomic_write(op, path, data, len) != 0) {
+        jl_drop(L, op);
+        return jl_fail_kind(L, JDB_ALLOC, "atomic_write", path, "out of memory");
+    }
+    return jl_run_op(L, op);
 }
 
 int jl_open_fs(lua_State *L) {
@@ -99,14 +116,8 @@ int jl_open_fs(lua_State *L) {
         {"exists", fs_exists}, {"mkdir", fs_mkdir},   {"ls", fs_ls},
         {"size", fs_size},     {"stat", fs_stat},     {"rename", fs_rename},
         {"remove", fs_remove}, {"space", fs_space},   {"sync_dir", fs_sync_dir},
+        {"atomic_write", fs_atomic_write},           {"probe", fs_probe},
         {NULL, NULL}};
-    static const char *const names[] = {"atomic_write", "probe", "log", NULL};
     jl_register(L, functions);
-    for (int i = 0; names[i]; i++) {
-        lua_pushvalue(L, lua_upvalueindex(1));
-        lua_pushstring(L, names[i]);
-        lua_pushcclosure(L, fs_later, 2);
-        lua_setfield(L, -2, names[i]);
-    }
     return 0;
 }

@@ -6,7 +6,7 @@
 /* ---- the queue --------------------------------------------------------------------------------- */
 
 static jdb_queue *refuse_queue(jdb_failure *f, jdb_kind kind, const char *cause) {
-    jdb_failure failure = {kind, 0, "jdbfs", NULL, cause, -1, -1, -1};
+    jdb_failure failure = {kind, 0, "jdbfs", NULL, cause, -1, -1, -1, -1};
     *f = failure;
     return NULL;
 }
@@ -115,6 +115,17 @@ static int push_transfer(lua_State *L, const jdb_op *op) {
     return 1;
 }
 
+static int push_probe(lua_State *L, const jdb_op *op) {
+    jdb_queue *q = jl_self(L)->queue;
+    lua_createtable(L, 0, 20);
+    set_text(L, "kernel", jdb_platform());
+    set_text(L, "backend", jdb_queue_backend(q));
+    set_text(L, "backend_reason", jdb_queue_reason(q));
+    set_text(L, "features", jdb_queue_features(q));
+    jl_set_file_info(L, jdb_op_probe(op));
+    return 1;
+}
+
 /* What the call returns. Raises only when Lua is out of memory. */
 int jl_push_result(lua_State *L, jdb_op *op) {
     if (jdb_op_kind(op) != JDB_OK) return jl_fail_op(L, op);
@@ -128,6 +139,9 @@ int jl_push_result(lua_State *L, jdb_op *op) {
     case JDB_PATH_STAT: return push_stat(L, jdb_op_stat(op));
     case JDB_PATH_LS: return push_names(L, op);
     case JDB_PATH_SPACE: return push_space(L, op);
+    case JDB_READ_MANY:
+    case JDB_WRITE_MANY: jl_push_size(L, (uint64_t)jdb_op_result(op)); return 1;
+    case JDB_PATH_PROBE: return push_probe(L, op);
     case JDB_PATH_EXISTS: lua_pushboolean(L, jdb_op_result(op) != 0); return 1;
     default: lua_pushboolean(L, 1); return 1;
     }
@@ -204,6 +218,7 @@ static int stats(lua_State *L) {
     set_size(L, "completed", s.completed);
     set_size(L, "entries", s.entries);
     set_size(L, "pool_operations", s.pool_operations);
+    set_size(L, "flushes", s.flushes);
     set_size(L, "resubmitted", s.resubmitted);
     set_size(L, "in_flight", s.in_flight);
     set_size(L, "waiting", s.waiting);
@@ -227,7 +242,7 @@ static int pollfd(lua_State *L) {
     }
     int fd = jdb_queue_pollfd(q);
     if (fd < 0) {
-        jdb_failure refused = {jdb_kind_of_errno(-fd), -fd, "pollfd", NULL, NULL, -1, -1, -1};
+        jdb_failure refused = {jdb_kind_of_errno(-fd), -fd, "pollfd", NULL, NULL, -1, -1, -1, -1};
         return jl_fail(L, &refused);
     }
     lua_pushinteger(L, fd);

@@ -35,8 +35,29 @@ void jdb_prep_read(jdb_op *op, jdb_file *file, jdb_buf *buf, size_t buf_off, siz
 }
 
 void jdb_prep_write(jdb_op *op, jdb_file *file, jdb_buf *buf, size_t buf_off, size_t len,
-                    uint64_t off) {
+                    uint64_t off, unsigned flags) {
     prep_rw(op, JDB_WRITE, file, buf, buf_off, len, off);
+    /* On an O_DSYNC handle every write is durable: nothing is left to do for the flag. */
+    if ((flags & JDB_WRITE_DSYNC) && !file->info.dsync) op->flags |= JDB_OP_DSYNC;
+    if (flags & JDB_WRITE_ATOMIC) op->flags |= JDB_OP_ATOMIC;
+}
+
+void jdb_prep_many(jdb_op *op, jdb_code code, jdb_file *file, unsigned flags) {
+    jdb_prep_file(op, code, file);
+    if ((flags & JDB_WRITE_DSYNC) && !file->info.dsync) op->flags |= JDB_OP_DSYNC;
+}
+
+jdb_kind jdb_many_add(jdb_op *many, jdb_op *child) {
+    child->index = (uint32_t)many->len;
+    jdb_kind kind = jdb_op_check(child);
+    if (kind != JDB_OK) return kind;
+    child->flags |= JDB_OP_CHILD;
+    child->link = many;
+    many->len++;
+    /* In flight from now on, so that entries of one list cannot overlap either. */
+    jdb_buf_enter(child);
+    jdb_list_push(&many->children, child);
+    return JDB_OK;
 }
 
 void jdb_prep_file(jdb_op *op, jdb_code code, jdb_file *file) {
@@ -49,6 +70,18 @@ void jdb_prep_file(jdb_op *op, jdb_code code, jdb_file *file) {
 void jdb_prep_truncate(jdb_op *op, jdb_file *file, uint64_t len) {
     jdb_prep_file(op, JDB_TRUNCATE, file);
     op->len = len;
+}
+
+void jdb_prep_punch(jdb_op *op, jdb_file *file, uint64_t off, uint64_t len) {
+    jdb_prep_file(op, JDB_PUNCH, file);
+    op->off = off;
+    op->len = len;
+}
+
+void jdb_prep_lock(jdb_op *op, jdb_file *file, int how) {
+    jdb_prep_file(op, JDB_LOCK, file);
+    op->how = (uint8_t)how;
+    op->detail = calloc(1, sizeof *op->detail);
 }
 
 void jdb_prep_preallocate(jdb_op *op, jdb_file *file, uint64_t len, jdb_prealloc how) {
@@ -67,8 +100,19 @@ static int prep_detail(jdb_op *op, jdb_code code, const char *path, const char *
     return op->detail->path && (!path2 || op->detail->path2) ? 0 : -1;
 }
 
-int jdb_prep_path(jdb_op *op, jdb_code code, const char *path) {
-    return prep_detail(op, code, path, NULL);
+int jdb_prep_path(jdb_op *op, jdb_code code, const char *path, unsigned flags) {
+    if (prep_detail(op, code, path, NULL) != 0) return -1;
+    op->detail->flags = flags;
+    return 0;
+}
+
+int jdb_prep_atomic_write(jdb_op *op, const char *path, const void *data, size_t len) {
+    if (prep_detail(op, JDB_PATH_ATOMIC_WRITE, path, NULL) != 0) return -1;
+    op->detail->data = malloc(len ? len : 1);
+    if (!op->detail->data) return -1;
+    memcpy(op->detail->data, data, len);
+    op->detail->data_len = len;
+    return 0;
 }
 
 int jdb_prep_rename(jdb_op *op, const char *from, const char *to, unsigned flags) {
@@ -78,21 +122,31 @@ int jdb_prep_rename(jdb_op *op, const char *from, const char *to, unsigned flags
 }
 
 int jdb_prep_open(jdb_queue *queue, jdb_op *op, const char *path, unsigned flags, unsigned mode,
-                  jdb_direct direct) {
+                  jdb_direct direct, jdb_method method) {
     if (prep_detail(op, JDB_OPEN, path, NULL) != 0) return -1;
     op->file = jdb_file_new(queue, path);
     op->detail->flags = flags;
     op->detail->mode = mode;
     op->detail->direct = direct;
+    op->detail->method = method;
     return op->file ? 0 : -1;
 }
 
 /* Drops everything an operation holds; safe on an idle one. */
 void jdb_op_clear(jdb_op *op) {
+    jdb_op *child;
+    while ((child = jdb_list_pop(&op->children))) {
+        jdb_buf_leave(child);
+        jdb_op_release(child->file->queue, child);
+    }
+    if (op->link && !(op->flags & JDB_OP_CHILD)) jdb_op_release(op->file->queue, op->link);
+    op->link = NULL;
     if (op->detail) {
         free(op->detail->path);
         free(op->detail->path2);
         free(op->detail->names);
+        free(op->detail->data);
+        free(op->detail->cause);
         free(op->detail);
         op->detail = NULL;
     }
@@ -117,6 +171,17 @@ static jdb_kind refuse(jdb_op *op, jdb_kind kind, enum jdb_fault fault, uint64_t
     return kind;
 }
 
+/* One write that no crash may tear: a power of two, on a multiple of itself, within the limits. */
+static jdb_kind check_atomic(jdb_op *op) {
+    const jdb_file_info *info = &op->file->info;
+    if (!info->direct || info->atomic_max == 0)
+        return refuse(op, JDB_UNSUPPORTED, JDB_FAULT_ATOMIC, 0);
+    if (op->len < info->atomic_min || op->len > info->atomic_max || (op->len & (op->len - 1)))
+        return refuse(op, JDB_ALIGNMENT, JDB_FAULT_ATOMIC, info->atomic_max);
+    if (op->off % op->len) return refuse(op, JDB_ALIGNMENT, JDB_FAULT_OFFSET, op->len);
+    return JDB_OK;
+}
+
 static jdb_kind check_transfer(jdb_op *op) {
     const jdb_file *file = op->file;
     uint64_t align = op->code == JDB_READ ? file->read_align : file->write_align;
@@ -134,7 +199,14 @@ static jdb_kind check_transfer(jdb_op *op) {
     if (!jdb_buf_data(op->buf)) return refuse(op, JDB_FORKED, JDB_FAULT_MEMORY, 0);
     if (op->buf->ops && jdb_buf_conflict(op->buf, op->buf_off, op->len, op->code == JDB_READ))
         return refuse(op, JDB_BUSY, JDB_FAULT_MEMORY, 0);
-    return JDB_OK;
+    return op->flags & JDB_OP_ATOMIC ? check_atomic(op) : JDB_OK;
+}
+
+/* Whether the program is promised durability when this operation succeeds. */
+static int promises_durability(const jdb_op *op) {
+    if (op->code == JDB_SYNC_ALL || op->code == JDB_SYNC_DATA) return 1;
+    if (op->flags & JDB_OP_DSYNC) return 1;
+    return (op->code == JDB_WRITE || op->code == JDB_WRITE_MANY) && op->file->info.dsync;
 }
 
 jdb_kind jdb_op_check(jdb_op *op) {
@@ -142,14 +214,21 @@ jdb_kind jdb_op_check(jdb_op *op) {
     op->error = 0;
     if (op->code == JDB_OPEN || !op->file) return JDB_OK;
     if (op->code == JDB_CLOSE) return JDB_OK;
-    if (op->code == JDB_STAT && !op->detail) return refuse(op, JDB_ALLOC, JDB_FAULT_NONE, 0);
+    if ((op->code == JDB_STAT || op->code == JDB_LOCK) && !op->detail) return refuse(op, JDB_ALLOC, JDB_FAULT_NONE, 0);
     if (jdb_file_closed(op->file)) return refuse(op, JDB_CLOSED, JDB_FAULT_NONE, 0);
-    int changes = op->code == JDB_WRITE || op->code == JDB_TRUNCATE || op->code == JDB_PREALLOCATE;
+    int changes = op->code == JDB_WRITE || op->code == JDB_WRITE_MANY ||
+                  op->code == JDB_TRUNCATE || op->code == JDB_PREALLOCATE || op->code == JDB_PUNCH;
     if (changes && !op->file->info.writable) {
         op->error = EBADF;
         return refuse(op, JDB_IO, JDB_FAULT_NONE, 0);
     }
+    if (op->file->info.poisoned && promises_durability(op))
+        return refuse(op, JDB_POISONED, JDB_FAULT_NONE, 0);
     if (op->code == JDB_READ || op->code == JDB_WRITE) return check_transfer(op);
+    if (op->code == JDB_PUNCH && op->off > INT64_MAX)
+        return refuse(op, JDB_OVERFLOW, JDB_FAULT_OFFSET, 0);
+    if (op->code == JDB_PUNCH && op->len <= INT64_MAX && op->len > (uint64_t)INT64_MAX - op->off)
+        return refuse(op, JDB_OVERFLOW, JDB_FAULT_END, 0);
     if (changes && op->len > INT64_MAX) return refuse(op, JDB_OVERFLOW, JDB_FAULT_LENGTH, 0);
     return JDB_OK;
 }
@@ -163,12 +242,18 @@ uint32_t jdb_op_next_chunk(const jdb_op *op) {
     return rest <= CHUNK_MAX ? (uint32_t)rest : (uint32_t)(CHUNK_MAX / align * align);
 }
 
+jdb_code jdb_op_step(const jdb_op *op) {
+    int flush = (op->flags & JDB_OP_FLUSHING) || op->code == JDB_SYNC_ALL || op->code == JDB_SYNC_DATA;
+    if (!flush) return (jdb_code)op->code;
+    return op->how ? JDB_SYNC_ALL : JDB_SYNC_DATA;
+}
+
 /* A short transfer is handed over again from the last aligned byte: writing a sector twice is
  * harmless, and only the end of the file or an error may end a transfer early. Reads that stop
  * inside a sector have met the end of the file. */
 int jdb_op_continue(jdb_op *op) {
     if (op->code != JDB_READ && op->code != JDB_WRITE) return 0;
-    if (op->result <= 0) return 0;
+    if ((op->flags & JDB_OP_FLUSHING) || op->result <= 0) return 0;
     assert((uint64_t)op->result <= op->chunk);
     op->moved += (uint64_t)op->result;
     if (op->moved == op->len) return 0;
@@ -191,13 +276,28 @@ static void settle_transfer(jdb_op *op) {
     op->result = (int64_t)op->moved;
 }
 
+/* A list fails with its first entry that did; its result is the count. */
+static void settle_many(jdb_op *op) {
+    if (op->link) jdb_op_fail(op, (jdb_kind)op->link->kind, op->link->error);
+    else if (op->result < 0)
+        jdb_op_fail(op, jdb_kind_of_errno((int)-op->result), (int)-op->result);
+    op->result = (int64_t)op->len;
+}
+
 /* The backend's result becomes the operation's: kind, errno, final value. */
 void jdb_op_settle(jdb_op *op) {
     op->kind = JDB_OK;
-    if (op->code == JDB_READ || op->code == JDB_WRITE) {
+    if (op->result == JDB_RESULT_POISONED) {
+        jdb_op_fail(op, JDB_POISONED, op->file->info.poisoned);
+    } else if (op->code == JDB_READ_MANY || op->code == JDB_WRITE_MANY) {
+        settle_many(op);
+    } else if (op->code == JDB_READ || op->code == JDB_WRITE) {
         settle_transfer(op);
     } else if (op->result < 0) {
-        jdb_op_fail(op, jdb_kind_of_errno((int)-op->result), (int)-op->result);
+        int error = (int)-op->result;
+        jdb_op_fail(op, jdb_kind_of_errno(error), error);
+        int lock = op->code == JDB_LOCK || (op->code == JDB_OPEN && op->detail->cause);
+        if (lock && error == EAGAIN) jdb_op_fail(op, JDB_BUSY, 0);
     }
     if (op->code == JDB_CLOSE && !op->kind && op->file->deferred) {
         jdb_op_fail(op, JDB_IO, op->file->deferred);
@@ -228,6 +328,12 @@ jdb_file *jdb_op_file(const jdb_op *op) { return op->file; }
 jdb_buf *jdb_op_buf(const jdb_op *op) { return op->buf; }
 const jdb_stat *jdb_op_stat(const jdb_op *op) { return &op->detail->stat; }
 
+const jdb_file_info *jdb_op_probe(const jdb_op *op) {
+    jdb_file_info *info = &op->detail->info;
+    info->file_system = op->detail->file_system;
+    return info;
+}
+
 const char *jdb_op_names(const jdb_op *op, size_t *count) {
     *count = op->detail->names_count;
     return op->detail->names;
@@ -250,7 +356,30 @@ static const char *alignment_cause(const jdb_op *op) {
     return text;
 }
 
+static int is_durable(const jdb_op *op) {
+    return op->file && promises_durability(op);
+}
+
+static const char *doubt_cause(const jdb_op *op) {
+    static _Thread_local char text[160];
+    const jdb_file_info *info = &op->file->info;
+    const char *lead = op->kind == JDB_POISONED ? "an earlier flush or durable write failed; reopen "
+                                                  "the file and look at what is there"
+                                                : "durability unknown";
+    if (info->doubt_from == info->doubt_to) snprintf(text, sizeof text, "%s", lead);
+    else
+        snprintf(text, sizeof text, "%s; in doubt: bytes %llu to %llu", lead,
+                 (unsigned long long)info->doubt_from, (unsigned long long)info->doubt_to - 1);
+    return text;
+}
+
 static const char *op_cause(const jdb_op *op) {
+    if (op->detail && op->detail->cause) return op->detail->cause;
+    if (op->kind == JDB_POISONED) return doubt_cause(op);
+    if (op->fault == JDB_FAULT_ATOMIC)
+        return op->kind == JDB_UNSUPPORTED ? "this file has no atomic writes"
+                                           : "not a power of two within the file's atomic limits";
+    if (op->error && is_durable(op) && op->file->info.poisoned) return doubt_cause(op);
     switch (op->kind) {
     case JDB_ALIGNMENT: return alignment_cause(op);
     case JDB_OVERFLOW:
@@ -272,16 +401,26 @@ static const char *op_cause(const jdb_op *op) {
 }
 
 void jdb_op_failure(const jdb_op *op, jdb_failure *f) {
+    if (op->link && !(op->flags & JDB_OP_CHILD)) {
+        jdb_op_failure(op->link, f);
+        return;
+    }
     int transfer = op->code == JDB_READ || op->code == JDB_WRITE;
-    int sized = op->code == JDB_TRUNCATE || op->code == JDB_PREALLOCATE;
+    int sized = op->code == JDB_TRUNCATE || op->code == JDB_PREALLOCATE || op->code == JDB_PUNCH;
     f->kind = (jdb_kind)op->kind;
     f->error = op->error;
-    f->op = op->flags & JDB_OP_PART   ? "read"
+    f->op = op->flags & JDB_OP_CHILD  ? (op->code == JDB_READ ? "read_many" : "write_many")
+            : op->flags & JDB_OP_PART ? "read"
             : op->flags & JDB_OP_UPTO ? "read_upto"
                                       : jdb_code_name((jdb_code)op->code);
     f->path = op->file ? op->file->path : op->detail ? op->detail->path : NULL;
     f->cause = op_cause(op);
-    f->offset = transfer && op->off <= INT64_MAX ? (int64_t)op->off : -1;
+    f->index = op->flags & JDB_OP_CHILD ? (int64_t)op->index : -1;
+    f->offset = (transfer || op->code == JDB_PUNCH) && op->off <= INT64_MAX ? (int64_t)op->off : -1;
     f->length = (transfer || sized) && op->len <= INT64_MAX ? (int64_t)op->len : -1;
     f->actual = transfer ? (int64_t)op->moved : -1;
+    if (op->kind == JDB_POISONED || (!transfer && op->error && is_durable(op))) {
+        f->offset = (int64_t)op->file->info.doubt_from;
+        f->length = (int64_t)(op->file->info.doubt_to - op->file->info.doubt_from);
+    }
 }

@@ -20,13 +20,18 @@ enum {
     JDB_OP_POOLED = 1 << 1,    /* the backend sent it to the pool, once and for good */
     JDB_OP_ABANDONED = 1 << 2, /* released at settle: nobody waits */
     JDB_OP_TAKEN = 1 << 3,     /* jdb_queue_wait_op has it: not on the done list */
+    JDB_OP_ONMEM = 1 << 4,     /* linked into its buffer's list of operations in flight */
     JDB_OP_PART = 1 << 5,      /* part_skip and part_len tell what was asked for */
-    JDB_OP_ONMEM = 1 << 4      /* linked into its buffer's list of operations in flight */
+    JDB_OP_DSYNC = 1 << 6,     /* durable on completion */
+    JDB_OP_ATOMIC = 1 << 7,    /* all of it or nothing survives a crash */
+    JDB_OP_RWF_DSYNC = 1 << 8, /* the write itself is durable: no flush follows */
+    JDB_OP_FLUSHING = 1 << 9,  /* written; waits for the flush that covers it */
+    JDB_OP_CHILD = 1 << 10     /* of the operation in `link` */
 };
 
 /* Which argument a refusal is about. */
 enum jdb_fault { JDB_FAULT_NONE, JDB_FAULT_OFFSET, JDB_FAULT_LENGTH, JDB_FAULT_MEMORY,
-                 JDB_FAULT_RANGE, JDB_FAULT_END };
+                 JDB_FAULT_RANGE, JDB_FAULT_END, JDB_FAULT_ATOMIC };
 
 /* What path operations carry; allocated with them, owned by the operation. */
 struct jdb_detail {
@@ -37,6 +42,16 @@ struct jdb_detail {
     uint64_t free_bytes, total_bytes;
     unsigned flags, mode;
     jdb_direct direct;
+    jdb_method method;
+    void *data; /* of an atomic write */
+    size_t data_len;
+    char *cause; /* words for a refusal, when the system's do not say enough */
+    jdb_file_info info; /* of a probe */
+    char file_system[32];
+};
+
+struct jdb_list {
+    jdb_op *head, *tail;
 };
 
 struct jdb_op {
@@ -46,6 +61,8 @@ struct jdb_op {
     jdb_buf *buf;                 /* one reference from prep until release */
     struct jdb_detail *detail;
     void *waiter;
+    struct jdb_list children;     /* of a list, until it is submitted */
+    jdb_op *link;                 /* child: the list it belongs to; list: its first failure */
     uint64_t off, len, moved;     /* in the file; moved counts finished bytes */
     uint64_t buf_off;
     uint64_t part_len;            /* of a read with JDB_OP_PART: what the caller asked for ... */
@@ -55,11 +72,9 @@ struct jdb_op {
     uint32_t need;                /* the alignment that was missing */
     int32_t error;                /* errno of a failure */
     uint32_t slot, gen;
-    uint8_t code, state, flags, kind, fault, how;
-};
-
-struct jdb_list {
-    jdb_op *head, *tail;
+    uint32_t index;               /* of a child in its list */
+    uint16_t flags;
+    uint8_t code, state, kind, fault, how;
 };
 
 static inline void jdb_list_push(struct jdb_list *list, jdb_op *op) {
@@ -117,6 +132,14 @@ struct jdb_file {
     struct jdb_list closers; /* closes waiting for inflight to become 0 */
     int closing;          /* new operations are refused */
     int deferred;         /* errno of a failed write or sync nobody waited for */
+    jdb_op *sync_leader;  /* the flush that runs; it stands for all in sync_group */
+    struct jdb_list sync_group, sync_next; /* covered by the running flush; by the next one */
+    jdb_file *sync_link;  /* files whose next flush is to be started */
+    int sync_listed;
+    unsigned durable_writes; /* accepted and unfinished: with company a shared flush is cheaper */
+    struct jdb_span {
+        uint64_t from, to;
+    } dirty, flushing;    /* written since the last flush began; covered by the running one */
     uint64_t read_align, write_align, memory_align;
     jdb_file_info info;
     char file_system[32];
@@ -131,10 +154,18 @@ uint64_t jdb_buf_live(void);
 int jdb_buf_conflict(const jdb_buf *buf, size_t off, size_t len, int for_writing);
 /* file.c */
 jdb_file *jdb_file_new(jdb_queue *queue, const char *path);
+/* file.c: the bytes of span a and of span b; what a failed flush or durable write leaves. */
+void jdb_span_add(struct jdb_span *span, uint64_t from, uint64_t to);
+void jdb_file_poison(jdb_file *file, int error, uint64_t from, uint64_t to);
 /* op.c: after a transfer arrived, whether a rest must be handed over again. */
 int jdb_op_continue(jdb_op *op);
 void jdb_op_settle(jdb_op *op);
 void jdb_op_clear(jdb_op *op);
 uint32_t jdb_op_next_chunk(const jdb_op *op);
+/* What is to be done now: a written durable write wants a flush. */
+jdb_code jdb_op_step(const jdb_op *op);
+
+/* The result of an operation that a poisoned file refuses. */
+#define JDB_RESULT_POISONED INT64_MIN
 
 #endif

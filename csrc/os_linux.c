@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/fs.h>
 #include <poll.h>
 #include <stdio.h>
@@ -13,8 +14,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
-#include <sys/vfs.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "backend.h"
@@ -60,57 +60,77 @@ void jdb_os_notify_wait(int handle, int64_t timeout_ns) {
 
 /* Header-independent: glibc and the kernel headers we build with may be older than the kernel. */
 #define MASK_DIOALIGN 0x2000u
+#define MASK_WRITE_ATOMIC 0x10000u
 #define MASK_DIO_READ_ALIGN 0x20000u
 
 struct statx_raw {
     uint32_t mask;
     uint8_t before[0x94];
     uint32_t dio_mem_align, dio_offset_align; /* at 0x98 */
-    uint8_t between[0x14];
+    uint8_t between[0x8];
+    uint32_t atomic_min, atomic_max; /* at 0xa8 */
+    uint8_t between_too[0x4];
     uint32_t dio_read_offset_align; /* at 0xb4 */
     uint8_t after[0x48];
 };
 _Static_assert(sizeof(struct statx_raw) == 0x100, "the kernel writes 256 bytes");
+_Static_assert(offsetof(struct statx_raw, atomic_min) == 0xa8, "kernel ABI");
+_Static_assert(offsetof(struct statx_raw, dio_read_offset_align) == 0xb4, "kernel ABI");
+
+/* XFS_IOC_DIOINFO, for kernels before 6.1. */
+struct xfs_dioattr {
+    uint32_t memory, least, most;
+};
+#define IOC_XFS_DIOINFO _IOR('X', 30, struct xfs_dioattr)
+
+#ifndef RWF_DSYNC
+#define RWF_DSYNC 0x02
+#endif
+#define FLAG_ATOMIC 0x40 /* RWF_ATOMIC, Linux 6.11 */
 
 static int power_of_two(uint32_t n) { return n != 0 && (n & (n - 1)) == 0; }
 
-/* What statx says, else one page: btrfs, tmpfs and kernels before 6.1 say nothing. */
-static void ask_alignment(int fd, jdb_file *file) {
-    struct statx_raw st;
-    memset(&st, 0, sizeof st);
-    file->memory_align = file->read_align = file->write_align = jdb_os_page_size();
-    file->info.align_source = "one page: the system gives no alignment for this file";
-    long r = syscall(SYS_statx, fd, "", AT_EMPTY_PATH, MASK_DIOALIGN | MASK_DIO_READ_ALIGN, &st);
-    if (r != 0 || !(st.mask & MASK_DIOALIGN)) return;
-    if (!power_of_two(st.dio_mem_align) || !power_of_two(st.dio_offset_align)) return;
-    file->memory_align = st.dio_mem_align;
-    file->read_align = file->write_align = st.dio_offset_align;
-    if ((st.mask & MASK_DIO_READ_ALIGN) && power_of_two(st.dio_read_offset_align))
-        file->read_align = st.dio_read_offset_align;
-    file->info.align_source = "statx";
+static void set_alignment(jdb_file_info *info, uint32_t memory, uint32_t offset, const char *source) {
+    info->memory_align = memory;
+    info->read_align = info->write_align = offset;
+    info->align_source = source;
 }
 
-static void name_file_system(int fd, char *name, size_t size) {
-    static const struct {
-        unsigned long magic;
-        const char *name;
-    } known[] = {
-        {0xef53, "ext4"},       {0x58465342, "xfs"},   {0x9123683e, "btrfs"},
-        {0x01021994, "tmpfs"},  {0x794c7630, "overlay"}, {0x6969, "nfs"},
-        {0x65735546, "fuse"},   {0xf2f52010, "f2fs"},  {0x2fc12fc1, "zfs"},
-        {0x4d44, "vfat"},       {0x01021997, "9p"},    {0xff534d42, "cifs"},
-        {0x858458f6, "ramfs"},  {0xca451a4e, "bcachefs"},
-    };
-    struct statfs fs;
-    snprintf(name, size, "unknown");
-    if (fstatfs(fd, &fs) != 0) return;
-    unsigned long magic = (unsigned long)fs.f_type & 0xffffffffu;
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (known[i].magic == magic) {
-            snprintf(name, size, "%s", known[i].name);
-            return;
-        }
-    snprintf(name, size, "type 0x%lx", magic);
+/* Set bits of the mask with both units 0 mean "no atomic writes". */
+static void read_atomic(const struct statx_raw *st, jdb_file_info *info) {
+    if (!(st->mask & MASK_WRITE_ATOMIC) || !power_of_two(st->atomic_min)) return;
+    info->atomic_min = st->atomic_min;
+    info->atomic_max = st->atomic_max;
+}
+
+/* The first that answers: statx (6.1 and later; not btrfs and tmpfs), XFS itself, the block
+ * device, the disk below; else one page. */
+static void ask_alignment(int fd, jdb_file_info *info) {
+    struct statx_raw st;
+    struct xfs_dioattr xfs;
+    int block = 0;
+    uint32_t page = (uint32_t)jdb_os_page_size();
+    memset(&st, 0, sizeof st);
+    long r = syscall(SYS_statx, fd, "", AT_EMPTY_PATH,
+                     MASK_DIOALIGN | MASK_DIO_READ_ALIGN | MASK_WRITE_ATOMIC, &st);
+    if (r == 0) read_atomic(&st, info);
+    if (r == 0 && (st.mask & MASK_DIOALIGN) && power_of_two(st.dio_mem_align) &&
+        power_of_two(st.dio_offset_align)) {
+        set_alignment(info, st.dio_mem_align, st.dio_offset_align, "statx");
+        if ((st.mask & MASK_DIO_READ_ALIGN) && power_of_two(st.dio_read_offset_align))
+            info->read_align = st.dio_read_offset_align;
+    } else if (strcmp(info->file_system, "xfs") == 0 && ioctl(fd, IOC_XFS_DIOINFO, &xfs) == 0 &&
+               power_of_two(xfs.memory) && power_of_two(xfs.least)) {
+        set_alignment(info, xfs.memory, xfs.least, "XFS_IOC_DIOINFO");
+    } else if (info->device && ioctl(fd, BLKSSZGET, &block) == 0 && power_of_two((uint32_t)block)) {
+        set_alignment(info, (uint32_t)block, (uint32_t)block, "BLKSSZGET");
+    } else if (strcmp(info->file_system, "ext4") == 0 &&
+               power_of_two(info->evidence.logical_block)) {
+        uint32_t logical = info->evidence.logical_block;
+        set_alignment(info, logical, logical, "logical block size of the disk");
+    } else {
+        set_alignment(info, page, page, "one page: the system gives no alignment for this file");
+    }
 }
 
 /* O_NOATIME is refused for files of other owners: then without. */
@@ -129,7 +149,7 @@ static int open_flags(const struct jdb_detail *d) {
     int flags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
     flags |= d->flags & JDB_OPEN_WRITE ? O_RDWR : O_RDONLY;
     if (d->flags & JDB_OPEN_CREATE) flags |= O_CREAT;
-    if (d->flags & JDB_OPEN_TRUNCATE) flags |= O_TRUNC;
+    /* Truncation comes later: not before the lock is held. */
     if (d->flags & JDB_OPEN_EXCLUSIVE) flags |= O_EXCL;
     if (d->flags & JDB_OPEN_DSYNC) flags |= O_DSYNC;
     if (!(d->flags & JDB_OPEN_ATIME)) flags |= O_NOATIME;
@@ -157,13 +177,18 @@ static int64_t accept_kind(int fd, jdb_op *op) {
 
 static void describe(int fd, jdb_op *op, int direct) {
     jdb_file *file = op->file;
-    name_file_system(fd, file->file_system, sizeof file->file_system);
+    jdb_linux_file_system(fd, file->file_system, sizeof file->file_system);
+    jdb_linux_evidence(fd, file->file_system, &file->info.evidence);
+    file->info.method = op->detail->method;
     file->info.policy = op->detail->direct;
     file->info.writable = (op->detail->flags & JDB_OPEN_WRITE) != 0;
     file->info.dsync = (op->detail->flags & JDB_OPEN_DSYNC) != 0;
     file->info.direct = direct;
     if (direct) {
-        ask_alignment(fd, file);
+        ask_alignment(fd, &file->info);
+        file->memory_align = file->info.memory_align;
+        file->read_align = file->info.read_align;
+        file->write_align = file->info.write_align;
         file->info.direct_reason = "O_DIRECT accepted";
         if (strcmp(file->file_system, "tmpfs") == 0 || strcmp(file->file_system, "ramfs") == 0)
             file->info.direct_reason = "O_DIRECT accepted, but this file system is memory";
@@ -173,6 +198,33 @@ static void describe(int fd, jdb_op *op, int direct) {
                                        ? "option direct = \"off\""
                                        : "the file system refused O_DIRECT";
     }
+}
+
+static int64_t lock_at_open(int fd, jdb_op *op) {
+    unsigned flags = op->detail->flags;
+    if (!(flags & (JDB_OPEN_LOCK_SHARED | JDB_OPEN_LOCK_EXCLUSIVE))) return 0;
+    return jdb_posix_lock(fd, (flags & JDB_OPEN_LOCK_EXCLUSIVE) != 0, &op->detail->cause);
+}
+
+/* The line of /proc/locks that names this file: "1: FLOCK  ADVISORY  WRITE 123 fe:00:45 0 EOF". */
+char *jdb_platform_lock_holder(int fd) {
+    struct stat st;
+    char line[256], text[200] = "another open file holds a lock on it";
+    FILE *f = fopen("/proc/locks", "re");
+    if (!f || fstat(fd, &st) != 0) st.st_ino = 0;
+    while (f && st.st_ino && fgets(line, sizeof line, f)) {
+        char how[16];
+        long pid;
+        uint64_t inode;
+        if (sscanf(line, "%*d: FLOCK %*s %15s %ld %*x:%*x:%" SCNu64, how, &pid, &inode) != 3) continue;
+        if (inode != (uint64_t)st.st_ino) continue;
+        snprintf(text, sizeof text,
+                 "process %ld holds %s lock on it (I/O in flight keeps the lock of a dead process)",
+                 pid, how[0] == 'W' ? "an exclusive" : "a shared");
+        break;
+    }
+    if (f) fclose(f);
+    return strdup(text);
 }
 
 int64_t jdb_platform_open(jdb_op *op) {
@@ -195,6 +247,13 @@ int64_t jdb_platform_open(jdb_op *op) {
     }
     if (fd < 0) return -error;
     int64_t r = accept_kind(fd, op);
+    if (r == 0) r = lock_at_open(fd, op);
+    if (r == 0 && (d->flags & JDB_OPEN_TRUNCATE) && ftruncate(fd, 0) != 0 && !op->file->info.device)
+        r = -errno;
+    if (r == 0 && (d->flags & JDB_OPEN_DURABLE)) {
+        r = jdb_platform_sync(fd, 0);
+        if (r == 0) r = jdb_posix_sync_parent(d->path);
+    }
     if (r < 0) {
         close(fd);
         return r;
@@ -213,8 +272,17 @@ int64_t jdb_platform_sync(int fd, int data_only) {
     return r == 0 ? 0 : -errno;
 }
 
-int64_t jdb_platform_rename_noreplace(const char *from, const char *to) {
-    long r = syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
+/* pwrite with flags: the write itself durable, or not to be torn. */
+ssize_t jdb_platform_write(const jdb_op *op, int fd, const void *data, size_t len, off_t off) {
+    struct iovec vector = {(void *)(uintptr_t)data, len};
+    int flags = 0;
+    if (op->flags & JDB_OP_RWF_DSYNC) flags |= RWF_DSYNC;
+    if (op->flags & JDB_OP_ATOMIC) flags |= FLAG_ATOMIC;
+    return pwritev2(fd, &vector, 1, off, flags);
+}
+
+int64_t jdb_platform_rename_noreplace(int dir, const char *from, const char *to) {
+    long r = syscall(SYS_renameat2, dir, from, dir, to, RENAME_NOREPLACE);
     return r == 0 ? 0 : -errno;
 }
 
@@ -244,6 +312,44 @@ static int64_t preallocate_zero(jdb_file *file, uint64_t size, uint64_t len) {
     r = jdb_posix_write_zeros(file, from, to);
     if (r == 0 && to != len && ftruncate(fd, (off_t)len) != 0) r = -errno;
     return r;
+}
+
+/* The range reads zeros and its space is given back; the size stays. */
+int64_t jdb_platform_punch(jdb_op *op) {
+    if (op->len == 0) return 0;
+    int r;
+    do
+        r = fallocate((int)op->file->handle, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                      (off_t)op->off, (off_t)op->len);
+    while (r != 0 && errno == EINTR);
+    return r == 0 ? 0 : -errno;
+}
+
+/* Looks at a file, or at a nameless one made in a directory; nothing stays behind. */
+int64_t jdb_platform_probe(jdb_op *op) {
+    struct jdb_detail *d = op->detail;
+    jdb_file_info *info = &d->info;
+    struct stat st;
+    if (stat(d->path, &st) != 0) return -errno;
+    int make = S_ISDIR(st.st_mode);
+    if (!make && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) return -EINVAL;
+    int flags = (make ? O_TMPFILE | O_RDWR : O_RDONLY) | O_CLOEXEC;
+    int fd = open(d->path, flags | O_DIRECT, 0600);
+    info->direct = fd >= 0;
+    info->direct_reason = fd >= 0 ? "O_DIRECT accepted" : "O_DIRECT refused";
+    if (fd < 0) fd = open(d->path, flags, 0600);
+    if (fd < 0 && make) {
+        info->direct_reason = "unknown: no file could be made here";
+        fd = open(d->path, O_RDONLY | O_CLOEXEC);
+    }
+    if (fd < 0) return -errno;
+    info->device = S_ISBLK(st.st_mode);
+    info->file_system = d->file_system;
+    jdb_linux_file_system(fd, d->file_system, sizeof d->file_system);
+    jdb_linux_evidence(fd, d->file_system, &info->evidence);
+    ask_alignment(fd, info);
+    close(fd);
+    return 0;
 }
 
 int64_t jdb_platform_preallocate(jdb_op *op) {

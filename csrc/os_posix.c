@@ -2,7 +2,6 @@
  * is read once, right after the call. EINTR is handled where it happens. */
 #include "os_posix.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -10,8 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
-#include <sys/statvfs.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
@@ -87,7 +86,9 @@ static int64_t transfer(jdb_op *op) {
     ssize_t n;
     do {
         n = op->code == JDB_READ ? pread(fd, memory, op->chunk, off)
-                                 : pwrite(fd, memory, op->chunk, off);
+            : op->flags & (JDB_OP_RWF_DSYNC | JDB_OP_ATOMIC)
+                ? jdb_platform_write(op, fd, memory, op->chunk, off)
+                : pwrite(fd, memory, op->chunk, off);
     } while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }
@@ -104,6 +105,22 @@ static int64_t close_file(jdb_op *op) {
     intptr_t handle = __atomic_exchange_n(&op->file->handle, (intptr_t)-1, __ATOMIC_ACQ_REL);
     if (handle < 0) return 0;
     return close((int)handle) == 0 || errno == EINTR ? 0 : -errno;
+}
+
+/* Advisory, between open files: two handles of one process exclude each other as well. */
+int64_t jdb_posix_lock(int fd, int exclusive, char **cause) {
+    if (flock(fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0) return 0;
+    int error = errno;
+    if (error == EWOULDBLOCK) *cause = jdb_platform_lock_holder(fd);
+    return -error;
+}
+
+static int64_t lock_file(jdb_op *op) {
+    return jdb_posix_lock((int)op->file->handle, op->how == JDB_LOCK_EXCLUSIVE, &op->detail->cause);
+}
+
+static int64_t unlock_file(jdb_op *op) {
+    return flock((int)op->file->handle, LOCK_UN) == 0 ? 0 : -errno;
 }
 
 void jdb_posix_stat(const struct stat *st, jdb_stat *out) {
@@ -153,146 +170,10 @@ int64_t jdb_posix_write_zeros(jdb_file *file, uint64_t from, uint64_t to) {
     return r < 0 ? r : 0;
 }
 
-/* ---- names ----------------------------------------------------------------------------------- */
-
-static int64_t path_exists(jdb_op *op) {
-    struct stat st;
-    if (stat(op->detail->path, &st) == 0) return 1;
-    return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
-}
-
-static int64_t path_stat(jdb_op *op) {
-    struct stat st;
-    if (stat(op->detail->path, &st) != 0) return -errno;
-    jdb_posix_stat(&st, &op->detail->stat);
-    return st.st_size;
-}
-
-static int64_t make_directory(const char *path) {
-    struct stat st;
-    if (mkdir(path, 0777) == 0) return 0;
-    int error = errno;
-    if (error != EEXIST && error != EISDIR && error != EROFS && error != EACCES) return -error;
-    if (stat(path, &st) != 0) return -error;
-    if (S_ISDIR(st.st_mode)) return 0;
-    return error == EEXIST ? -ENOTDIR : -error;
-}
-
-/* With parents. The whole path is tried first: mostly only its last name is missing. */
-static int64_t path_mkdir(jdb_op *op) {
-    char *path = op->detail->path;
-    int64_t r = make_directory(path);
-    if (r != -ENOENT || !path[0]) return r;
-    for (char *slash = path + 1; *slash; slash++) {
-        if (*slash != '/' || slash[-1] == '/') continue;
-        *slash = 0;
-        r = make_directory(path);
-        *slash = '/';
-        if (r != 0) return r;
-    }
-    return make_directory(path);
-}
-
-static int is_regular(DIR *dir, const struct dirent *entry) {
-    struct stat st;
-    if (entry->d_type != DT_UNKNOWN) return entry->d_type == DT_REG;
-    return fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
-}
-
-static int by_name(const void *a, const void *b) {
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* Sorts the NUL-separated names by bytes, the same order everywhere. */
-static int64_t sort_names(struct jdb_detail *d) {
-    if (d->names_count < 2) return 0;
-    char **order = malloc(d->names_count * sizeof *order);
-    char *sorted = malloc(d->names_size);
-    if (order && sorted) {
-        char *p = d->names;
-        for (size_t i = 0; i < d->names_count; i++, p += strlen(p) + 1) order[i] = p;
-        qsort(order, d->names_count, sizeof *order, by_name);
-        p = sorted;
-        for (size_t i = 0; i < d->names_count; i++) p = stpcpy(p, order[i]) + 1;
-        free(d->names);
-        d->names = sorted;
-        sorted = NULL;
-    }
-    int64_t r = sorted || !order ? -ENOMEM : 0;
-    free(order);
-    free(sorted);
-    return r;
-}
-
-static int64_t add_name(struct jdb_detail *d, size_t *room, const char *name) {
-    size_t len = strlen(name) + 1;
-    if (d->names_size + len > *room) {
-        size_t more = *room ? 2 * *room : 4096;
-        char *grown = realloc(d->names, more);
-        if (!grown) return -ENOMEM;
-        d->names = grown;
-        *room = more;
-    }
-    memcpy(d->names + d->names_size, name, len);
-    d->names_size += len;
-    d->names_count++;
-    return 0;
-}
-
-static int64_t path_ls(jdb_op *op) {
-    struct jdb_detail *d = op->detail;
-    DIR *dir = opendir(d->path);
-    if (!dir) return -errno;
-    size_t room = 0;
-    int64_t r = 0;
-    while (r == 0) {
-        errno = 0;
-        struct dirent *entry = readdir(dir);
-        if (!entry) {
-            r = -errno;
-            break;
-        }
-        if (is_regular(dir, entry)) r = add_name(d, &room, entry->d_name);
-    }
-    closedir(dir);
-    return r == 0 ? sort_names(d) : r;
-}
-
-static int64_t path_rename(jdb_op *op) {
-    const struct jdb_detail *d = op->detail;
-    if (d->flags & JDB_RENAME_NOREPLACE) return jdb_platform_rename_noreplace(d->path, d->path2);
-    return rename(d->path, d->path2) == 0 ? 0 : -errno;
-}
-
-/* Some systems say EPERM for a directory; one name for one mistake. */
-static int64_t path_remove(jdb_op *op) {
-    struct stat st;
-    if (unlink(op->detail->path) == 0) return 0;
-    int error = errno;
-    if (error == EPERM && lstat(op->detail->path, &st) == 0 && S_ISDIR(st.st_mode)) return -EISDIR;
-    return -error;
-}
-
-static int64_t path_sync_dir(jdb_op *op) {
-    int fd = open(op->detail->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return -errno;
-    int64_t r = jdb_platform_sync(fd, 0);
-    close(fd);
-    return r;
-}
-
-static int64_t path_space(jdb_op *op) {
-    struct statvfs vfs;
-    if (statvfs(op->detail->path, &vfs) != 0) return -errno;
-    op->detail->free_bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;
-    op->detail->total_bytes = (uint64_t)vfs.f_blocks * vfs.f_frsize;
-    return 0;
-}
-
 /* ---- all of them ----------------------------------------------------------------------------- */
 
 int64_t jdb_os_perform(jdb_op *op) {
-    switch ((jdb_code)op->code) {
+    switch (jdb_op_step(op)) {
     case JDB_READ:
     case JDB_WRITE: return transfer(op);
     case JDB_SYNC_ALL: return jdb_platform_sync((int)op->file->handle, 0);
@@ -303,16 +184,9 @@ int64_t jdb_os_perform(jdb_op *op) {
     case JDB_CLOSE: return close_file(op);
     case JDB_SIZE: return jdb_os_size(op->file->handle);
     case JDB_STAT: return stat_file(op);
-    case JDB_PATH_EXISTS: return path_exists(op);
-    case JDB_PATH_MKDIR: return path_mkdir(op);
-    case JDB_PATH_LS: return path_ls(op);
-    case JDB_PATH_SIZE:
-    case JDB_PATH_STAT: return path_stat(op);
-    case JDB_PATH_RENAME: return path_rename(op);
-    case JDB_PATH_REMOVE: return path_remove(op);
-    case JDB_PATH_SYNC_DIR: return path_sync_dir(op);
-    case JDB_PATH_SPACE: return path_space(op);
-    case JDB_CODE_COUNT: break;
+    case JDB_PUNCH: return jdb_platform_punch(op);
+    case JDB_LOCK: return lock_file(op);
+    case JDB_UNLOCK: return unlock_file(op);
+    default: return jdb_posix_name(op);
     }
-    return -ENOSYS;
 }

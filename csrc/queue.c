@@ -67,12 +67,22 @@ void jdb_op_release(jdb_queue *q, jdb_op *op) {
 
 /* ---- hand-over ------------------------------------------------------------------------------- */
 
+/* Whether a durable write is done by the write itself. A lone one is; several at once share one
+ * flush, which is cheaper wherever a durable write means write plus flush. */
+static int durable_by_write(const jdb_file *file) {
+    if (file->info.method != JDB_METHOD_AUTO) return file->info.method == JDB_METHOD_WRITE;
+    return file->info.evidence.volatile_cache == 0 || file->durable_writes <= 1;
+}
+
 /* The pool serves what the backend cannot; a refusal never reaches the user. */
 static int hand_over(jdb_queue *q, jdb_op *op) {
-    int transfer = op->code == JDB_READ || op->code == JDB_WRITE;
-    if (transfer) op->chunk = jdb_op_next_chunk(op);
+    jdb_code step = jdb_op_step(op);
+    if (step == JDB_READ || step == JDB_WRITE) op->chunk = jdb_op_next_chunk(op);
+    if (step == JDB_WRITE && (op->flags & JDB_OP_DSYNC) && op->moved == 0 &&
+        durable_by_write(op->file))
+        op->flags |= JDB_OP_RWF_DSYNC;
     op->state = JDB_INFLIGHT;
-    if (!(op->flags & JDB_OP_POOLED) && (q->native >> op->code & 1)) {
+    if (!(op->flags & JDB_OP_POOLED) && (q->native >> step & 1)) {
         int r = q->backend->submit(q, op);
         if (r == 0) q->inflight++;
         else op->state = JDB_PENDING;
@@ -86,10 +96,16 @@ static int hand_over(jdb_queue *q, jdb_op *op) {
     return 0;
 }
 
+/* Nobody waits and nothing was done yet. A flush goes on: others may wait for it. */
+static int droppable(const jdb_op *op) {
+    if (!(op->flags & JDB_OP_ABANDONED) || op->moved > 0 || op->code == JDB_CLOSE) return 0;
+    return !op->file || op->file->sync_leader != op;
+}
+
 static void start(jdb_queue *q) {
     while (q->pending.head && q->inflight < q->depth) {
         jdb_op *op = jdb_list_pop(&q->pending);
-        if ((op->flags & JDB_OP_ABANDONED) && op->moved == 0 && op->code != JDB_CLOSE) {
+        if (droppable(op)) {
             op->state = JDB_INFLIGHT;
             q->inflight++;
             jdb_arrive(q, op, -ECANCELED);
@@ -103,29 +119,79 @@ static void start(jdb_queue *q) {
     }
 }
 
-static void finish(jdb_queue *q, jdb_op *op);
-
-void jdb_submit(jdb_queue *q, jdb_op *op) {
+static void accept(jdb_queue *q, jdb_op *op) {
     assert(op->state == JDB_PREPARED && op->kind == JDB_OK);
     op->state = JDB_PENDING;
     q->stats.submitted++;
-    jdb_file *file = op->file;
-    if (op->code == JDB_CLOSE) {
-        file->closing = 1;
-        if (file->inflight > 0) {
-            jdb_list_push(&file->closers, op);
-            return;
-        }
-    } else if (file) {
-        file->inflight++;
-        if (op->buf) jdb_buf_enter(op);
-        if (op->buf && op->len == 0) {
-            finish(q, op);
-            return;
-        }
+}
+
+static void submit_transfer(jdb_queue *q, jdb_op *op) {
+    op->file->inflight++;
+    if (op->flags & JDB_OP_DSYNC) op->file->durable_writes++;
+    if (!(op->flags & JDB_OP_ONMEM)) jdb_buf_enter(op);
+    if (op->len == 0) {
+        jdb_finish(q, op);
+        return;
     }
     jdb_list_push(&q->pending, op);
     start(q);
+}
+
+/* The list itself is never handed over: it ends with its last entry, or with the one flush that
+ * covers them all. */
+static void submit_many(jdb_queue *q, jdb_op *many) {
+    struct jdb_list children = many->children;
+    jdb_file *file = many->file;
+    unsigned each = 0;
+    many->children.head = many->children.tail = NULL;
+    many->chunk = (uint32_t)many->len;
+    file->inflight++;
+    if (many->flags & JDB_OP_DSYNC) {
+        file->durable_writes++;
+        if (file->info.method == JDB_METHOD_WRITE || file->info.evidence.volatile_cache == 0)
+            each = JDB_OP_DSYNC | JDB_OP_RWF_DSYNC;
+    }
+    if (each) {
+        many->flags &= (uint16_t)~JDB_OP_DSYNC;
+        file->durable_writes--;
+    }
+    if (many->len == 0) jdb_finish(q, many);
+    jdb_op *child;
+    while ((child = jdb_list_pop(&children))) {
+        accept(q, child);
+        child->flags |= (uint16_t)each;
+        submit_transfer(q, child);
+    }
+}
+
+static void submit_close(jdb_queue *q, jdb_op *op) {
+    op->file->closing = 1;
+    if (op->file->inflight > 0) {
+        jdb_list_push(&op->file->closers, op);
+        return;
+    }
+    jdb_list_push(&q->pending, op);
+    start(q);
+}
+
+void jdb_submit(jdb_queue *q, jdb_op *op) {
+    accept(q, op);
+    switch ((jdb_code)op->code) {
+    case JDB_READ:
+    case JDB_WRITE: submit_transfer(q, op); return;
+    case JDB_READ_MANY:
+    case JDB_WRITE_MANY: submit_many(q, op); return;
+    case JDB_CLOSE: submit_close(q, op); return;
+    case JDB_SYNC_ALL:
+    case JDB_SYNC_DATA:
+        op->file->inflight++;
+        jdb_flush_join(q, op);
+        return;
+    default:
+        if (op->file) op->file->inflight++;
+        jdb_list_push(&q->pending, op);
+        start(q);
+    }
 }
 
 /* ---- arrival --------------------------------------------------------------------------------- */
@@ -138,19 +204,85 @@ void jdb_arrive(jdb_queue *q, jdb_op *op, int64_t result) {
     jdb_list_push(&q->arrived, op);
 }
 
+/* No room, or asked in a way the system does not take: nothing was written, so nothing is in
+ * doubt. */
+static int harmless(int error) {
+    switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+    case EINVAL:
+    case EOPNOTSUPP:
+    case ECANCELED:
+    case EBADF:
+    case ENOMEM:
+    case EAGAIN: return 1;
+    default: return 0;
+    }
+}
+
+static int is_list(const jdb_op *op) {
+    return op->code == JDB_READ_MANY || op->code == JDB_WRITE_MANY;
+}
+
+/* What the next flush must cover, and what a failed durable write leaves in doubt. */
+static void note_write(const jdb_op *op) {
+    if (op->code != JDB_WRITE || (op->flags & JDB_OP_FLUSHING)) return;
+    jdb_file *file = op->file;
+    int durable = (op->flags & JDB_OP_RWF_DSYNC) || file->info.dsync;
+    if (!durable) jdb_span_add(&file->dirty, op->off, op->off + op->moved);
+    else if (op->result < 0 && !harmless((int)-op->result))
+        jdb_file_poison(file, (int)-op->result, op->off, op->off + op->len);
+}
+
+/* A durable write that is written but not yet flushed joins the next flush. */
+static int wants_flush(const jdb_op *op) {
+    if (!(op->flags & JDB_OP_DSYNC) || (op->flags & (JDB_OP_RWF_DSYNC | JDB_OP_FLUSHING))) return 0;
+    if (is_list(op)) return op->link == NULL && op->len > 0;
+    return op->result >= 0 && op->moved == op->len && op->len > 0;
+}
+
+static void arrived(jdb_queue *q, jdb_op *op) {
+    if (jdb_flush_done(q, op)) return;
+    note_write(op);
+    if (wants_flush(op)) {
+        op->flags |= JDB_OP_FLUSHING;
+        jdb_flush_join(q, op);
+    } else {
+        jdb_finish(q, op);
+    }
+}
+
+/* The entry that fails first in the list is the one that is told. */
+static void child_done(jdb_queue *q, jdb_op *child) {
+    jdb_op *many = child->link;
+    jdb_op *drop = child;
+    if (child->kind != JDB_OK && (!many->link || child->index < many->link->index)) {
+        drop = many->link;
+        many->link = child;
+    }
+    if (drop) jdb_op_release(q, drop);
+    assert(many->chunk > 0);
+    if (--many->chunk == 0) arrived(q, many);
+}
+
 /* Gives back what the operation held and puts it where its waiter finds it. */
-static void finish(jdb_queue *q, jdb_op *op) {
+void jdb_finish(jdb_queue *q, jdb_op *op) {
     jdb_op_settle(op);
     op->state = JDB_DONE;
     q->stats.completed++;
     if (op->buf) jdb_buf_leave(op);
     jdb_file *file = op->file;
+    if (op->flags & JDB_OP_DSYNC) file->durable_writes--;
     if (file && op->code != JDB_CLOSE) {
         assert(file->inflight > 0);
         if (--file->inflight == 0) jdb_list_append(&q->pending, &file->closers);
     }
-    if (op->flags & JDB_OP_ABANDONED) {
-        int lost = op->code == JDB_WRITE || op->code == JDB_SYNC_ALL || op->code == JDB_SYNC_DATA;
+    if (op->flags & JDB_OP_CHILD) {
+        child_done(q, op);
+    } else if (op->flags & JDB_OP_ABANDONED) {
+        int lost = op->code == JDB_WRITE || op->code == JDB_WRITE_MANY ||
+                   op->code == JDB_SYNC_ALL || op->code == JDB_SYNC_DATA;
         if (lost && op->kind != JDB_OK && op->kind != JDB_CANCELLED)
             file->deferred = op->error ? op->error : EIO;
         jdb_op_release(q, op);
@@ -162,13 +294,20 @@ static void finish(jdb_queue *q, jdb_op *op) {
 /* -EOPNOTSUPP and -EAGAIN are the backend's trouble: the pool asks again, once. */
 static int second_try(jdb_queue *q, jdb_op *op) {
     int64_t r = op->result;
+    jdb_code step = jdb_op_step(op);
     if (r == -EINTR) return 1;
-    if (op->flags & JDB_OP_POOLED) return 0;
     if (r != -EAGAIN && r != -EOPNOTSUPP && r != -ENOSYS) return 0;
+    if (op->flags & JDB_OP_POOLED) {
+        /* A file system without RWF_DSYNC: a plain write and a flush do the same. */
+        if (r != -EOPNOTSUPP || !(op->flags & JDB_OP_RWF_DSYNC)) return 0;
+        op->file->info.method = JDB_METHOD_FLUSH;
+        op->flags &= (uint16_t)~JDB_OP_RWF_DSYNC;
+        return 1;
+    }
     /* An opcode unknown to this kernel need not be tried again; one file system may refuse what
      * others have, so transfers are tried each time. */
-    if (r != -EAGAIN && op->code != JDB_READ && op->code != JDB_WRITE)
-        q->native &= ~(UINT64_C(1) << op->code);
+    if (r != -EAGAIN && step != JDB_READ && step != JDB_WRITE)
+        q->native &= ~(UINT64_C(1) << step);
     op->flags |= JDB_OP_POOLED;
     return 1;
 }
@@ -182,12 +321,13 @@ static void settle(jdb_queue *q) {
             /* Before the waiting line: it was accepted earlier. */
             jdb_list_unshift(&q->pending, op);
         } else {
-            finish(q, op);
+            arrived(q, op);
         }
     }
 }
 
 static void reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
+    jdb_flush_start(q);
     start(q);
     if (q->arrived.head) timeout_ns = 0;
     q->backend->reap(q, want, timeout_ns);
@@ -273,6 +413,7 @@ void jdb_op_abandon(jdb_queue *q, jdb_op *op) {
 
 void jdb_queue_flush(jdb_queue *q) {
     if (jdb_queue_usable(q) != JDB_OK) return;
+    jdb_flush_start(q);
     start(q);
     q->backend->flush(q);
 }
@@ -289,7 +430,7 @@ static void *fail(jdb_failure *failure, jdb_kind kind, int error, const char *ca
     failure->error = error;
     failure->op = "setup";
     failure->cause = cause;
-    failure->offset = failure->length = failure->actual = -1;
+    failure->offset = failure->length = failure->actual = failure->index = -1;
     return NULL;
 }
 
@@ -366,7 +507,7 @@ static void drain(jdb_queue *q) {
     for (;;) {
         jdb_op *op;
         while ((op = jdb_list_pop(&q->done))) jdb_op_release(q, op);
-        if (q->inflight == 0 && !q->pending.head && !q->arrived.head) return;
+        if (q->inflight == 0 && !q->pending.head && !q->arrived.head && !q->sync_files) return;
         reap(q, 1, -1);
     }
 }
