@@ -36,6 +36,7 @@ static const char *const code_names[JDB_CODE_COUNT] = {
     [JDB_CLOSE] = "close",
     [JDB_SIZE] = "size",
     [JDB_STAT] = "stat",
+    [JDB_INFO] = "info",
     [JDB_PUNCH] = "punch",
     [JDB_LOCK] = "lock",
     [JDB_UNLOCK] = "unlock",

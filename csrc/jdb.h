@@ -54,6 +54,7 @@ typedef enum jdb_code {
     JDB_CLOSE,
     JDB_SIZE,
     JDB_STAT,
+    JDB_INFO, /* fills jdb_file_info.evidence */
     JDB_PUNCH,
     JDB_LOCK,
     JDB_UNLOCK,
@@ -155,7 +156,7 @@ typedef struct jdb_file_info {
     jdb_method method;        /* of durable writes */
     int poisoned;             /* errno of the failed flush or durable write; 0: none */
     uint64_t doubt_from, doubt_to; /* the bytes whose durability is in doubt then */
-    jdb_evidence evidence;
+    jdb_evidence evidence;    /* as the last JDB_INFO found it; class "unknown" before */
 } jdb_file_info;
 
 jdb_file *jdb_file_ref(jdb_file *file);
@@ -195,7 +196,7 @@ void jdb_prep_write(jdb_op *op, jdb_file *file, jdb_buf *buf, size_t buf_off, si
  * JDB_WRITE_DSYNC for the whole list. */
 void jdb_prep_many(jdb_op *op, jdb_code code, jdb_file *file, unsigned flags);
 jdb_kind jdb_many_add(jdb_op *many, jdb_op *child);
-void jdb_prep_file(jdb_op *op, jdb_code code, jdb_file *file); /* sync, close, size, stat */
+void jdb_prep_file(jdb_op *op, jdb_code code, jdb_file *file); /* sync, close, size, stat, info */
 void jdb_prep_truncate(jdb_op *op, jdb_file *file, uint64_t len);
 void jdb_prep_punch(jdb_op *op, jdb_file *file, uint64_t off, uint64_t len);
 void jdb_prep_lock(jdb_op *op, jdb_file *file, int how);

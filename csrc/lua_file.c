@@ -379,25 +379,25 @@ void jl_set_file_info(lua_State *L, const jdb_file_info *info) {
     set_durability(L, &info->evidence);
 }
 
-static int file_info(lua_State *L) {
+int jl_push_file_info(lua_State *L, const jdb_file *file) {
     static const char *const policies[] = {"require", "prefer", "off"};
     static const char *const methods[] = {"auto", "write", "flush"};
-    jl_file *f = check_file(L);
     jdb_file_info info;
-    if (jdb_file_closed(f->file)) return fail_file(L, JDB_CLOSED, "info", f, "the file is closed");
-    jdb_file_info_get(f->file, &info);
+    jdb_file_info_get(file, &info);
     lua_createtable(L, 0, 20);
-    set_text(L, "path", jdb_file_path(f->file));
+    set_text(L, "path", jdb_file_path(file));
     set_text(L, "direct_policy", policies[info.policy]);
     set_text(L, "backend", jdb_queue_backend(jl_self(L)->queue));
     set_flag(L, "writable", info.writable);
     set_flag(L, "dsync", info.dsync);
     set_text(L, "durable_method", methods[info.method]);
-    set_text(L, "durable_reason", jdb_file_method_reason(f->file));
+    set_text(L, "durable_reason", jdb_file_method_reason(file));
     set_flag(L, "poisoned", info.poisoned != 0);
     jl_set_file_info(L, &info);
     return 1;
 }
+
+static int file_info(lua_State *L) { return plain(L, JDB_INFO); }
 
 static int file_path(lua_State *L) {
     lua_pushstring(L, jdb_file_path(check_file(L)->file));

@@ -136,6 +136,7 @@ int jl_open_buf(lua_State *L);
 /* lua_file.c */
 int jl_open_file(lua_State *L);
 int jl_push_file(lua_State *L, jdb_file *file);
+int jl_push_file_info(lua_State *L, const jdb_file *file);
 void jl_set_file_info(lua_State *L, const jdb_file_info *info); /* into the table on top */
 
 /* lua_fs.c */

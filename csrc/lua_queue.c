@@ -139,6 +139,7 @@ int jl_push_result(lua_State *L, jdb_op *op) {
     case JDB_PATH_STAT: return push_stat(L, jdb_op_stat(op));
     case JDB_PATH_LS: return push_names(L, op);
     case JDB_PATH_SPACE: return push_space(L, op);
+    case JDB_INFO: return jl_push_file_info(L, jdb_op_file(op));
     case JDB_READ_MANY:
     case JDB_WRITE_MANY: jl_push_size(L, (uint64_t)jdb_op_result(op)); return 1;
     case JDB_PATH_PROBE: return push_probe(L, op);

@@ -64,7 +64,7 @@ void jdb_prep_file(jdb_op *op, jdb_code code, jdb_file *file) {
     jdb_op_clear(op);
     op->code = (uint8_t)code;
     op->file = jdb_file_ref(file);
-    if (code == JDB_STAT) op->detail = calloc(1, sizeof *op->detail);
+    if (code == JDB_STAT || code == JDB_INFO) op->detail = calloc(1, sizeof *op->detail);
 }
 
 void jdb_prep_truncate(jdb_op *op, jdb_file *file, uint64_t len) {
@@ -214,7 +214,8 @@ jdb_kind jdb_op_check(jdb_op *op) {
     op->error = 0;
     if (op->code == JDB_OPEN || !op->file) return JDB_OK;
     if (op->code == JDB_CLOSE) return JDB_OK;
-    if ((op->code == JDB_STAT || op->code == JDB_LOCK) && !op->detail) return refuse(op, JDB_ALLOC, JDB_FAULT_NONE, 0);
+    int with_detail = op->code == JDB_STAT || op->code == JDB_INFO || op->code == JDB_LOCK;
+    if (with_detail && !op->detail) return refuse(op, JDB_ALLOC, JDB_FAULT_NONE, 0);
     if (jdb_file_closed(op->file)) return refuse(op, JDB_CLOSED, JDB_FAULT_NONE, 0);
     int changes = op->code == JDB_WRITE || op->code == JDB_WRITE_MANY ||
                   op->code == JDB_TRUNCATE || op->code == JDB_PREALLOCATE || op->code == JDB_PUNCH;
@@ -299,6 +300,7 @@ void jdb_op_settle(jdb_op *op) {
         int lock = op->code == JDB_LOCK || (op->code == JDB_OPEN && op->detail->cause);
         if (lock && error == EAGAIN) jdb_op_fail(op, JDB_BUSY, 0);
     }
+    if (op->code == JDB_INFO && !op->kind) op->file->info.evidence = op->detail->info.evidence;
     if (op->code == JDB_CLOSE && !op->kind && op->file->deferred) {
         jdb_op_fail(op, JDB_IO, op->file->deferred);
         op->file->deferred = 0;

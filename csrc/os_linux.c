@@ -125,6 +125,7 @@ static void ask_alignment(int fd, jdb_file_info *info) {
     } else if (info->device && ioctl(fd, BLKSSZGET, &block) == 0 && power_of_two((uint32_t)block)) {
         set_alignment(info, (uint32_t)block, (uint32_t)block, "BLKSSZGET");
     } else if (strcmp(info->file_system, "ext4") == 0 &&
+               jdb_platform_evidence(fd, info->file_system, &info->evidence) == 0 &&
                power_of_two(info->evidence.logical_block)) {
         uint32_t logical = info->evidence.logical_block;
         set_alignment(info, logical, logical, "logical block size of the disk");
@@ -178,7 +179,6 @@ static int64_t accept_kind(int fd, jdb_op *op) {
 static void describe(int fd, jdb_op *op, int direct) {
     jdb_file *file = op->file;
     jdb_linux_file_system(fd, file->file_system, sizeof file->file_system);
-    jdb_linux_evidence(fd, file->file_system, &file->info.evidence);
     file->info.method = op->detail->method;
     file->info.policy = op->detail->direct;
     file->info.writable = (op->detail->flags & JDB_OPEN_WRITE) != 0;
@@ -346,7 +346,7 @@ int64_t jdb_platform_probe(jdb_op *op) {
     info->device = S_ISBLK(st.st_mode);
     info->file_system = d->file_system;
     jdb_linux_file_system(fd, d->file_system, sizeof d->file_system);
-    jdb_linux_evidence(fd, d->file_system, &info->evidence);
+    jdb_platform_evidence(fd, d->file_system, &info->evidence);
     ask_alignment(fd, info);
     close(fd);
     return 0;

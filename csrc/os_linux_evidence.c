@@ -43,30 +43,41 @@ void jdb_linux_file_system(int fd, char *name, size_t size) {
 
 /* ---- the mount ---------------------------------------------------------------------------------- */
 
+/* The mount by its number: device numbers do not tell on btrfs, whose subvolumes have their own. */
+static int mount_id(int fd) {
+    char path[64], line[128];
+    int id = -1;
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "mnt_id: %d", &id) == 1) break;
+    if (f) fclose(f);
+    return id;
+}
+
 /* A line of /proc/self/mountinfo: id parent maj:min root point options ... - type source options. */
-static int read_mount(char *line, dev_t dev, jdb_evidence *e, char *source, size_t size) {
-    unsigned major_number, minor_number;
-    char options[256], more[256];
+static int read_mount(const char *line, int wanted, jdb_evidence *e, char *source, size_t size) {
+    int id;
+    char from[256], options[256], more[256];
     const char *rest = strstr(line, " - ");
     if (!rest) return 0;
-    if (sscanf(line, "%*d %*d %u:%u %*s %*s %255s", &major_number, &minor_number, options) != 3)
-        return 0;
-    if (makedev(major_number, minor_number) != dev) return 0;
-    char from[256];
+    if (sscanf(line, "%d %*d %*s %*s %*s %255s", &id, options) != 2 || id != wanted) return 0;
+
     if (sscanf(rest + 3, "%*s %255s %255s", from, more) != 2) return 0;
     snprintf(source, size, "%s", from);
     snprintf(e->mount_options, sizeof e->mount_options, "%.78s,%.78s", options, more);
     return 1;
 }
 
-static void find_mount(dev_t dev, jdb_evidence *e, char *source, size_t size) {
+static void find_mount(int fd, jdb_evidence *e, char *source, size_t size) {
+    int id = mount_id(fd);
     FILE *f = fopen("/proc/self/mountinfo", "re");
     char *line = NULL;
     size_t room = 0;
     source[0] = 0;
     if (!f) return;
     while (getline(&line, &room, f) > 0)
-        if (read_mount(line, dev, e, source, size)) break;
+        if (read_mount(line, id, e, source, size)) break;
     free(line);
     fclose(f);
 }
@@ -202,16 +213,17 @@ static const char *classify(const char *file_system, jdb_evidence *e) {
     return e->volatile_cache ? "flush-required" : "unverified";
 }
 
-void jdb_linux_evidence(int fd, const char *file_system, jdb_evidence *e) {
+int64_t jdb_platform_evidence(int fd, const char *file_system, jdb_evidence *e) {
     char source[256];
     struct stat st;
     memset(e, 0, sizeof *e);
     e->volatile_cache = e->fua = -1;
     e->class_name = "unknown";
-    if (fstat(fd, &st) != 0) return;
+    if (fstat(fd, &st) != 0) return -errno;
     dev_t dev = S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev;
-    if (!S_ISBLK(st.st_mode)) find_mount(dev, e, source, sizeof source);
+    if (!S_ISBLK(st.st_mode)) find_mount(fd, e, source, sizeof source);
     else source[0] = 0;
     find_device(dev, source, e);
     e->class_name = classify(S_ISBLK(st.st_mode) ? "ext4" : file_system, e);
+    return 0;
 }

@@ -184,6 +184,9 @@ int64_t jdb_os_perform(jdb_op *op) {
     case JDB_CLOSE: return close_file(op);
     case JDB_SIZE: return jdb_os_size(op->file->handle);
     case JDB_STAT: return stat_file(op);
+    case JDB_INFO:
+        return jdb_platform_evidence((int)op->file->handle, op->file->file_system,
+                                     &op->detail->info.evidence);
     case JDB_PUNCH: return jdb_platform_punch(op);
     case JDB_LOCK: return lock_file(op);
     case JDB_UNLOCK: return unlock_file(op);

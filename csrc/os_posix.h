@@ -29,8 +29,10 @@ int64_t jdb_posix_lock(int fd, int exclusive, char **cause);
 int64_t jdb_posix_name(jdb_op *op);
 int64_t jdb_posix_sync_parent(const char *path);
 
-/* os_linux_evidence.c: what the kernel tells about the device and the mount below fd. */
-void jdb_linux_evidence(int fd, const char *file_system, jdb_evidence *evidence);
+/* What the system tells about the device and the mount below fd. */
+int64_t jdb_platform_evidence(int fd, const char *file_system, jdb_evidence *evidence);
+
+/* os_linux_evidence.c */
 void jdb_linux_file_system(int fd, char *name, size_t size);
 
 #endif

@@ -71,7 +71,7 @@ void jdb_op_release(jdb_queue *q, jdb_op *op) {
  * flush, which is cheaper wherever a durable write means write plus flush. */
 static int durable_by_write(const jdb_file *file) {
     if (file->info.method != JDB_METHOD_AUTO) return file->info.method == JDB_METHOD_WRITE;
-    return file->info.evidence.volatile_cache == 0 || file->durable_writes <= 1;
+    return file->durable_writes <= 1;
 }
 
 /* The pool serves what the backend cannot; a refusal never reaches the user. */
@@ -148,7 +148,7 @@ static void submit_many(jdb_queue *q, jdb_op *many) {
     file->inflight++;
     if (many->flags & JDB_OP_DSYNC) {
         file->durable_writes++;
-        if (file->info.method == JDB_METHOD_WRITE || file->info.evidence.volatile_cache == 0)
+        if (file->info.method == JDB_METHOD_WRITE)
             each = JDB_OP_DSYNC | JDB_OP_RWF_DSYNC;
     }
     if (each) {
