@@ -7,6 +7,8 @@
 --   path([name])        a path in this test's directory; unique without a name; nothing is made
 --   fs()                the file system under test: "ext4", "xfs", "btrfs", "tmpfs", ...
 --   put(path, data), get(path)    whole files without jdbfs; get gives nil when there is none
+--   same(expected, got) asserts that two strings are equal, without printing them whole
+--   holds(path, data)   asserts that the file holds exactly this
 --   page([byte])        an aligned page filled with that byte
 --   fails(want, ...)    asserts that ... is the contract's nil, message, err with the fields of
 --                       `want` (kind, op, path, errno, name, offset, length, actual; "none": the
@@ -180,6 +182,19 @@ function M.page(byte)
   return b
 end
 
+function M.same(expected, got)
+  assert(type(got) == "string", "a string was expected, not " .. tostring(got))
+  if expected == got then return end
+  local i = 1
+  while expected:byte(i) == got:byte(i) do i = i + 1 end
+  error(("%d bytes, %d expected; from byte %d on: %q, expected %q"):format(
+    #got, #expected, i - 1, got:sub(i, i + 15), expected:sub(i, i + 15)), 2)
+end
+
+function M.holds(path, data)
+  M.same(data, M.get(path))
+end
+
 local function show(value)
   return type(value) == "string" and ("%q"):format(value) or tostring(value)
 end
@@ -223,7 +238,8 @@ end
 function M.raises(text, f, ...)
   local ok, message = pcall(f, ...)
   assert(not ok, "an error was expected")
-  assert(tostring(message):find(text, 1, true), ("%q is not in: %s"):format(text, tostring(message)))
+  message = tostring(message)
+  assert(message:find(text, 1, true), ("%q is not in: %s"):format(text, message))
 end
 
 function M.numbers()

@@ -61,7 +61,9 @@ return function(options)
   end
 
   local function pending(element, _, message)
-    reasons[element] = type(message) == "string" and message:gsub("^%S+:%d+: ", "") or nil
+    if type(message) == "string" then
+      reasons[element] = message:gsub("^%S+:%d+: ", ""):gsub("^%(tail call%):%-1: ", "")
+    end
     return nil, true
   end
 

@@ -96,7 +96,7 @@ default_fs="own xfs btrfs ext4 tmpfs"
 default_backends="io_uring threads"
 [[ -n $san ]] && default_luas=lua5.4 default_fs=own
 [[ $san == thread ]] && default_backends=threads
-if [[ -z $san ]] && bash spec/tools/lua.sh find lua5.5 | grep -q '^ok'; then
+if [[ -z $san && $(bash spec/tools/lua.sh find lua5.5) == ok* ]]; then
     default_luas+=" lua5.5"
 fi
 luas=${LUAS:-$default_luas}
@@ -124,7 +124,8 @@ prepare_san() {
         echo "the sanitizer's runtime is not here (gcc has it as a shared library)"
         return 1
     fi
-    "${CC:-cc}" -shared -fPIC -O1 -o "$own/preload.so" spec/tools/preload.c || return 1
+    "${CC:-cc}" -shared -fPIC -U_FORTIFY_SOURCE -o "$own/preload.so" spec/tools/preload.c ||
+        return 1
     san_env+=("LD_PRELOAD=$runtime:$own/preload.so")
 }
 
@@ -240,11 +241,18 @@ summarise() { # BASE LABEL STATUS SECONDS
     printf '%-4s %-36s %4d passed %3d failed %3d skipped %4ds\n' \
         "$( ((fail)) && echo FAIL || echo ok)" "$label" "$pass" "$fail" "$skip" "$seconds"
     ((fail)) || return 0
-    awk -F'\t' '$1 == "fail" || $1 == "error" {
-        if (++n > 20) next
-        gsub(/\\n/, "\n     |   ", $3); gsub(/\\\\/, "\\", $3)
-        print "     - " $2 "\n     |   " $3
-    } END { if (n > 20) print "     - and " n - 20 " more" }' "$base.report"
+    # A failure that an earlier run had in the same words is named only.
+    awk -F'\t' -v seen_file="$work/seen" '
+        BEGIN { while ((getline line < seen_file) > 0) seen[line] = 1 }
+        $1 == "fail" || $1 == "error" {
+            if (++n > 20) next
+            key = $2 "\t" $3
+            if (key in seen) { print "     - " $2 " (as above)"; next }
+            print key >> seen_file
+            gsub(/\\n/, "\n     |   ", $3); gsub(/\\\\/, "\\", $3)
+            print "     - " $2 "\n     |   " $3
+        }
+        END { if (n > 20) print "     - and " n - 20 " more" }' "$base.report"
     if [[ -n $trouble ]]; then
         echo "     - $trouble"
         tail -n 80 "$base.out" | sed 's/^/     |   /'

@@ -50,7 +50,7 @@ local SPEC_RULE = { local_ok = set(CORE), own = { "." }, system = "any", platfor
 
 -- Words in an #if that say nothing about platform or Lua version.
 local NEUTRAL = set([[defined __cplusplus __GNUC__ __clang__ __STDC_VERSION__ NDEBUG
-  __has_feature __has_attribute __has_builtin __SANITIZE_ADDRESS__ __SANITIZE_THREAD__
+  __has_feature __has_include __has_attribute __has_builtin __SANITIZE_ADDRESS__ __SANITIZE_THREAD__
   UINT32_MAX UINT64_MAX INT64_MAX SIZE_MAX UINTPTR_MAX]])
 
 local function rule_of(path)
@@ -84,7 +84,7 @@ end
 
 local function check_condition(path, number, rule, condition, is_guard)
   if is_guard then return end
-  for word in condition:gsub("/%*.-%*/", ""):gmatch("[%a_][%w_]*") do
+  for word in condition:gsub("/%*.-%*/", ""):gsub("<[^>]*>", ""):gmatch("[%a_][%w_]*") do
     local about_lua = word:match("^LUA") ~= nil
     local neutral = NEUTRAL[word] or word:match("^JDB_") and not word:match("^JDB_HAVE_")
     if about_lua and not rule.lua then

@@ -21,7 +21,8 @@ check() { # NAME COMMAND...
     else
         failed=$((failed + 1))
         echo "FAIL $name"
-        echo "${out:-(no output)}" | head -n 100 | sed 's/^/     | /'
+        awk 'NR <= 100 { print "     | " $0 } END { if (NR > 100) print "     | ..." }' \
+            <<<"${out:-(no output)}"
     fi
 }
 

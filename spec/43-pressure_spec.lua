@@ -1,0 +1,223 @@
+-- More operations than the queue holds: they wait in order of arrival, none fails, none is lost,
+-- and at the end every counter is zero. Subprocesses, since the depth is set before the first use.
+
+local process = require "support_process"
+
+local COMMON = [[
+  local depth, page = tonumber(arg[3]), jdbfs.PAGE_SIZE
+  assert(jdbfs.setup { depth = depth })
+  local f = assert(jdbfs.create(dir .. "/file", { direct = "prefer" }))
+  local PAGES = 64
+  do
+    local b = jdbfs.buffer(page)
+    for i = 0, PAGES - 1 do
+      b:fill(i)
+      assert(f:write_at(b, i * page))
+    end
+  end
+  local function zero(when)
+    local s = jdbfs.stats()
+    for _, name in ipairs { "in_flight", "waiting", "abandoned", "tasks" } do
+      check(when .. ": " .. name, s[name] == 0, s[name])
+    end
+    check(when .. ": submitted and completed", s.submitted == s.completed)
+    check(when .. ": pending", jdbfs.pending() == 0, jdbfs.pending())
+  end
+  check("depth", jdbfs.info().depth == depth, jdbfs.info().depth)
+]]
+
+local function pressure(depth, source)
+  return process.script(COMMON .. source, { args = { depth } })
+end
+
+describe("pressure", function()
+  process.setup()
+
+  it("of 100,000 tasks on a queue of depth 8 loses and starves none", function()
+    local out = pressure(8, [[
+      local N = 100000
+      local done, finished, most, overtaken = 0, {}, 0, 0
+      jdbfs.run(function()
+        for i = 1, N do
+          jdbfs.spawn(function()
+            local b = jdbfs.buffer(page)
+            local off = i % PAGES
+            check("read", f:read_at(b, off * page) == page)
+            check("data", b:u8(0) == off and b:u8(page - 1) == off)
+            b:free()
+            check("twice", not finished[i], i)
+            done = done + 1
+            finished[i] = done
+            if done - i > overtaken then overtaken = done - i end
+            if done % 1000 == 0 then most = math.max(most, jdbfs.stats().in_flight) end
+          end)
+        end
+      end)
+      check("all", done == N, done)
+      check("in flight at most 8", most <= 8, most)
+      -- Whoever came at place i was not left behind by many who came later.
+      check("order", overtaken < 20000, overtaken)
+      zero("end")
+      check("close", f:close())
+      f = nil
+      collect()
+      check("memory", jdbfs.stats().buffers <= 1 and collectgarbage("count") < 20000,
+        collectgarbage("count"))
+      print("ok", done, most, overtaken)
+    ]])
+    assert.matches("^ok", out)
+  end)
+
+  it("of depth 1 keeps exactly the order of arrival", function()
+    local out = pressure(1, [[
+      local N, order = 3000, {}
+      jdbfs.run(function()
+        for i = 1, N do
+          jdbfs.spawn(function()
+            local b = jdbfs.buffer(page)
+            if i % 3 == 0 then
+              b:fill(i % 251)
+              check("write", f:write_at(b, (PAGES + i) * page) == page)
+            elseif i % 50 == 1 then
+              check("sync", f:sync_data())
+            else
+              check("read", f:read_at(b, i % PAGES * page) == page and b:u8(9) == i % PAGES)
+            end
+            order[#order + 1] = i
+          end)
+        end
+      end)
+      for i = 1, N do check("order", order[i] == i, i, order[i]) end
+      for i = 3, N, 300 do
+        check("written", f:read((PAGES + i) * page + 5, 1) == string.char(i % 251), i)
+      end
+      zero("end")
+      f:close()
+      print("ok")
+    ]])
+    assert.are.equal("ok\n", out)
+  end)
+
+  for _, depth in ipairs({ 1, 7, 8, 15, 16, 31, 32, 64 }) do
+    it("of exactly as many tasks as a ring of depth " .. depth .. " holds, and one more or less",
+      function()
+      local out = pressure(depth, [[
+        for _, n in ipairs { 1, 2, 3, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64, 65, 96, 127,
+            128, 129, 256, 257 } do
+          local done, others = 0, 0
+          jdbfs.run(function()
+            for i = 1, n do
+              jdbfs.spawn(function()
+                local b = jdbfs.buffer(page)
+                for round = 0, 2 do
+                  local at = (i * 5 + round) % PAGES
+                  check("read", f:read_at(b, at * page) == page and b:u8(1) == at)
+                  -- Some operations go to worker threads on every backend.
+                  if (i + round) % 5 == 0 then check("stat", f:stat().size == PAGES * page) end
+                end
+                done = done + 1
+              end)
+            end
+            while done < n do
+              others = others + 1
+              jdbfs.yield()
+            end
+          end)
+          check("all", done == n, done, n)
+          zero("after " .. n)
+        end
+        f:close()
+        print("ok")
+      ]])
+      assert.are.equal("ok\n", out)
+    end)
+  end
+
+  it("on one file waits for all of it in close, opened and closed under pressure", function()
+    local out = pressure(4, [[
+      local closed = 0
+      jdbfs.run(function()
+        for t = 1, 100 do
+          jdbfs.spawn(function()
+            local own = check("open", jdbfs.open_rw(dir .. "/own" .. t % 10, { direct = "prefer" }))
+            local pieces = {}
+            for k = 1, 5 do
+              pieces[k] = jdbfs.spawn(function()
+                local b = jdbfs.buffer(page)
+                return own:write_at(b, k * page)
+              end)
+            end
+            jdbfs.yield()
+            check("close", own:close())
+            closed = closed + 1
+            for k = 1, 5 do
+              local n, _, err = pieces[k]:join()
+              check("piece", n == page or err.kind == "Closed", n, err)
+            end
+          end)
+        end
+      end)
+      check("closed", closed == 100, closed)
+      zero("end")
+      f:close()
+      f = nil
+      collect()
+      check("files", jdbfs.stats().files == 0, jdbfs.stats().files)
+      print("ok")
+    ]])
+    assert.are.equal("ok\n", out)
+  end)
+
+  it("with cancellations at every stage loses nothing of the others", function()
+    local out = pressure(8, [[
+      local done, cancelled = 0, 0
+      jdbfs.run(function()
+        local tasks = {}
+        for i = 1, 5000 do
+          tasks[i] = jdbfs.spawn(function()
+            local b = jdbfs.buffer(page)
+            for round = 1, 3 do
+              local at = (i + round) % PAGES
+              check("read", f:read_at(b, at * page) == page and b:u8(0) == at)
+            end
+            done = done + 1
+          end)
+        end
+        for i = 1, 5000 do
+          if i % 3 == 0 and tasks[i]:cancel() then cancelled = cancelled + 1 end
+          if i % 100 == 0 then jdbfs.yield() end
+        end
+      end)
+      check("sum", done + cancelled >= 5000 and done >= 3334, done, cancelled)
+      jdbfs.run(function() check("after", f:size() == PAGES * page) end)
+      for _ = 1, 100 do
+        if jdbfs.stats().abandoned == 0 then break end
+        jdbfs.step(0.1)
+      end
+      zero("end")
+      f:close()
+      print("ok")
+    ]])
+    assert.are.equal("ok\n", out)
+  end)
+
+  it("of an abandoned run: an error with 10,000 operations queued", function()
+    local out = pressure(8, [[
+      local ok, message = pcall(jdbfs.run, function()
+        for i = 1, 10000 do
+          jdbfs.spawn(function()
+            f:read_at(jdbfs.buffer(page), i % PAGES * page)
+            error("one ends it all", 0)
+          end)
+        end
+      end)
+      check("raised", not ok and tostring(message):find("one ends it all", 1, true))
+      zero("end")
+      f:close()
+      collect()
+      check("buffers", jdbfs.stats().buffers == 0, jdbfs.stats().buffers)
+      print("ok")
+    ]])
+    assert.are.equal("ok\n", out)
+  end)
+end)

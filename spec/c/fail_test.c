@@ -1,0 +1,310 @@
+/* Memory, mappings, descriptors and threads that cannot be had: each call of a scenario fails in
+ * turn. The scenario must end with errors or success, leave nothing behind, and work again. The
+ * calls are this program's own, so that they can refuse. */
+#include "fixture.h"
+
+#include <dlfcn.h>
+#include <stdatomic.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#define OURS __attribute__((visibility("default")))
+
+enum kind { MEMORY, MAPPING, DESCRIPTOR, THREAD };
+
+static atomic_int armed[4];   /* > 0: the call that many from now fails */
+static atomic_int for_ever;   /* and all that follow it */
+static atomic_int refusals;   /* calls that failed */
+
+static int refuse_now(enum kind kind) {
+    int left = atomic_load(&armed[kind]);
+    while (left > 0)
+        if (atomic_compare_exchange_weak(&armed[kind], &left,
+                                         left > 1 ? left - 1 : atomic_load(&for_ever))) {
+            if (left > 1) return 0;
+            atomic_fetch_add(&refusals, 1);
+            return 1;
+        }
+    return 0;
+}
+
+/* ISO C has no cast from an object pointer to a function pointer; POSIX needs one. */
+static void find(const char *name, void *function) {
+    void *symbol = dlsym(RTLD_NEXT, name);
+    CHECK(symbol);
+    memcpy(function, &symbol, sizeof symbol);
+}
+
+static void *(*real_malloc)(size_t), *(*real_calloc)(size_t, size_t), *(*real_realloc)(void *, size_t);
+static int (*real_memalign)(void **, size_t, size_t);
+static int (*real_create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+
+/* dlsym and the sanitizers allocate before the real calls are known. */
+static _Alignas(16) char early[65536];
+static size_t early_used;
+
+static void *early_alloc(size_t size) {
+    size_t at = early_used;
+    early_used += (size + 15) / 16 * 16;
+    if (early_used > sizeof early) abort();
+    return early + at;
+}
+
+static int is_early(const void *p) {
+    return (uintptr_t)p - (uintptr_t)early < sizeof early;
+}
+
+static atomic_int finding;
+
+static int known(void) {
+    if (real_realloc) return 1;
+    if (atomic_exchange(&finding, 1)) return 0;
+    find("malloc", &real_malloc);
+    find("calloc", &real_calloc);
+    find("posix_memalign", &real_memalign);
+    find("pthread_create", &real_create);
+    find("realloc", &real_realloc);
+    return 1;
+}
+
+static void *no_memory(void) {
+    errno = ENOMEM;
+    return NULL;
+}
+
+OURS void *malloc(size_t size) {
+    if (!known()) return early_alloc(size);
+    return refuse_now(MEMORY) ? no_memory() : real_malloc(size);
+}
+
+OURS void *calloc(size_t count, size_t size) {
+    if (!known()) return early_alloc(count * size);
+    return refuse_now(MEMORY) ? no_memory() : real_calloc(count, size);
+}
+
+OURS void *realloc(void *old, size_t size) {
+    if (!known()) abort();
+    if (is_early(old)) return memcpy(real_malloc(size), old, size);
+    return refuse_now(MEMORY) ? no_memory() : real_realloc(old, size);
+}
+
+OURS int posix_memalign(void **memory, size_t align, size_t size) {
+    if (!known()) abort();
+    return refuse_now(MEMORY) ? ENOMEM : real_memalign(memory, align, size);
+}
+
+/* In place of the library's, so that what it allocates inside is ours to refuse as well. */
+OURS char *strdup(const char *text) {
+    size_t size = strlen(text) + 1;
+    char *copy = malloc(size);
+    return copy ? memcpy(copy, text, size) : NULL;
+}
+
+OURS void *mmap(void *at, size_t size, int protection, int flags, int fd, off_t off) {
+    if (refuse_now(MAPPING)) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    long r = syscall(SYS_mmap, at, size, protection, flags, fd, off);
+    union {
+        long number;
+        void *pointer;
+    } result = {r};
+    return result.pointer;
+}
+
+OURS int eventfd(unsigned count, int flags) {
+    if (refuse_now(DESCRIPTOR)) {
+        errno = EMFILE;
+        return -1;
+    }
+    return (int)syscall(SYS_eventfd2, count, flags);
+}
+
+OURS int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                        void *argument) {
+    if (!known()) abort();
+    return refuse_now(THREAD) ? EAGAIN : real_create(thread, attributes, run, argument);
+}
+
+/* ---- the scenario ------------------------------------------------------------------------------ */
+
+static const char *backend;
+static char paths[3][4400];
+
+static int is_failure(jdb_kind kind) {
+    return kind == JDB_ALLOC || kind == JDB_IO || kind == JDB_UNSUPPORTED;
+}
+
+/* Runs what was prepared, or gives the slot back. The kind. */
+static jdb_kind attempt(jdb_queue *q, jdb_op *op, int prepared, jdb_file **file) {
+    jdb_failure failure;
+    char text[JDB_MESSAGE_MAX];
+    jdb_kind kind = prepared == 0 ? jdb_op_check(op) : JDB_ALLOC;
+    if (kind == JDB_OK) {
+        jdb_submit(q, op);
+        jdb_queue_wait_op(q, op);
+        kind = jdb_op_kind(op);
+    }
+    if (kind == JDB_OK && file) *file = jdb_file_ref(jdb_op_file(op));
+    if (kind != JDB_OK && prepared == 0) {
+        jdb_op_failure(op, &failure);
+        jdb_failure_message(&failure, text, sizeof text);
+        CHECK(text[0]);
+        CHECK(is_failure(kind));
+    }
+    jdb_op_release(q, op);
+    return kind;
+}
+
+static jdb_op *take_if(jdb_queue *q) {
+    jdb_kind kind;
+    jdb_op *op = jdb_op_take(q, &kind);
+    CHECK_EQ(kind, op ? JDB_OK : JDB_ALLOC);
+    return op;
+}
+
+static void some_names(jdb_queue *q) {
+    static const jdb_code codes[] = {JDB_PATH_MKDIR, JDB_PATH_LS, JDB_PATH_STAT, JDB_PATH_EXISTS};
+    jdb_op *op;
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+        if (!(op = take_if(q))) continue;
+        attempt(q, op, jdb_prep_path(op, codes[i], paths[0]), NULL);
+    }
+    if ((op = take_if(q))) attempt(q, op, jdb_prep_rename(op, paths[1], paths[2], 0), NULL);
+    if ((op = take_if(q))) attempt(q, op, jdb_prep_rename(op, paths[2], paths[1], 0), NULL);
+}
+
+static void some_transfers(jdb_queue *q, jdb_file *f) {
+    enum { AT_ONCE = 300 }; /* more than one piece of the slab */
+    jdb_buf *b = jdb_buf_new(2 * PAGE, PAGE);
+    jdb_op *op;
+    int submitted = 0;
+    if (!b) return;
+    memset(jdb_buf_data(b), 9, PAGE);
+    if ((op = take_if(q))) {
+        jdb_prep_write(op, f, b, 0, PAGE, 0);
+        attempt(q, op, 0, NULL);
+    }
+    for (int i = 0; i < AT_ONCE; i++) {
+        if (!(op = take_if(q))) continue;
+        if (i % 2) jdb_prep_file(op, JDB_STAT, f);
+        else jdb_prep_write(op, f, b, 0, PAGE, (uint64_t)(i % 8) * PAGE);
+        if (jdb_op_check(op) == JDB_OK) {
+            jdb_submit(q, op);
+            submitted++;
+        } else {
+            CHECK_EQ(jdb_op_kind(op), JDB_ALLOC);
+            jdb_op_release(q, op);
+        }
+    }
+    for (; submitted > 0; submitted--) {
+        op = next(q);
+        CHECK(jdb_op_kind(op) == JDB_OK || is_failure(jdb_op_kind(op)));
+        jdb_op_release(q, op);
+    }
+    if ((op = take_if(q))) {
+        jdb_prep_preallocate(op, f, 20 * PAGE, JDB_PREALLOC_ZERO);
+        attempt(q, op, 0, NULL);
+    }
+    jdb_buf_unref(b);
+}
+
+/* 1: everything in it went well. */
+static int scenario(void) {
+    int error;
+    jdb_file *f = NULL;
+    int before = atomic_load(&refusals);
+    jdb_queue *q = queue_try(backend, 8, 3, &error);
+    if (!q) {
+        CHECK(error < 0);
+        return 0;
+    }
+    int fd = jdb_queue_pollfd(q);
+    CHECK(fd >= 0 || fd == -EMFILE || fd == -ENOMEM);
+    some_names(q);
+    jdb_op *op = take_if(q);
+    if (op)
+        attempt(q, op,
+                jdb_prep_open(q, op, paths[1], JDB_OPEN_WRITE | JDB_OPEN_CREATE, 0666,
+                              JDB_DIRECT_PREFER),
+                &f);
+    if (f) some_transfers(q, f);
+    if (f && (op = take_if(q))) {
+        jdb_prep_file(op, JDB_CLOSE, f);
+        attempt(q, op, 0, NULL);
+    }
+    if (f) jdb_file_unref(f);
+    check_idle(q);
+    queue_free(q);
+    check_nothing_lives();
+    return atomic_load(&refusals) == before;
+}
+
+static int descriptors(void) {
+    int fd = dup(0);
+    CHECK(fd >= 0);
+    close(fd);
+    return fd;
+}
+
+static void disarm(void) {
+    for (int i = 0; i < 4; i++) atomic_store(&armed[i], 0);
+}
+
+static void each_in_turn(enum kind kind, int all_after) {
+    int lowest = descriptors();
+    for (int n = 1;; n++) {
+        atomic_store(&for_ever, all_after);
+        atomic_store(&armed[kind], n);
+        int well = scenario();
+        int reached = atomic_load(&armed[kind]) == all_after;
+        disarm();
+        CHECK_EQ(descriptors(), lowest);
+        CHECK(scenario());
+        if (well && !reached) {
+            CHECK(n > 1 || kind == THREAD);
+            return;
+        }
+        CHECK(n < 5000);
+    }
+}
+
+struct part {
+    enum kind kind;
+    int for_ever;
+};
+
+static void run_part(const void *argument) {
+    const struct part *part = argument;
+    CHECK(scenario()); /* what is made once and kept */
+    each_in_turn(part->kind, part->for_ever);
+}
+
+int main(void) {
+    static const char *const kinds[] = {"memory", "mapping", "descriptor", "thread"};
+    char name[96];
+    int error, failures = 0;
+    unsetenv("JDBFS_BACKEND");
+    snprintf(paths[0], sizeof paths[0], "%s/d/e", test_dir());
+    snprintf(paths[1], sizeof paths[1], "%s/f", test_dir());
+    snprintf(paths[2], sizeof paths[2], "%s/g", test_dir());
+    for (unsigned i = 0; jdb_backend_name(i); i++) {
+        backend = jdb_backend_name(i);
+        jdb_queue *q = queue_try(backend, 8, 0, &error);
+        if (!q) {
+            printf("%s: cannot run here: %s\n", backend, strerror(-error));
+            continue;
+        }
+        queue_free(q);
+        for (int kind = MEMORY; kind <= THREAD; kind++)
+            for (int all = 0; all <= 1; all++) {
+                struct part part = {(enum kind)kind, all};
+                snprintf(name, sizeof name, "%s: %s, %s", backend, kinds[kind],
+                         all ? "from the nth on" : "only the nth");
+                failures += test_apart(name, 200, run_part, &part);
+            }
+    }
+    return failures > 0;
+}

@@ -1,0 +1,77 @@
+/* What the specs need of the system and Lua does not have, as a Lua module: fork, waitpid, getpid,
+ * _exit, poll, and a second Lua state. Compiled by spec/support_process.lua. */
+#define _GNU_SOURCE
+#include <poll.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <lualib.h>
+
+static int do_fork(lua_State *L) {
+    lua_pushinteger(L, (lua_Integer)fork());
+    return 1;
+}
+
+/* waitpid(pid): the exit status, or nil and the signal that ended it. */
+static int do_waitpid(lua_State *L) {
+    int status = 0;
+    pid_t pid = (pid_t)luaL_checkinteger(L, 1);
+    if (waitpid(pid, &status, 0) != pid) return luaL_error(L, "waitpid failed");
+    if (WIFEXITED(status)) {
+        lua_pushinteger(L, WEXITSTATUS(status));
+        return 1;
+    }
+    lua_pushnil(L);
+    lua_pushinteger(L, WIFSIGNALED(status) ? WTERMSIG(status) : -1);
+    return 2;
+}
+
+static int do_getpid(lua_State *L) {
+    lua_pushinteger(L, (lua_Integer)getpid());
+    return 1;
+}
+
+static int do_exit(lua_State *L) {
+    _exit((int)luaL_checkinteger(L, 1));
+    return 0;
+}
+
+/* poll(fd, seconds): whether the descriptor is readable. */
+static int do_poll(lua_State *L) {
+    struct pollfd fd = {(int)luaL_checkinteger(L, 1), POLLIN, 0};
+    int r = poll(&fd, 1, (int)(luaL_checknumber(L, 2) * 1000));
+    lua_pushboolean(L, r > 0 && (fd.revents & POLLIN));
+    return 1;
+}
+
+/* state(source): runs it in a Lua state of its own and closes that. true, or false and why. */
+static int do_state(lua_State *L) {
+    const char *source = luaL_checkstring(L, 1);
+    lua_State *other = luaL_newstate();
+    if (!other) return luaL_error(L, "no memory for a state");
+    luaL_openlibs(other);
+    int failed = luaL_loadstring(other, source) || lua_pcall(other, 0, 0, 0);
+    lua_pushboolean(L, !failed);
+    if (failed) lua_pushstring(L, lua_tostring(other, -1));
+    lua_close(other);
+    return failed ? 2 : 1;
+}
+
+int luaopen_forker(lua_State *L);
+
+int luaopen_forker(lua_State *L) {
+    static const struct {
+        const char *name;
+        lua_CFunction function;
+    } functions[] = {{"fork", do_fork},     {"waitpid", do_waitpid}, {"getpid", do_getpid},
+                     {"_exit", do_exit},    {"poll", do_poll},       {"state", do_state}};
+    lua_newtable(L);
+    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
+        lua_pushcfunction(L, functions[i].function);
+        lua_setfield(L, -2, functions[i].name);
+    }
+    return 1;
+}
