@@ -19,7 +19,7 @@ local M = {
 for _, name in ipairs {
   "open", "create", "open_rw", "open_wal",
   "exists", "mkdir", "ls", "size", "stat", "rename", "remove", "sync_dir", "space",
-  "atomic_write", "probe", "log",
+  "atomic_write", "probe",
   "buffer", "run", "spawn", "sleep", "yield", "now",
   "setup", "stats", "pollfd", "step", "pending", "flush",
 } do

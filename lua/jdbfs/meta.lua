@@ -38,6 +38,7 @@ local jdbfs = {}
 ---@field offset integer?
 ---@field length integer? bytes asked for
 ---@field actual integer? bytes that were moved before the failure
+---@field index integer? of the entry of read_many or write_many, from 1
 ---@field errno integer?
 ---@field name string? of the errno, as "ENOSPC"
 
@@ -273,9 +274,12 @@ function Buffer:free() end
 ---@field must_exist boolean? fail with ENOENT when it does not (open_rw, open_wal)
 ---@field atime boolean? keep access times; they cost metadata writes
 ---@field device boolean? the path is a block device
----@field durable_create boolean? Unsupported in this version
----@field lock "exclusive"|"shared"|nil Unsupported in this version
----@field dsync boolean? Unsupported in this version
+---@field durable_create boolean? the name itself is durable on return
+---@field lock "exclusive"|"shared"|nil fail with Busy when another open file holds it; see File:lock
+---@field dsync boolean? every write is durable on return, as with open_wal
+---@field durable_method "auto"|"write"|"flush"|nil how "dsync" writes are done: each by itself
+---  (RWF_DSYNC), as a write and a flush shared with others, or (default) a lone one by itself and
+---  several at once with a shared flush
 
 --- Opens read only. Yields. Unsupported when direct I/O is required and refused.
 ---@param path string
@@ -319,7 +323,22 @@ function jdbfs.open_wal(path, o) end
 ---@field backend string
 ---@field writable boolean
 ---@field dsync boolean every write is durable on return
----@field durability { class: string, reason: string }
+---@field durable_method "auto"|"write"|"flush"
+---@field durable_reason string how durable writes are done, and why
+---@field poisoned boolean a flush or durable write failed: only reopening clears it
+---@field atomic { min: integer, max: integer } bytes of one "atomic" write; 0: there are none
+---@field logical_block integer? of the disk
+---@field physical_block integer? of the disk
+---@field durability jdbfs.Durability
+
+--- Evidence, not a promise of the device. Unknown fields are absent.
+---@class jdbfs.Durability
+---@field class "flush-required"|"unverified"|"unsafe"|"unknown"
+---@field reasons string[]
+---@field device string?
+---@field mount_options string?
+---@field volatile_cache boolean? written data may sit in a cache that power loss empties
+---@field fua boolean? single writes can pass that cache
 
 ---@class jdbfs.Stat
 ---@field size integer
@@ -363,22 +382,31 @@ function File:read_upto(b, off, b_off, len) end
 ---@return string? message
 ---@return jdbfs.Error? err
 function File:read(off, len) end
---- Writes exactly len bytes; short writes are resumed. Flags are Unsupported in this version. Yields.
+--- Writes exactly len bytes; short writes are resumed. Flags: "dsync": durable on return, flushes
+--- shared with others; "atomic": all or nothing after a crash, within info().atomic and aligned to
+--- its own length (Unsupported where the file system has none). Yields.
 ---@param b jdbfs.Buffer
 ---@param off integer
 ---@param b_off integer?
 ---@param len integer?
----@param flags string?
+---@param flags "dsync"|"atomic"|"dsync,atomic"|nil
 ---@return integer? bytes
 ---@return string? message
 ---@return jdbfs.Error? err
 function File:write_at(b, off, b_off, len, flags) end
---- Unsupported in this version.
----@param list table
+--- Many exact reads, one yield. Nothing is submitted when an entry is refused. The first entry of
+--- the list that failed is reported, with err.index. Yields.
+---@param list { [1]: jdbfs.Buffer, [2]: integer, [3]: integer?, [4]: integer? }[] buffer, offset, buffer offset, length
+---@return integer? count
+---@return string? message
+---@return jdbfs.Error? err
 function File:read_many(list) end
---- Unsupported in this version.
----@param list table
----@param flags string?
+--- Many exact writes, one yield; with "dsync" one flush covers them all. Yields.
+---@param list { [1]: jdbfs.Buffer, [2]: integer, [3]: integer?, [4]: integer? }[]
+---@param flags "dsync"|"atomic"|"dsync,atomic"|nil
+---@return integer? count
+---@return string? message
+---@return jdbfs.Error? err
 function File:write_many(list, flags) end
 --- Yields.
 ---@return integer? bytes
@@ -390,13 +418,15 @@ function File:size() end
 ---@return string? message
 ---@return jdbfs.Error? err
 function File:stat() end
---- What is in force for this file, and how it is known.
+--- What is in force for this file, and how it is known. Yields.
 ---@return jdbfs.FileInfo? info
 ---@return string? message
 ---@return jdbfs.Error? err
 function File:info() end
 --- Data, and what is needed to read it back, on stable storage (fdatasync). Covers every write
---- that had completed before the call. Yields.
+--- that had completed before the call; callers share flushes. After a failed flush the file is
+--- poisoned: err.offset and err.length tell the bytes in doubt, later durable calls are Poisoned
+--- until it is reopened, and the flush is never tried again. Yields.
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
@@ -421,14 +451,25 @@ function File:truncate(len) end
 ---@return string? message
 ---@return jdbfs.Error? err
 function File:preallocate(len, how) end
---- Unsupported in this version.
+--- Gives the space of a range back; it reads zeros, the size stays. Yields.
 ---@param off integer
 ---@param len integer
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
 function File:punch(off, len) end
---- Unsupported in this version.
+--- An advisory lock between open files, also of one process. Fails at once with Busy when another
+--- holds it; the message names the process. I/O in flight keeps a dead process's lock for a
+--- moment. Closing unlocks. Yields.
 ---@param how "exclusive"|"shared"
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
 function File:lock(how) end
---- Unsupported in this version.
+--- Yields.
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
 function File:unlock() end
 ---@return string
 function File:path() end
@@ -447,9 +488,9 @@ function File:close() end
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.exists(path) end
---- With parents; an existing directory is fine. Yields.
+--- With parents; an existing directory is fine. durable syncs every directory touched. Yields.
 ---@param path string
----@param o { durable: boolean? }? durable is Unsupported in this version
+---@param o { durable: boolean? }?
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
@@ -472,17 +513,18 @@ function jdbfs.size(path) end
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.stat(path) end
---- Atomic; replaces the target unless noreplace (then EEXIST). Yields.
+--- Atomic; replaces the target unless noreplace (then EEXIST). durable syncs both directories; the
+--- file's content is durable only if it was synced before. Yields.
 ---@param from string
 ---@param to string
----@param o { noreplace: boolean?, durable: boolean? }? durable is Unsupported in this version
+---@param o { noreplace: boolean?, durable: boolean? }?
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.rename(from, to, o) end
 --- A file; a directory is EISDIR. Yields.
 ---@param path string
----@param o { durable: boolean? }? durable is Unsupported in this version
+---@param o { durable: boolean? }?
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
@@ -499,12 +541,40 @@ function jdbfs.sync_dir(path) end
 ---@return integer|string total
 ---@return jdbfs.Error? err
 function jdbfs.space(path) end
---- Unsupported in this version.
+--- Replaces a file's content: after any crash it has the old or the new one, and the new one is
+--- durable on return. Written under a temporary name in the same directory, which is removed on
+--- failure. Keeps the permissions of what it replaces; a symbolic link is replaced, not followed.
+--- Yields.
 ---@param path string
----@param data string
+---@param data string|jdbfs.Buffer
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
 function jdbfs.atomic_write(path, data) end
---- Unsupported in this version.
----@param path string
+
+---@class jdbfs.Probe
+---@field kernel string
+---@field backend string
+---@field backend_reason string
+---@field features string
+---@field file_system string
+---@field direct boolean
+---@field direct_reason string
+---@field memory_alignment integer
+---@field read_alignment integer
+---@field write_alignment integer
+---@field alignment_source string
+---@field atomic { min: integer, max: integer }
+---@field logical_block integer?
+---@field physical_block integer?
+---@field durability jdbfs.Durability
+
+--- What machine, file system and device offer at a path. In a directory a nameless file is made
+--- for the question; nothing stays behind. Yields.
+---@param path string a directory, file or block device
+---@return jdbfs.Probe?
+---@return string? message
+---@return jdbfs.Error? err
 function jdbfs.probe(path) end
 --- Unsupported in this version.
 ---@param path string
@@ -549,6 +619,7 @@ function jdbfs.info() end
 ---@field abandoned integer unfinished, and nobody waits for them
 ---@field entries integer calls into the kernel to submit or wait
 ---@field pool_operations integer of submitted, run by worker threads
+---@field flushes integer device flushes asked for by sync and durable writes
 ---@field resubmitted integer rests of short transfers, second tries
 ---@field slots integer operations allocated
 ---@field workers integer threads alive
