@@ -136,7 +136,7 @@ static const char *kind_cause(jdb_kind kind) {
 }
 
 void jdb_failure_message(const jdb_failure *f, char *text, size_t size) {
-    char cause[512];
+    char cause[400];
     if (f->kind == JDB_SHORT_READ) {
         snprintf(cause, sizeof cause, "end of file after %" PRId64 " of %" PRId64 " bytes",
                  f->actual, f->length);
@@ -150,8 +150,9 @@ void jdb_failure_message(const jdb_failure *f, char *text, size_t size) {
     } else {
         snprintf(cause, sizeof cause, "%s", kind_cause(f->kind));
     }
-    int n = snprintf(text, size, "%s%s%.600s: %s", f->op ? f->op : "jdbfs", f->path ? " " : "",
-                     f->path ? f->path : "", cause);
+    int n = snprintf(text, size, "%s%s%.400s%s%.400s: %s", f->op ? f->op : "jdbfs",
+                     f->path ? " " : "", f->path ? f->path : "", f->path2 ? " to " : "",
+                     f->path2 ? f->path2 : "", cause);
     if (n < 0 || (size_t)n >= size) return;
     if (f->cause && f->error && (size_t)n + 3 < size) {
         char why[160];

@@ -81,12 +81,13 @@ typedef struct jdb_failure {
     int error;         /* errno, 0 when the system was not asked */
     const char *op;    /* the operation's public name */
     const char *path;  /* NULL when there is none */
+    const char *path2; /* of a rename: the new name */
     const char *cause; /* NULL: made from kind and errno */
     int64_t offset, length, actual; /* -1: does not apply */
     int64_t index; /* of the entry in a list, from 0 */
 } jdb_failure;
 
-enum { JDB_MESSAGE_MAX = 1024 };
+enum { JDB_MESSAGE_MAX = 1536 };
 
 const char *jdb_kind_name(jdb_kind kind);   /* "ShortRead" */
 const char *jdb_errno_name(int error);      /* "ENOSPC"; NULL when unknown */
@@ -202,8 +203,13 @@ void jdb_prep_punch(jdb_op *op, jdb_file *file, uint64_t off, uint64_t len);
 void jdb_prep_lock(jdb_op *op, jdb_file *file, int how);
 void jdb_prep_preallocate(jdb_op *op, jdb_file *file, uint64_t len, jdb_prealloc how);
 /* These copy the path; -1 when out of memory. */
-int jdb_prep_open(jdb_queue *queue, jdb_op *op, const char *path, unsigned flags, unsigned mode,
-                  jdb_direct direct, jdb_method method);
+typedef struct jdb_open {
+    unsigned flags, mode; /* JDB_OPEN_*; permissions of a new file, less the umask */
+    jdb_direct direct;
+    jdb_method method;
+    const char *name; /* of the call, for messages; a constant. NULL: "open" */
+} jdb_open;
+int jdb_prep_open(jdb_queue *queue, jdb_op *op, const char *path, const jdb_open *how);
 int jdb_prep_path(jdb_op *op, jdb_code code, const char *path, unsigned flags);
 int jdb_prep_atomic_write(jdb_op *op, const char *path, const void *data, size_t len);
 int jdb_prep_rename(jdb_op *op, const char *from, const char *to, unsigned flags);

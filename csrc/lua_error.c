@@ -45,7 +45,7 @@ int jl_fail(lua_State *L, const jdb_failure *f) {
 }
 
 int jl_fail_kind(lua_State *L, jdb_kind kind, const char *op, const char *path, const char *cause) {
-    jdb_failure f = {kind, 0, op, path, cause, -1, -1, -1, -1};
+    jdb_failure f = {kind, 0, op, path, NULL, cause, -1, -1, -1, -1};
     return jl_fail(L, &f);
 }
 

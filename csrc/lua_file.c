@@ -107,7 +107,7 @@ static void unpack_entry(lua_State *L, int i) {
 
 static int fail_entry(lua_State *L, jdb_kind kind, const char *op, const jl_file *f,
                       const char *cause, int i) {
-    jdb_failure failure = {kind, 0, op, jdb_file_path(f->file), cause, -1, -1, -1, i - 1};
+    jdb_failure failure = {kind, 0, op, jdb_file_path(f->file), NULL, cause, -1, -1, -1, i - 1};
     return jl_fail(L, &failure);
 }
 
@@ -187,6 +187,10 @@ static int read_string(lua_State *L, jl_file *f, uint64_t off, uint64_t len) {
     uint64_t span = (off - from + len + align - 1) / align * align;
     /* The last block of the largest file would end beyond 2^63-1; no file has it. */
     if (span > (uint64_t)INT64_MAX - from) span = ((uint64_t)INT64_MAX - from) / align * align;
+    if (span == 0) {
+        lua_pushliteral(L, "");
+        return 1;
+    }
     const char *path = jdb_file_path(f->file);
     jdb_op *op = jl_take(L, "read", path, &pushed);
     if (!op) return pushed;
@@ -283,6 +287,8 @@ static int file_preallocate(lua_State *L) {
     uint64_t len;
     int pushed;
     jl_file *f = check_file(L);
+    /* LuaJIT takes a value of another type for an absent one. */
+    if (!lua_isnoneornil(L, 3)) luaL_checktype(L, 3, LUA_TSTRING);
     int how = luaL_checkoption(L, 3, "size", names);
     int refused = read_length(L, "preallocate", f, &len);
     if (refused) return refused;
@@ -316,6 +322,7 @@ static int file_lock(lua_State *L) {
     static const char *const names[] = {"shared", "exclusive", NULL};
     int pushed;
     jl_file *f = check_file(L);
+    luaL_checktype(L, 2, LUA_TSTRING);
     int how = luaL_checkoption(L, 2, NULL, names);
     jdb_op *op = jl_take(L, "lock", jdb_file_path(f->file), &pushed);
     if (!op) return pushed;
@@ -420,15 +427,20 @@ static int file_gc(lua_State *L) {
     return 0;
 }
 
-/* To-be-closed variables. Where the scope may wait it closes as close() does; where it may not (a
- * coroutine being closed) the handle closes by itself after its last operation. */
+/* To-be-closed variables close as close() does. In a task that is being ended nobody may wait: the
+ * close is submitted, and the handle closes after the last operation of the file. */
 static int file_tbc(lua_State *L) {
+    int pushed;
     jl_file *f = jl_test(L, 1, &jl_magic_file, sizeof *f);
     if (!f || !f->file || jdb_file_closed(f->file)) return 0;
-    int failing = !lua_isnoneornil(L, 2);
-    lua_settop(L, 1);
-    if (jl_may_wait(L) && !failing) return plain(L, JDB_CLOSE);
-    return file_gc(L);
+    if (!jl_ending(L)) return plain(L, JDB_CLOSE);
+    jdb_op *op = jl_take(L, "close", jdb_file_path(f->file), &pushed);
+    if (!op) return 0;
+    jdb_prep_file(op, JDB_CLOSE, f->file);
+    jl_self(L)->spare = NULL;
+    jdb_submit(jl_self(L)->queue, op);
+    jdb_op_abandon(jl_self(L)->queue, op);
+    return 0;
 }
 
 /* ---- opening ------------------------------------------------------------------------------------ */
@@ -441,9 +453,7 @@ int jl_push_file(lua_State *L, jdb_file *file) {
 
 struct open_args {
     const char *path;
-    unsigned flags, mode;
-    jdb_direct direct;
-    jdb_method method;
+    jdb_open how;
 };
 
 static int flag_option(lua_State *L, const char *name) {
@@ -476,27 +486,27 @@ static unsigned mode_option(lua_State *L) {
 static void open_option(lua_State *L, const char *name, struct open_args *a) {
     if (strcmp(name, "direct") == 0) {
         static const char *const how[] = {"require", "prefer", "off"};
-        a->direct = (jdb_direct)choice(L, name, how, 3);
+        a->how.direct = (jdb_direct)choice(L, name, how, 3);
     } else if (strcmp(name, "mode") == 0) {
-        a->mode = mode_option(L);
+        a->how.mode = mode_option(L);
     } else if (strcmp(name, "exclusive") == 0) {
-        if (flag_option(L, name)) a->flags |= JDB_OPEN_EXCLUSIVE;
+        if (flag_option(L, name)) a->how.flags |= JDB_OPEN_EXCLUSIVE;
     } else if (strcmp(name, "must_exist") == 0) {
-        if (flag_option(L, name)) a->flags &= ~(unsigned)JDB_OPEN_CREATE;
+        if (flag_option(L, name)) a->how.flags &= ~(unsigned)JDB_OPEN_CREATE;
     } else if (strcmp(name, "atime") == 0) {
-        if (flag_option(L, name)) a->flags |= JDB_OPEN_ATIME;
+        if (flag_option(L, name)) a->how.flags |= JDB_OPEN_ATIME;
     } else if (strcmp(name, "device") == 0) {
-        if (flag_option(L, name)) a->flags |= JDB_OPEN_DEVICE;
+        if (flag_option(L, name)) a->how.flags |= JDB_OPEN_DEVICE;
     } else if (strcmp(name, "lock") == 0) {
         static const char *const how[] = {"shared", "exclusive"};
-        a->flags |= choice(L, name, how, 2) ? JDB_OPEN_LOCK_EXCLUSIVE : JDB_OPEN_LOCK_SHARED;
+        a->how.flags |= choice(L, name, how, 2) ? JDB_OPEN_LOCK_EXCLUSIVE : JDB_OPEN_LOCK_SHARED;
     } else if (strcmp(name, "durable_create") == 0) {
-        if (flag_option(L, name)) a->flags |= JDB_OPEN_DURABLE;
+        if (flag_option(L, name)) a->how.flags |= JDB_OPEN_DURABLE;
     } else if (strcmp(name, "dsync") == 0) {
-        if (flag_option(L, name)) a->flags |= JDB_OPEN_DSYNC;
+        if (flag_option(L, name)) a->how.flags |= JDB_OPEN_DSYNC;
     } else if (strcmp(name, "durable_method") == 0) {
         static const char *const how[] = {"auto", "write", "flush"};
-        a->method = (jdb_method)choice(L, name, how, 3);
+        a->how.method = (jdb_method)choice(L, name, how, 3);
     } else {
         luaL_error(L, "unknown option %s", name);
     }
@@ -512,39 +522,38 @@ static void read_options(lua_State *L, struct open_args *a) {
         lua_pop(L, 1);
     }
     /* exclusive means "make it": without making there is nothing to be exclusive about. */
-    if ((a->flags & JDB_OPEN_EXCLUSIVE) && !(a->flags & JDB_OPEN_CREATE))
+    if ((a->how.flags & JDB_OPEN_EXCLUSIVE) && !(a->how.flags & JDB_OPEN_CREATE))
         luaL_error(L, "option exclusive makes a new file: not with open or must_exist");
 }
 
-static int open_file(lua_State *L, unsigned flags) {
+static int open_file(lua_State *L, const char *name, unsigned flags) {
     size_t len;
     int pushed;
-    struct open_args a = {NULL, flags, 0666, JDB_DIRECT_REQUIRE, JDB_METHOD_AUTO};
+    struct open_args a = {NULL, {flags, 0666, JDB_DIRECT_REQUIRE, JDB_METHOD_AUTO, name}};
     luaL_checktype(L, 1, LUA_TSTRING);
     a.path = lua_tolstring(L, 1, &len);
     read_options(L, &a);
     if (strlen(a.path) != len)
-        return jl_fail_kind(L, JDB_IO, "open", a.path, "the path contains a NUL byte");
-    jdb_op *op = jl_take(L, "open", a.path, &pushed);
+        return jl_fail_kind(L, JDB_IO, name, a.path, "the path contains a NUL byte");
+    jdb_op *op = jl_take(L, name, a.path, &pushed);
     if (!op) return pushed;
-    if (jdb_prep_open(jl_self(L)->queue, op, a.path, a.flags, a.mode, a.direct,
-                      a.method) != 0) {
+    if (jdb_prep_open(jl_self(L)->queue, op, a.path, &a.how) != 0) {
         jl_drop(L, op);
-        return jl_fail_kind(L, JDB_ALLOC, "open", a.path, "out of memory");
+        return jl_fail_kind(L, JDB_ALLOC, name, a.path, "out of memory");
     }
     return run_checked(L, op);
 }
 
-static int open_read(lua_State *L) { return open_file(L, 0); }
+static int open_read(lua_State *L) { return open_file(L, "open", 0); }
 
 static int open_create(lua_State *L) {
-    return open_file(L, JDB_OPEN_WRITE | JDB_OPEN_CREATE | JDB_OPEN_TRUNCATE);
+    return open_file(L, "create", JDB_OPEN_WRITE | JDB_OPEN_CREATE | JDB_OPEN_TRUNCATE);
 }
 
-static int open_rw(lua_State *L) { return open_file(L, JDB_OPEN_WRITE | JDB_OPEN_CREATE); }
+static int open_rw(lua_State *L) { return open_file(L, "open_rw", JDB_OPEN_WRITE | JDB_OPEN_CREATE); }
 
 static int open_wal(lua_State *L) {
-    return open_file(L, JDB_OPEN_WRITE | JDB_OPEN_CREATE | JDB_OPEN_DSYNC);
+    return open_file(L, "open_wal", JDB_OPEN_WRITE | JDB_OPEN_CREATE | JDB_OPEN_DSYNC);
 }
 
 int jl_open_file(lua_State *L) {

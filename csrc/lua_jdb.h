@@ -82,7 +82,7 @@ typedef struct jl_state {
     } goal;
     int ref_anchors, ref_results, ref_generators, ref_error_meta, ref_pending;
     int ref_file_meta, ref_buf_meta, ref_task_meta, ref_close, ref_traceback, ref_tostring;
-    int ref_drive, ref_end_run, ref_box_u64, ref_nothing;
+    int ref_drive, ref_end_run, ref_box_u64, ref_nothing, ref_shell;
 } jl_state;
 
 typedef struct jl_file {
@@ -154,7 +154,7 @@ int jl_open_queue(lua_State *L);
 
 /* lua_task.c */
 int jl_run_op(lua_State *L, jdb_op *op); /* submits a checked operation and waits for it */
-int jl_may_wait(lua_State *L);           /* inside a task, where a wait yields */
+int jl_ending(lua_State *L);             /* in a variable of a task that is being ended */
 void jl_task_close(jl_state *S);
 int jl_open_task(lua_State *L);
 

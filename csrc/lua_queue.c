@@ -6,7 +6,7 @@
 /* ---- the queue --------------------------------------------------------------------------------- */
 
 static jdb_queue *refuse_queue(jdb_failure *f, jdb_kind kind, const char *cause) {
-    jdb_failure failure = {kind, 0, "jdbfs", NULL, cause, -1, -1, -1, -1};
+    jdb_failure failure = {kind, 0, "jdbfs", NULL, NULL, cause, -1, -1, -1, -1};
     *f = failure;
     return NULL;
 }
@@ -243,7 +243,7 @@ static int pollfd(lua_State *L) {
     }
     int fd = jdb_queue_pollfd(q);
     if (fd < 0) {
-        jdb_failure refused = {jdb_kind_of_errno(-fd), -fd, "pollfd", NULL, NULL, -1, -1, -1, -1};
+        jdb_failure refused = {jdb_kind_of_errno(-fd), -fd, "pollfd", NULL, NULL, NULL, -1, -1, -1, -1};
         return jl_fail(L, &refused);
     }
     lua_pushinteger(L, fd);

@@ -154,7 +154,10 @@ static enum place place(lua_State *L, jl_state *S) {
     return IN_PLACE;
 }
 
-int jl_may_wait(lua_State *L) { return place(L, jl_self(L)) != IN_PLACE; }
+int jl_ending(lua_State *L) {
+    const jl_state *S = jl_self(L);
+    return S->running && !S->current;
+}
 
 /* Runs when a suspended task goes on (5.2 and later). */
 static int after_wait(lua_State *L) {
@@ -515,6 +518,13 @@ static jl_task *spawn(lua_State *L, jl_state *S, int first, int caught) {
     int nargs = lua_gettop(L) - first;
     luaL_checktype(L, first, LUA_TFUNCTION);
     luaL_checkstack(L, 6, "spawn");
+    if (JL_YIELD_RETURNS && lua_iscfunction(L, first)) {
+        /* 5.1 cannot resume a coroutine whose first function is a C function. */
+        jl_push_ref(L, S->ref_shell);
+        lua_pushvalue(L, first);
+        lua_call(L, 1, 1);
+        lua_replace(L, first);
+    }
     jl_task *t = jl_new(L, sizeof *t, &jl_magic_task, S->ref_task_meta);
     lua_insert(L, first);
     lua_State *co = lua_newthread(L);
@@ -880,6 +890,9 @@ int jl_open_task(lua_State *L) {
     lua_pushvalue(L, -1);
     lua_setfield(L, -3, "PENDING");
     S->ref_pending = luaL_ref(L, LUA_REGISTRYINDEX);
+    if (luaL_loadstring(L, "local f = ... return function(...) return f(...) end") != LUA_OK)
+        return lua_error(L);
+    S->ref_shell = luaL_ref(L, LUA_REGISTRYINDEX);
     if (luaL_loadstring(L, "return") != LUA_OK) return lua_error(L);
     S->ref_nothing = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_pushvalue(L, lua_upvalueindex(1));

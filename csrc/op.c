@@ -121,14 +121,10 @@ int jdb_prep_rename(jdb_op *op, const char *from, const char *to, unsigned flags
     return 0;
 }
 
-int jdb_prep_open(jdb_queue *queue, jdb_op *op, const char *path, unsigned flags, unsigned mode,
-                  jdb_direct direct, jdb_method method) {
+int jdb_prep_open(jdb_queue *queue, jdb_op *op, const char *path, const jdb_open *how) {
     if (prep_detail(op, JDB_OPEN, path, NULL) != 0) return -1;
     op->file = jdb_file_new(queue, path);
-    op->detail->flags = flags;
-    op->detail->mode = mode;
-    op->detail->direct = direct;
-    op->detail->method = method;
+    op->detail->open = *how;
     return op->file ? 0 : -1;
 }
 
@@ -415,7 +411,9 @@ void jdb_op_failure(const jdb_op *op, jdb_failure *f) {
             : op->flags & JDB_OP_PART ? "read"
             : op->flags & JDB_OP_UPTO ? "read_upto"
                                       : jdb_code_name((jdb_code)op->code);
+    if (op->code == JDB_OPEN && op->detail->open.name) f->op = op->detail->open.name;
     f->path = op->file ? op->file->path : op->detail ? op->detail->path : NULL;
+    f->path2 = op->detail ? op->detail->path2 : NULL;
     f->cause = op_cause(op);
     f->index = op->flags & JDB_OP_CHILD ? (int64_t)op->index : -1;
     f->offset = (transfer || op->code == JDB_PUNCH) && op->off <= INT64_MAX ? (int64_t)op->off : -1;

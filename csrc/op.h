@@ -40,9 +40,8 @@ struct jdb_detail {
     size_t names_size, names_count;
     jdb_stat stat;
     uint64_t free_bytes, total_bytes;
-    unsigned flags, mode;
-    jdb_direct direct;
-    jdb_method method;
+    unsigned flags;
+    jdb_open open;
     void *data; /* of an atomic write */
     size_t data_len;
     char *cause; /* words for a refusal, when the system's do not say enough */

@@ -145,44 +145,79 @@ static int open_once(const char *path, int flags, unsigned mode) {
     return fd;
 }
 
-static int open_flags(const struct jdb_detail *d) {
-    /* O_NONBLOCK: a FIFO must not hold a worker until somebody writes to it. */
+static int open_flags(const jdb_open *how) {
+    /* O_NONBLOCK: a FIFO must not hold a worker until somebody writes to it. No O_TRUNC and no
+     * O_DIRECT yet: first it must be certain that this file is wanted, and that it is ours. */
     int flags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-    flags |= d->flags & JDB_OPEN_WRITE ? O_RDWR : O_RDONLY;
-    if (d->flags & JDB_OPEN_CREATE) flags |= O_CREAT;
-    /* Truncation comes later: not before the lock is held. */
-    if (d->flags & JDB_OPEN_EXCLUSIVE) flags |= O_EXCL;
-    if (d->flags & JDB_OPEN_DSYNC) flags |= O_DSYNC;
-    if (!(d->flags & JDB_OPEN_ATIME)) flags |= O_NOATIME;
+    flags |= how->flags & JDB_OPEN_WRITE ? O_RDWR : O_RDONLY;
+    if (how->flags & JDB_OPEN_DSYNC) flags |= O_DSYNC;
+    if (!(how->flags & JDB_OPEN_ATIME)) flags |= O_NOATIME;
     return flags;
 }
 
-/* The kind of file, and the descriptor's flags as transfers need them. */
+/* Opens or makes it; *made tells which, so that a refusal can take back what it made. */
+static int open_or_make(const char *path, const jdb_open *how, int *made) {
+    int flags = open_flags(how);
+    int may_make = (how->flags & JDB_OPEN_CREATE) && !(how->flags & JDB_OPEN_DEVICE);
+    *made = 0;
+    for (;;) {
+        if (!(how->flags & JDB_OPEN_EXCLUSIVE)) {
+            int fd = open_once(path, flags, 0);
+            if (fd >= 0 || errno != ENOENT || !may_make) return fd;
+        }
+        int fd = open_once(path, flags | O_CREAT | O_EXCL, how->mode);
+        *made = fd >= 0;
+        /* Made by somebody else in between, or a link to nothing: O_EXCL does not follow it. */
+        if (fd >= 0 || errno != EEXIST || (how->flags & JDB_OPEN_EXCLUSIVE)) return fd;
+        struct stat st;
+        if (stat(path, &st) != 0 && errno == ENOENT) return open_once(path, flags | O_CREAT, how->mode);
+    }
+}
+
+static int64_t refuse_kind(jdb_op *op, const char *why) {
+    op->file->info.direct_reason = why;
+    return -EINVAL;
+}
+
 static int64_t accept_kind(int fd, jdb_op *op) {
     struct stat st;
     if (fstat(fd, &st) != 0) return -errno;
-    int wanted = (op->detail->flags & JDB_OPEN_DEVICE) != 0;
+    int wanted = (op->detail->open.flags & JDB_OPEN_DEVICE) != 0;
     if (S_ISDIR(st.st_mode)) return -EISDIR;
-    if (S_ISBLK(st.st_mode) != wanted || (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))) {
-        op->file->info.direct_reason = wanted ? "not a block device, but option device was given"
-                                       : S_ISBLK(st.st_mode)
-                                           ? "a block device; option device = true opens it"
-                                           : "neither a regular file nor a block device";
-        return -EINVAL;
-    }
+    if (wanted && !S_ISBLK(st.st_mode))
+        return refuse_kind(op, "not a block device, but option device was given");
+    if (!wanted && S_ISBLK(st.st_mode))
+        return refuse_kind(op, "a block device; option device = true opens it");
+    if (!wanted && !S_ISREG(st.st_mode))
+        return refuse_kind(op, "neither a regular file nor a block device");
     op->file->info.device = wanted;
-    int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) != 0) return -errno;
     return 0;
+}
+
+/* The descriptor's flags as transfers need them. *direct: whether O_DIRECT is in force. */
+static int64_t set_flags(int fd, jdb_op *op, int *direct) {
+    jdb_direct policy = op->detail->open.direct;
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0) return -errno;
+    flags &= ~O_NONBLOCK;
+    *direct = policy != JDB_DIRECT_OFF && fcntl(fd, F_SETFL, flags | O_DIRECT) == 0;
+    if (*direct) return 0;
+    if (policy == JDB_DIRECT_REQUIRE) {
+        op->file->info.direct_reason = "the file system refuses direct I/O; option direct = "
+                                       "\"prefer\" or \"off\" uses the page cache";
+        return -EOPNOTSUPP;
+    }
+    return fcntl(fd, F_SETFL, flags) == 0 ? 0 : -errno;
 }
 
 static void describe(int fd, jdb_op *op, int direct) {
     jdb_file *file = op->file;
+    const jdb_open *how = &op->detail->open;
     jdb_linux_file_system(fd, file->file_system, sizeof file->file_system);
-    file->info.method = op->detail->method;
-    file->info.policy = op->detail->direct;
-    file->info.writable = (op->detail->flags & JDB_OPEN_WRITE) != 0;
-    file->info.dsync = (op->detail->flags & JDB_OPEN_DSYNC) != 0;
+    file->info.method = how->method;
+    file->info.policy = how->direct;
+    file->info.writable = (how->flags & JDB_OPEN_WRITE) != 0;
+    file->info.dsync = (how->flags & JDB_OPEN_DSYNC) != 0;
     file->info.direct = direct;
     if (direct) {
         ask_alignment(fd, &file->info);
@@ -194,14 +229,13 @@ static void describe(int fd, jdb_op *op, int direct) {
             file->info.direct_reason = "O_DIRECT accepted, but this file system is memory";
     } else {
         file->info.align_source = "none needed without direct I/O";
-        file->info.direct_reason = op->detail->direct == JDB_DIRECT_OFF
-                                       ? "option direct = \"off\""
-                                       : "the file system refused O_DIRECT";
+        file->info.direct_reason = how->direct == JDB_DIRECT_OFF ? "option direct = \"off\""
+                                                                 : "the file system refused O_DIRECT";
     }
 }
 
 static int64_t lock_at_open(int fd, jdb_op *op) {
-    unsigned flags = op->detail->flags;
+    unsigned flags = op->detail->open.flags;
     if (!(flags & (JDB_OPEN_LOCK_SHARED | JDB_OPEN_LOCK_EXCLUSIVE))) return 0;
     return jdb_posix_lock(fd, (flags & JDB_OPEN_LOCK_EXCLUSIVE) != 0, &op->detail->cause);
 }
@@ -227,34 +261,37 @@ char *jdb_platform_lock_holder(int fd) {
     return strdup(text);
 }
 
-int64_t jdb_platform_open(jdb_op *op) {
-    const struct jdb_detail *d = op->detail;
-    int flags = open_flags(d);
-    int direct = d->direct != JDB_DIRECT_OFF;
-    int fd = open_once(d->path, flags | (direct ? O_DIRECT : 0), d->mode);
-    int error = errno;
-    if (fd < 0 && direct && error == EINVAL) {
-        struct stat st;
-        if (stat(d->path, &st) == 0 && S_ISDIR(st.st_mode)) return -EISDIR;
-        if (d->direct == JDB_DIRECT_REQUIRE) {
-            op->file->info.direct_reason = "the file system refuses direct I/O; option direct = "
-                                           "\"prefer\" or \"off\" uses the page cache";
-            return -EOPNOTSUPP;
-        }
-        direct = 0;
-        fd = open_once(d->path, flags, d->mode);
-        error = errno;
-    }
-    if (fd < 0) return -error;
+/* What may be refused comes before what changes an existing file. */
+static int64_t finish_open(int fd, jdb_op *op, int *direct) {
+    const jdb_open *how = &op->detail->open;
     int64_t r = accept_kind(fd, op);
+    if (r == 0) r = set_flags(fd, op, direct);
     if (r == 0) r = lock_at_open(fd, op);
-    if (r == 0 && (d->flags & JDB_OPEN_TRUNCATE) && ftruncate(fd, 0) != 0 && !op->file->info.device)
+    if (r == 0 && (how->flags & JDB_OPEN_TRUNCATE) && !op->file->info.device &&
+        ftruncate(fd, 0) != 0)
         r = -errno;
-    if (r == 0 && (d->flags & JDB_OPEN_DURABLE)) {
+    if (r == 0 && (how->flags & JDB_OPEN_DURABLE)) {
         r = jdb_platform_sync(fd, 0);
-        if (r == 0) r = jdb_posix_sync_parent(d->path);
+        if (r == 0) r = jdb_posix_sync_parent(op->detail->path);
     }
+    return r;
+}
+
+/* Takes a file away that this call made, if the name is still its. */
+static void unmake(int fd, const char *path) {
+    struct stat here, there;
+    if (fstat(fd, &here) != 0 || lstat(path, &there) != 0) return;
+    if (here.st_ino == there.st_ino && here.st_dev == there.st_dev) unlink(path);
+}
+
+int64_t jdb_platform_open(jdb_op *op) {
+    const char *path = op->detail->path;
+    int made, direct;
+    int fd = open_or_make(path, &op->detail->open, &made);
+    if (fd < 0) return -errno;
+    int64_t r = finish_open(fd, op, &direct);
     if (r < 0) {
+        if (made) unmake(fd, path);
         close(fd);
         return r;
     }
@@ -354,18 +391,15 @@ int64_t jdb_platform_probe(jdb_op *op) {
 
 int64_t jdb_platform_preallocate(jdb_op *op) {
     jdb_file *file = op->file;
-    int64_t size = jdb_os_size(file->handle);
+    int fd = (int)file->handle;
+    int64_t size = jdb_os_size(fd), r = 0;
     if (size < 0) return size;
-    switch ((jdb_prealloc)op->how) {
-    case JDB_PREALLOC_KEEP: return reserve((int)file->handle, FALLOC_FL_KEEP_SIZE, 0, op->len);
-    case JDB_PREALLOC_ZERO:
-        if (op->len <= (uint64_t)size) return 0;
-        return preallocate_zero(file, (uint64_t)size, op->len);
-    case JDB_PREALLOC_SIZE: break;
-    }
-    int64_t r = reserve((int)file->handle, 0, 0, op->len);
+    if (op->how == JDB_PREALLOC_KEEP) r = reserve(fd, FALLOC_FL_KEEP_SIZE, 0, op->len);
+    if (op->how == JDB_PREALLOC_SIZE) r = reserve(fd, 0, 0, op->len);
     /* No reservation on this file system: zeros reserve as well, and keep the promise. */
-    if (r == -EOPNOTSUPP && op->len > (uint64_t)size)
-        r = preallocate_zero(file, (uint64_t)size, op->len);
+    int zeros = op->how == JDB_PREALLOC_ZERO || (op->how == JDB_PREALLOC_SIZE && r == -EOPNOTSUPP);
+    if (zeros) r = op->len > (uint64_t)size ? preallocate_zero(file, (uint64_t)size, op->len) : 0;
+    /* A full disk may have got part of it: the file and the space go back to what they were. */
+    if (r < 0 && r != -EOPNOTSUPP && ftruncate(fd, (off_t)size) != 0) return r;
     return r;
 }

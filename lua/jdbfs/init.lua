@@ -91,7 +91,8 @@ function M.wrap(f)
   if type(f) ~= "function" then
     error("bad argument #1 to 'wrap' (function expected)", 2)
   end
-  local co = create(f)
+  -- Plain 5.1 cannot resume a coroutine whose first function is a C function.
+  local co = create(function(...) return f(...) end)
   core.generator(co)
   return function(...)
     return step(co, ...)
@@ -109,7 +110,7 @@ end
 --- everywhere else this is pcall.
 function M.pcall(f, ...)
   if _VERSION ~= "Lua 5.1" or has_ffi then return pcall(f, ...) end
-  local co = create(f)
+  local co = create(function(...) return f(...) end)
   core.generator(co)
   return protected(co, resume(co, ...))
 end
