@@ -85,7 +85,9 @@ describe("mkdir", function()
   support.task("of one path by many tasks succeeds for all", function()
     local path = support.path("a") .. "/b/c/d/e/f"
     local tasks = {}
-    for i = 1, 20 do tasks[i] = jdbfs.spawn(jdbfs.mkdir, path .. "/" .. i % 3) end
+    for i = 1, 20 do
+      tasks[i] = jdbfs.spawn(function() return jdbfs.mkdir(path .. "/" .. i % 3) end)
+    end
     for i = 1, 20 do assert.is_true(tasks[i]:join()) end
     assert.equal("directory", lfs.attributes(path .. "/2", "mode"))
   end)
@@ -374,6 +376,34 @@ describe("functions on names", function()
     raises("table expected", jdbfs.mkdir, to, 493)
     support.holds(from, "x")
     assert.is_nil(lfs.attributes(to))
+  end)
+
+  -- In another process: a mistake here is a crash on plain Lua 5.1, where no C function can be the
+  -- body of a coroutine.
+  it("can be tasks by themselves", function()
+    local path = made("hello")
+    local r = support.script([=[
+      local jdbfs = require("jdbfs")
+      local path = ...
+      assert(jdbfs.run(jdbfs.size, path) == 5)
+      assert(jdbfs.timeout(10, jdbfs.size, path) == 5)
+      jdbfs.run(function()
+        local f = assert(jdbfs.open(path))
+        local b = jdbfs.buffer(jdbfs.PAGE_SIZE)
+        local tasks = {
+          jdbfs.spawn(jdbfs.size, path), jdbfs.spawn(f.read_upto, f, b, 0),
+          jdbfs.spawn(f.size, f), jdbfs.spawn(jdbfs.size, path),
+        }
+        for i = 1, 4 do assert(tasks[i]:join() == 5) end
+        assert(jdbfs.timeout(10, jdbfs.size, path) == 5)
+        assert(jdbfs.spawn(f.close, f):join() == true)
+        assert(jdbfs.spawn(jdbfs.yield):join() == true)
+        assert(jdbfs.spawn(jdbfs.sleep, 0):join() == true)
+      end)
+      io.write("done")
+    ]=], { args = { path } })
+    assert.equal("done", r.out, r.err)
+    assert.equal(0, r.status)
   end)
 
   support.task("overlap with each other and with transfers", function()

@@ -118,7 +118,9 @@ end
 
 -- ---- leaks --------------------------------------------------------------------------------------
 
+-- LuaJIT's compiled traces hold on to what they were specialised for.
 local function collect()
+  if rawget(_G, "jit") then require("jit").flush() end
   collectgarbage()
   collectgarbage()
 end

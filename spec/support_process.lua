@@ -140,20 +140,20 @@ function M.strace(inject)
     return nil, "the thread sanitizer does not work under ptrace"
   end
   if strace_works == nil then
-    local status, out = support.sh("timeout 20 strace -f -qq -o /dev/null -e inject=getppid:retval=7"
-      .. " sh -c 'exit 9'")
+    local status, out = support.sh("timeout 20 strace -f -qq -o /dev/null " ..
+      "-e inject=getppid:retval=7 sh -c 'exit 9'")
     strace_works = status == 9 or ("strace does not work here: " .. (out:match("[^\n]+") or ""))
   end
   if strace_works ~= true then return nil, strace_works end
   return "strace -f -qq -o /dev/null -e inject=" .. support.quote(inject)
 end
 
--- A loop device of a few MiB whose reads and writes are throttled for the processes of a cgroup:
--- what is in flight there stays in flight for half a second and more.
+-- A loop device of 8 MiB, all bytes 0xab, whose reads and writes are throttled for the processes
+-- of a cgroup: what is in flight there stays in flight for half a second and more.
 local RATE = 262144
 
 function M.slow()
-  local why = support.lacks("root", "losetup", "truncate")
+  local why = support.lacks("root", "losetup")
   if why then return nil, why end
   local image = support.path("slow.img")
   local device
@@ -169,8 +169,9 @@ function M.slow()
     end
     os.remove(image)
   end
-  local status, out = support.sh(("PATH=$PATH:/usr/sbin:/sbin; truncate -s 8M %s && " ..
-    "losetup -f --show %s"):format(support.quote(image), support.quote(image)))
+  local status, out = support.sh(("PATH=$PATH:/usr/sbin:/sbin; head -c 8M /dev/zero | " ..
+    "tr '\\0' '\\253' >%s && losetup -f --show %s"):format(
+    support.quote(image), support.quote(image)))
   device = status == 0 and out:match("^(/dev/%S+)") or nil
   if not device then
     stop()

@@ -4,9 +4,7 @@
 #include "test.h"
 
 /* The table serves where there is no instruction: the same source on such a machine. */
-static jdb_crc32c_fn no_instruction(void) {
-    return NULL;
-}
+static jdb_crc32c_fn no_instruction(void) { return NULL; }
 #define jdb_os_crc32c no_instruction
 #define jdb_crc32c crc32c_by_table
 static uint32_t crc32c_by_table(uint32_t crc, const void *data, size_t len);
@@ -27,9 +25,10 @@ static uint32_t bit_by_bit(uint32_t crc, const uint8_t *data, size_t len) {
 
 static void vectors(void) {
     /* RFC 3720, B.4: an iSCSI READ (10) command. */
-    static const uint8_t scsi[48] = {
-        0x01, 0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x14, 0, 0, 0, 0, 0, 0x04, 0,
-        0,    0,    0, 0x14, 0, 0, 0, 0x18, 0x28, 0, 0, 0, 0, 0, 0, 0, 0x02, 0, 0, 0, 0, 0, 0, 0};
+    static const uint8_t scsi[48] = {0x01, 0xc0, 0, 0,    0,    0, 0, 0,    0,    0, 0,    0,
+                                     0,    0,    0, 0,    0x14, 0, 0, 0,    0,    0, 0x04, 0,
+                                     0,    0,    0, 0x14, 0,    0, 0, 0x18, 0x28, 0, 0,    0,
+                                     0,    0,    0, 0,    0x02, 0, 0, 0,    0,    0, 0,    0};
     uint8_t data[32];
     memset(data, 0, sizeof data);
     CHECK_EQ(crc32c(0, data, 32), 0x8a9136aau);

@@ -262,9 +262,15 @@ static void setups(const char *backend) {
 
 int main(void) {
     static const struct test tests[] = {
-        {"directories", directories}, {"many names", many_names}, {"moving", moving},
-        {"long names", long_names},   {"opening", opening},       {"buffered", buffered},
-        {"space", space},             {"setups", setups},         {NULL, NULL},
+        {"directories", directories},
+        {"many names", many_names},
+        {"moving", moving},
+        {"long names", long_names},
+        {"opening", opening},
+        {"buffered", buffered},
+        {"space", space},
+        {"setups", setups},
+        {NULL, NULL},
     };
     return run_on_every_backend(tests);
 }

@@ -27,9 +27,9 @@ static inline void test_fail(const char *file, int line, const char *format, ...
     _exit(1);
 }
 
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) test_fail(__FILE__, __LINE__, "not so: %s", #condition);                 \
+#define CHECK(condition)                                                           \
+    do {                                                                           \
+        if (!(condition)) test_fail(__FILE__, __LINE__, "not so: %s", #condition); \
     } while (0)
 
 /* Integers of any kind; both values are printed. */
@@ -41,12 +41,12 @@ static inline void test_fail(const char *file, int line, const char *format, ...
                       want_);                                                                      \
     } while (0)
 
-#define CHECK_STR(a, b)                                                                            \
-    do {                                                                                           \
-        const char *got_ = (a), *want_ = (b);                                                      \
-        if (!got_ || strcmp(got_, want_) != 0)                                                     \
-            test_fail(__FILE__, __LINE__, "%s is \"%s\", not \"%s\"", #a, got_ ? got_ : "(null)",  \
-                      want_);                                                                      \
+#define CHECK_STR(a, b)                                                                           \
+    do {                                                                                          \
+        const char *got_ = (a), *want_ = (b);                                                     \
+        if (!got_ || strcmp(got_, want_) != 0)                                                    \
+            test_fail(__FILE__, __LINE__, "%s is \"%s\", not \"%s\"", #a, got_ ? got_ : "(null)", \
+                      want_);                                                                     \
     } while (0)
 
 static inline void test_hangs(int signal_number) {

@@ -105,6 +105,8 @@ systems=${FS:-$default_fs}
 
 # ---- sanitizers --------------------------------------------------------------------------------
 
+san_report='(Address|Leak|Thread)Sanitizer|: runtime error: '
+
 # The runtime must be there before the interpreter, which is not instrumented.
 san_env=()
 c_env=()
@@ -230,6 +232,8 @@ summarise() { # BASE LABEL STATUS SECONDS
             END { print running != "" ? "in: " running : "between tests" }' "$base.report")
         if [[ $rc == 124 || $rc == 137 ]]; then trouble="stopped after $timeout seconds, $trouble"
         else trouble="ended early with status $rc, $trouble"; fi
+    elif [[ -n $san ]] && grep -qE "$san_report" "$base.out"; then
+        trouble="the sanitizer reported, exit status $rc"
     elif [[ $rc != 0 && $fail == 0 ]]; then
         trouble="every test passed, but the process ended with status $rc"
     fi
@@ -255,7 +259,13 @@ summarise() { # BASE LABEL STATUS SECONDS
         END { if (n > 20) print "     - and " n - 20 " more" }' "$base.report"
     if [[ -n $trouble ]]; then
         echo "     - $trouble"
-        tail -n 80 "$base.out" | sed 's/^/     |   /'
+        # From a sanitizer's first report on, or else the end.
+        awk -v report="$san_report" '
+            $0 ~ report { found = 1 }
+            found && ++n <= 120 { print "     |   " $0 }
+            { last[NR % 60] = $0 }
+            END { if (!found) for (i = NR > 60 ? NR - 59 : 1; i <= NR; i++)
+                print "     |   " last[i % 60] }' "$base.out"
     fi
 }
 

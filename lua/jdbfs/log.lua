@@ -1,0 +1,1138 @@
+-- jdbfs.log: an append-only log of checksummed records with group commit, in a directory of
+-- direct-I/O segments "0000000001.log", "0000000002.log", ...
+--
+-- Segment: one block (4096 bytes, or the file's write alignment where that is larger) of header,
+-- then batches, then written zeros to the end. All numbers are little-endian.
+--
+--   header  0 "jdbfslog"  8 u32 version  12 u32 block  16 identity of the log, 16 bytes
+--           32 u64 number of the segment  40 u64 number of its first record  48 u32 CRC of 0..47
+--   record  0 u32 CRC of 4..31  4 u32 length  8 u64 number  16 u32 place in its batch, from 0
+--           20 u32 CRC of the data  24 first half of the identity  32 the data
+--
+-- A record starts on a multiple of 8. A batch is what one write brought: it starts on a block
+-- boundary and ends, padded with zeros, on another, so that a block that holds an acknowledged
+-- record is never written again. The header has a CRC of its own, which covers the data's CRC:
+-- a length is believed before the data is read, and looking for records behind a damaged one is
+-- linear whatever the bytes are.
+--
+-- One batch is with the device at a time. Hence the rule of recovery: whatever belongs to a batch
+-- was written only after all batches before it were durable. If record s is not there, but a
+-- record whose batch began after s is, then s was acknowledged and is damaged: an error. If none
+-- is, s and what follows belong to the last batch, which was torn: they are cut.
+
+local core = require "jdbfs.core"
+local sync = require "jdbfs.sync"
+
+local current, spawn, failure, wait = core.current, core.spawn, core.failure, core.wait
+local is_buffer, new_buffer = core.is_buffer, core.buffer
+local error, floor, getmetatable = error, math.floor, getmetatable
+local ipairs, pairs, pcall = ipairs, pairs, pcall
+local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
+local concat, remove = table.concat, table.remove
+
+local MAGIC, VERSION = "jdbfslog", 1
+local BLOCK = 4096
+local HEADER = 32
+local RECORD_MAX = 1073741824
+local NUMBER_HIGH = 2097152 -- numbers end at 2^53, which every Lua holds exactly
+local WINDOW = 1048576 -- bytes read at once
+local LOCK = "lock"
+
+-- Plain 5.1 cannot yield out of the iterator of a for loop.
+local FOR_CANNOT_YIELD = _VERSION == "Lua 5.1" and type(jit) ~= "table"
+
+local Log = {}
+Log.__index = Log
+
+local Cursor = {}
+Cursor.__index = Cursor
+
+local function align_up(n, alignment)
+  return n + -n % alignment
+end
+
+-- ---- what is made of the core's calls -----------------------------------------------------------
+
+local function durable_write(file, buffer, offset, length)
+  local ok, message, err = file:write_at(buffer, offset, 0, length)
+  if not ok then return nil, message, err end
+  return file:sync_data()
+end
+
+local function parent(path)
+  local above = path:gsub("/+$", ""):match("^(.*)/[^/]*$")
+  if above == "" then return "/" end
+  return above or "."
+end
+
+local function make_directory(path)
+  local ok, message, err = core.mkdir(path)
+  if not ok then return nil, message, err end
+  return core.sync_dir(parent(path))
+end
+
+local function rename_durable(self, from, to)
+  local ok, message, err = core.rename(from, to)
+  if not ok then return nil, message, err end
+  return core.sync_dir(self.path)
+end
+
+-- A file that is gone already was removed by a call that failed to make that durable.
+local function remove_durable(self, path)
+  local ok, message, err = core.remove(path)
+  if not ok and err.name ~= "ENOENT" then return nil, message, err end
+  return core.sync_dir(self.path)
+end
+
+-- The lock is a file's of its own: segments come and go.
+local function lock_directory(path)
+  path = path .. "/" .. LOCK
+  local file, message, err = core.open_rw(path, { direct = "off", lock = "exclusive" })
+  if file or err.kind ~= "Unsupported" then return file, message, err end
+  return core.open_rw(path, { direct = "off" })
+end
+
+-- A buffer that an operation of a cancelled task still has goes when that has ended.
+local function release(buffer)
+  pcall(buffer.free, buffer)
+end
+
+local function alive(task)
+  if not task then return false end
+  local status = task:status()
+  return status ~= "done" and status ~= "failed" and status ~= "cancelled"
+end
+
+-- Whether a wait is possible here, and the task it would suspend: a plain coroutine inside a task
+-- cannot wait for what another task does, its operations complete in place.
+local function place_of_call()
+  return pcall(current)
+end
+
+-- ---- segments -----------------------------------------------------------------------------------
+
+local function segment_path(self, number)
+  return ("%s/%010d.log"):format(self.path, number)
+end
+
+-- What offsets and lengths must be multiples of. Memory: see self.memory.
+local function alignment_of(self, file)
+  local info, message, err = file:info()
+  if not info then return nil, message, err end
+  self.memory = info.memory_alignment > core.PAGE_SIZE and info.memory_alignment or core.PAGE_SIZE
+  if info.read_alignment > info.write_alignment then return info.read_alignment end
+  return info.write_alignment
+end
+
+local function discard(spare)
+  spare.file:close()
+  core.remove(spare.path)
+end
+
+-- A segment to be: zeros, written and durable, under a name that recovery removes.
+local function make_spare(self, size)
+  self.spares = self.spares + 1
+  local path = ("%s/next-%d.tmp"):format(self.path, self.spares)
+  local file, message, err = core.create(path, { direct = self.direct })
+  if not file then return nil, message, err end
+  local spare = { file = file, path = path }
+  local ok
+  ok, message, err = alignment_of(self, file)
+  if ok then
+    if not self.block then self.block = ok > BLOCK and ok or BLOCK end
+    if size < 2 * self.block then size = 2 * self.block end
+    spare.size = align_up(size, self.block)
+    ok, message, err = file:preallocate(spare.size, "zero")
+  end
+  if ok then ok, message, err = file:sync_all() end
+  if ok then return spare end
+  discard(spare)
+  return nil, message, err
+end
+
+local function write_header(self, file, number, first)
+  local b, message, err = new_buffer(self.block, self.memory)
+  if not b then return nil, message, err end
+  b:set(0, MAGIC)
+  b:u32(8, VERSION)
+  b:u32(12, self.block)
+  b:set(16, self.identity)
+  b:u64(32, number)
+  b:u64(40, first)
+  b:u32(48, b:crc32c(0, 48))
+  local ok
+  ok, message, err = file:write_at(b, 0)
+  b:free()
+  if not ok then return nil, message, err end
+  return file:sync_all()
+end
+
+-- Makes the spare a segment: it appears whole or not at all. A fourth result says that nobody knows
+-- which of the two it is.
+local function publish(self, spare, number, first)
+  local ok, message, err = write_header(self, spare.file, number, first)
+  if not ok then
+    discard(spare)
+    return nil, message, err
+  end
+  spare.file:close()
+  local path = segment_path(self, number)
+  ok, message, err = rename_durable(self, spare.path, path)
+  local file
+  if ok then
+    file, message, err = core.open_rw(path, { direct = self.direct, must_exist = true })
+  end
+  if not file then
+    local unknown = core.exists(path) ~= false
+    if not unknown then core.remove(spare.path) end
+    return nil, message, err, unknown
+  end
+  return {
+    number = number, path = path, first = first, size = spare.size, tail = self.block, file = file,
+  }
+end
+
+-- The spare, or a new one when there is none or it is too small.
+local function take_spare(self, need)
+  if alive(self.preparer) and place_of_call() then wait(self.preparer) end
+  local spare = self.spare
+  if spare and spare.size - self.block >= need then
+    self.spare = nil
+    return spare
+  end
+  local size = self.block + need
+  return make_spare(self, size > self.segment_size and size or self.segment_size)
+end
+
+-- Goes on in a new segment with room for that many bytes.
+local function next_segment(self, need, first)
+  local spare, message, err = take_spare(self, need)
+  if not spare then return nil, message, err end
+  local segment, unknown
+  segment, message, err, unknown = publish(self, spare, self.current.number + 1, first)
+  if not segment then return nil, message, err, unknown end
+  self.current.file:close()
+  self.current.file = nil
+  self.current.final = first - 1
+  self.current = segment
+  self.segments[#self.segments + 1] = segment
+  self.unprepared = false
+  return true
+end
+
+-- Runs in a task of its own, so that the appends that fill this segment do not wait for the next.
+local function prepare(self)
+  local spare = make_spare(self, self.segment_size)
+  -- A failure is met again, and told, by the append that needs the segment.
+  if spare then self.spare = spare else self.unprepared = true end
+end
+
+local function prepare_soon(self)
+  local segment = self.current
+  if self.spare or self.unprepared or segment.tail * 2 < segment.size then return end
+  if self.closing or alive(self.preparer) then return end
+  self.preparer = spawn(prepare, self)
+end
+
+-- ---- reading ------------------------------------------------------------------------------------
+
+-- A window on a segment. `limit` is the end of what may be read: what lies behind it may be being
+-- written.
+local function new_scan(self, segment, file, limit)
+  return {
+    file = file, path = segment.path, block = self.block, memory = self.memory,
+    half = self.identity:sub(1, 8), limit = limit, at = 0, got = 0, pos = self.block,
+  }
+end
+
+local function scan_buffer(scan, size)
+  local b = scan.buffer
+  if b and #b >= size and (#b <= WINDOW or size > WINDOW) then return b end
+  if b then release(b) end
+  local message, err
+  scan.buffer = nil
+  b, message, err = new_buffer(size > WINDOW and size or WINDOW, scan.memory)
+  scan.buffer = b
+  return b, message, err
+end
+
+local function fill_window(scan, pos, length)
+  local block = scan.block
+  local from = pos - pos % block
+  local size = align_up(pos + length, block) - from
+  local rest = align_up(scan.limit, block) - from
+  if size < WINDOW then size = rest < WINDOW and rest or WINDOW end
+  scan.got = 0
+  local b, message, err = scan_buffer(scan, size)
+  if not b then return nil, message, err end
+  local got
+  got, message, err = scan.file:read_upto(b, from, 0, size)
+  if not got then return nil, message, err end
+  scan.at, scan.got = from, got
+  return true
+end
+
+-- Where in the window these bytes are; false when the segment ends before they do.
+local function load(scan, pos, length)
+  if pos + length > scan.limit then return false end
+  if pos < scan.at or pos + length > scan.at + scan.got then
+    local ok, message, err = fill_window(scan, pos, length)
+    if not ok then return nil, message, err end
+    if pos + length > scan.at + scan.got then return false end
+  end
+  return pos - scan.at
+end
+
+-- The record header at this place of a buffer: number, place in the batch, length. Nil when there
+-- is none. Nothing of it is believed before its checksum is right.
+local function parse(b, at, half)
+  local high, length = b:u32(at + 12), b:u32(at + 4)
+  if high >= NUMBER_HIGH or length > RECORD_MAX then return nil end
+  if b:string(at + 24, 8) ~= half or b:u32(at) ~= b:crc32c(at + 4, HEADER - 4) then return nil end
+  local number, index = b:u32(at + 8) + high * 4294967296, b:u32(at + 16)
+  if number - index < 1 then return nil end
+  return number, index, length
+end
+
+-- The length of record `number` if it is here, as the log goes on from scan.batch; else false.
+local function record_at(scan, pos, number, without_data)
+  local at, message, err = load(scan, pos, HEADER)
+  if not at then return at, message, err end
+  local found, index, length = parse(scan.buffer, at, scan.half)
+  if found ~= number then return false end
+  if index == 0 then
+    if pos % scan.block ~= 0 then return false end
+  elseif number - index ~= scan.batch then
+    return false
+  end
+  if without_data and pos + HEADER + length <= scan.limit then return length, number - index end
+  at, message, err = load(scan, pos, HEADER + length)
+  if not at then return at, message, err end
+  local b = scan.buffer
+  if b:crc32c(at + HEADER, length) ~= b:u32(at + 20) then return false end
+  return length, number - index
+end
+
+-- Moves over record `number`: its place and length. False when it is not there: scan.pos stays
+-- where it should be. A batch ends where its records do, the next one begins on a block boundary.
+local function find_record(scan, number, without_data)
+  local pos = scan.pos
+  local length, batch, err = record_at(scan, pos, number, without_data)
+  if length == false and pos % scan.block ~= 0 then
+    pos = align_up(pos, scan.block)
+    length, batch, err = record_at(scan, pos, number, without_data)
+  end
+  if not length then return length, batch, err end
+  scan.batch = batch
+  scan.pos = pos + align_up(HEADER + length, 8)
+  return pos, length
+end
+
+local function damaged(scan, op, number, why)
+  local _, message, err = failure("Io", op, scan.path,
+    ("record %d at offset %d is damaged: %s"):format(number, scan.pos, why))
+  err.offset = scan.pos
+  return nil, message, err
+end
+
+-- ---- recovery -----------------------------------------------------------------------------------
+
+local function bad_segment(path, why)
+  return failure("Io", "log", path, why)
+end
+
+-- The header is durable before the segment has its name: one that is not right is damaged.
+local function parse_header(self, b, got, number, path)
+  if got < 52 or b:string(0, 8) ~= MAGIC or b:u32(48) ~= b:crc32c(0, 48) then
+    return bad_segment(path, "the segment's header is damaged")
+  end
+  if b:u32(8) ~= VERSION then
+    return failure("Unsupported", "log", path, ("format version %d"):format(b:u32(8)))
+  end
+  local block, identity = b:u32(12), b:string(16, 16)
+  local sound = b:u32(36) < NUMBER_HIGH and b:u32(44) < NUMBER_HIGH and b:u32(40) + b:u32(44) > 0
+  if not sound or block < BLOCK or WINDOW % block ~= 0 then
+    return bad_segment(path, "the segment's header makes no sense")
+  end
+  if self.identity and (identity ~= self.identity or block ~= self.block) then
+    return bad_segment(path, "the segment belongs to another log")
+  end
+  local stored = b:u32(32) + b:u32(36) * 4294967296
+  if stored ~= number then
+    return bad_segment(path, ("this is segment %d under another's name"):format(stored))
+  end
+  self.identity, self.block = identity, block
+  return b:u32(40) + b:u32(44) * 4294967296
+end
+
+local function read_header(self, file, number, path)
+  local b, message, err = new_buffer(65536, self.memory)
+  if not b then return nil, message, err end
+  local got
+  got, message, err = file:read_upto(b, 0)
+  if not got then return nil, message, err end
+  local first
+  first, message, err = parse_header(self, b, got, number, path)
+  b:free()
+  return first, message, err
+end
+
+local function open_segment(self, number, last)
+  local path = segment_path(self, number)
+  local opener = last and core.open_rw or core.open
+  local o = { direct = self.direct, must_exist = last or nil }
+  local file, message, err = opener(path, o)
+  if not file then return nil, message, err end
+  local segment = { number = number, path = path, file = file }
+  -- Nothing is decided on bytes that a power cut could still take back. What is before the last
+  -- segment was durable when that was made.
+  local ok = true
+  if last then ok, message, err = file:sync_all() end
+  if ok then
+    segment.size, message, err = file:size()
+    ok = segment.size
+  end
+  if ok then
+    segment.need, message, err = alignment_of(self, file)
+    ok = segment.need
+  end
+  if ok then
+    segment.first, message, err = read_header(self, file, number, path)
+    ok = segment.first
+  end
+  if ok and self.block % segment.need ~= 0 then
+    local cause = "the log was made in blocks of %d bytes, this file needs %d"
+    ok, message, err = failure("Unsupported", "log", path, cause:format(self.block, segment.need))
+  end
+  if ok then return segment end
+  file:close()
+  return nil, message, err
+end
+
+-- Looks at one block of the window, behind the last good record. What of it is not zero, or the
+-- number of a record that proves that `number` was acknowledged.
+local function look_at_block(scan, at, from, number)
+  local b, length = scan.buffer, scan.got - at
+  if length > scan.block then length = scan.block end
+  local text = b:string(at + from, length - from)
+  if text == ("\0"):rep(#text) then return nil end
+  if from == 0 and length >= HEADER then
+    local found, index = parse(b, at, scan.half)
+    if found and found - index > number then return nil, found end
+  end
+  return text
+end
+
+local function without_zeros(text)
+  local length = #text
+  while length > 0 and text:byte(length) == 0 do length = length - 1 end
+  return length
+end
+
+-- Reads on to the end of the segment. The end of what is not zero, or false and the number of a
+-- record that proves that `number` was acknowledged.
+local function look_behind(scan, number)
+  local block, zeros = scan.block, ("\0"):rep(WINDOW)
+  local from, stale = scan.pos % scan.block, scan.pos
+  local pos = scan.pos - from
+  while pos < scan.limit do
+    local ok, message, err = fill_window(scan, pos, block)
+    if not ok then return nil, message, err end
+    if scan.got == 0 then break end
+    if scan.buffer:string(from, scan.got - from) ~= zeros:sub(1, scan.got - from) then
+      for at = 0, scan.got - 1, block do
+        local text, proof = look_at_block(scan, at, from, number)
+        if proof then return false, proof end
+        if text then stale = pos + at + from + without_zeros(text) end
+        from = 0
+      end
+    end
+    from = 0
+    pos = align_up(pos + scan.got, block)
+  end
+  return stale
+end
+
+-- Zeroes what a torn batch left, before anything is appended: no later recovery can take it for
+-- new. The rest of the last good record's block goes with it; no record in that block was ever
+-- acknowledged, or there would be nothing but zeros behind it. Any part of this may be lost in a
+-- crash: it is done again.
+local function wipe(self, segment, scan, stale)
+  local from = scan.pos - scan.pos % self.block
+  local stop = align_up(stale, self.block)
+  if stop > segment.size then stop = segment.size end
+  local ok, message, err = true, nil, nil
+  if stale > segment.size then -- a file that ends inside a block
+    local length = scan.pos > segment.size and scan.pos or segment.size
+    ok, message, err = segment.file:truncate(length)
+  end
+  if ok then ok, message, err = fill_window(scan, from, 1) end
+  if not ok then return nil, message, err end
+  local b, keep = scan.buffer, scan.pos - from
+  b:fill(0, keep)
+  while from < stop do
+    local length = stop - from < WINDOW and stop - from or WINDOW
+    ok, message, err = segment.file:write_at(b, from, 0, length)
+    if not ok then return nil, message, err end
+    b:fill(0, 0, keep)
+    from = from + length
+  end
+  scan.got = 0
+  return segment.file:sync_all()
+end
+
+-- The last segment: what is not there was never acknowledged, unless something proves it was.
+local function settle_tail(self, segment, scan, number)
+  local limit = scan.limit
+  local stale, proof, err = look_behind(scan, number)
+  if stale == nil then return nil, proof, err end
+  if not stale then
+    return damaged(scan, "log", number, ("record %d, written later, is there"):format(proof))
+  end
+  segment.size = limit - limit % self.block
+  if stale > scan.pos then
+    self.found.clean = false
+    self.found.cut_bytes = stale - scan.pos
+    self.found.cut_at = { segment = segment.path:match("[^/]*$"), offset = scan.pos }
+    local ok, message
+    ok, message, err = wipe(self, segment, scan, stale)
+    if not ok then return nil, message, err end
+  end
+  segment.tail = align_up(scan.pos, self.block)
+  return true
+end
+
+-- Reads a segment's records from `number` on; the number behind the last.
+local function read_records(scan, number)
+  while true do
+    local pos, message, err = find_record(scan, number)
+    if pos == nil then return nil, message, err end
+    if not pos then return number end
+    number = number + 1
+  end
+end
+
+-- One segment in its turn. `after`: the one behind it, opened already.
+local function recover_segment(self, segment, after)
+  local scan = new_scan(self, segment, segment.file, segment.size)
+  local number, message, err = read_records(scan, segment.first)
+  local ok = number
+  if ok and after then
+    segment.tail, segment.final = align_up(scan.pos, self.block), number - 1
+    if number ~= after.first then
+      local why = ("the next segment begins with record %d"):format(after.first)
+      ok, message, err = damaged(scan, "log", number, why)
+    end
+  elseif ok then
+    ok, message, err = settle_tail(self, segment, scan, number)
+  end
+  if scan.buffer then release(scan.buffer) end
+  if not ok then return nil, message, err end
+  self.next = number
+  return true
+end
+
+-- The numbers of the segments, ascending; left-over temporary files are removed.
+local function list_segments(self)
+  local names, message, err = core.ls(self.path)
+  if not names then return nil, message, err end
+  local numbers = {}
+  for _, name in ipairs(names) do
+    local digits = name:match("^(%d+)%.log$")
+    local number = digits and #digits <= 15 and floor(tonumber(digits))
+    if number and ("%010d.log"):format(number) == name then
+      numbers[#numbers + 1] = number
+    elseif name:match("^next%-%d+%.tmp$") then
+      core.remove(self.path .. "/" .. name)
+    end
+  end
+  table.sort(numbers)
+  for i = 2, #numbers do
+    if numbers[i] ~= numbers[i - 1] + 1 then
+      return bad_segment(segment_path(self, numbers[i - 1] + 1), "the segment is missing")
+    end
+  end
+  return numbers
+end
+
+local function recover(self, numbers)
+  local segment, message, err = open_segment(self, numbers[1], #numbers == 1)
+  if not segment then return nil, message, err end
+  for i = 1, #numbers do
+    local ok, after = true, nil
+    if numbers[i + 1] then
+      after, message, err = open_segment(self, numbers[i + 1], i + 1 == #numbers)
+      ok = after
+    end
+    if ok then ok, message, err = recover_segment(self, segment, after) end
+    self.segments[i] = segment
+    if not ok or after then
+      segment.file:close()
+      segment.file = nil
+    end
+    if not ok then
+      if after then after.file:close() end
+      return nil, message, err
+    end
+    segment = after or segment
+  end
+  self.current = segment
+  return true
+end
+
+-- Sixteen bytes that no other log has.
+local function new_identity(path)
+  local source = io.open("/dev/urandom", "rb")
+  if source then
+    local bytes = source:read(16)
+    source:close()
+    if bytes and #bytes == 16 then return bytes end
+  end
+  local text = concat({ path, os.time(), os.clock(), tostring({}), tostring(Log) }, " ")
+  local b, identity = new_buffer(#text + 1), new_buffer(16)
+  b:set(1, text)
+  for i = 0, 3 do
+    b:u8(0, i)
+    identity:u32(4 * i, b:crc32c())
+  end
+  return identity:string()
+end
+
+local function create(self)
+  self.identity = new_identity(self.path)
+  local spare, message, err = make_spare(self, self.segment_size)
+  if not spare then return nil, message, err end
+  local segment
+  segment, message, err = publish(self, spare, 1, 1)
+  if not segment then return nil, message, err end
+  self.segments[1], self.current = segment, segment
+  self.next = 1
+  return true
+end
+
+-- ---- batches ------------------------------------------------------------------------------------
+
+-- The records of one group commit. `page` is one of the two buffers that alternate; `buffer` is
+-- what is written: that, or one of its own for a record that is larger.
+local function new_batch(page)
+  return { page = page, buffer = page, used = 0, count = 0, event = sync.event() }
+end
+
+local function finish_batch(batch, ok, message, err)
+  batch.ok, batch.message, batch.err = ok, message, err
+  if batch.buffer ~= batch.page then release(batch.buffer) end
+  batch.event:set()
+end
+
+local function fits(batch, size)
+  return batch.count == 0 or batch.used + size <= #batch.buffer
+end
+
+-- A buffer of the caller's that is freed or in flight raises in its methods; here it is returned.
+local function refuse_data(self, text)
+  local kind = tostring(text):match("%((%u%l+)%)") or "Busy"
+  return failure(kind, "append", self.path, tostring(text))
+end
+
+-- Encodes a record into the batch, which has room. The batch, and the record's number.
+local function place(self, batch, data, length)
+  local size = align_up(HEADER + length, 8)
+  if size > #batch.buffer then
+    local own, message, err = new_buffer(align_up(size, self.block), self.memory)
+    if not own then return nil, message, err end
+    batch.buffer = own
+  end
+  local b, at = batch.buffer, batch.used
+  if type(data) == "string" then
+    b:set(at + HEADER, data)
+  else
+    local ok, text = pcall(b.copy, b, at + HEADER, data)
+    if not ok then
+      if batch.count == 0 and b ~= batch.page then
+        release(b)
+        batch.buffer = batch.page
+      end
+      return refuse_data(self, text)
+    end
+  end
+  local number = self.next
+  if batch.count == 0 then batch.first = number end
+  b:u32(at + 4, length)
+  b:u64(at + 8, number)
+  b:u32(at + 16, batch.count)
+  b:u32(at + 20, b:crc32c(at + HEADER, length))
+  b:set(at + 24, self.half)
+  b:u32(at, b:crc32c(at + 4, HEADER - 4))
+  local pad = size - HEADER - length
+  if pad > 0 then b:fill(0, at + HEADER + length, pad) end
+  batch.used = at + size
+  batch.count = batch.count + 1
+  self.next = number + 1
+  return batch, number
+end
+
+-- Records that found the batch full wait in a line, as large as their callers are many. Whoever
+-- gets there first places them in order; one whose task was cancelled is dropped.
+local function refill(self)
+  local line = self.line
+  while line.first <= line.last do
+    local entry = line[line.first]
+    local dropped = entry.task and not alive(entry.task)
+    if not dropped and not fits(self.gather, entry.size) then return end
+    line[line.first] = nil
+    line.first = line.first + 1
+    if not dropped then
+      entry.batch, entry.number, entry.err = place(self, self.gather, entry.data, entry.length)
+      entry.event:set()
+    end
+  end
+end
+
+local function stand_in_line(self, data, length, task)
+  local entry = {
+    data = data, length = length, size = align_up(HEADER + length, 8), task = task,
+    event = sync.event(),
+  }
+  local line = self.line
+  line.last = line.last + 1
+  line[line.last] = entry
+  entry.event:wait()
+  return entry.batch, entry.number, entry.err
+end
+
+-- ---- commit -------------------------------------------------------------------------------------
+
+local function poisoned(self, op)
+  local cause = "reopen the log, an earlier write failed: " .. self.failed
+  return failure("Poisoned", op, self.path, cause)
+end
+
+-- What is on disk is unknown from here on: nothing more is acknowledged until the log is reopened.
+local function poison(self, message)
+  self.failed = message
+  if self.gather.count > 0 then
+    finish_batch(self.gather, poisoned(self, "append"))
+    self.gather = new_batch(self.gather.page)
+  end
+  local line = self.line
+  for i = line.first, line.last do
+    line[i].batch, line[i].number, line[i].err = poisoned(self, "append")
+    line[i].event:set()
+  end
+  self.line = { first = 1, last = 0 }
+end
+
+-- The batch could not be written and nothing of it was: its numbers, and those of what gathered
+-- behind it, are given back.
+local function give_back(self, batch, message, err)
+  self.next = batch.first
+  if self.gather.count == 0 then return end
+  finish_batch(self.gather, nil, message, err)
+  self.gather = new_batch(self.gather.page)
+end
+
+-- A fourth result says that nothing was written.
+local function write_batch(self, batch)
+  local length = align_up(batch.used, self.block)
+  if self.current.tail + length > self.current.size then
+    local ok, message, err, unknown = next_segment(self, length, batch.first)
+    if not ok then return nil, message, err, not unknown end
+  end
+  local segment = self.current
+  batch.buffer:fill(0, batch.used, length - batch.used)
+  local ok, message, err = durable_write(segment.file, batch.buffer, segment.tail, length)
+  if not ok then return nil, message, err end
+  segment.tail = segment.tail + length
+  self.last = batch.first + batch.count - 1
+  local counts = self.counts
+  counts.records, counts.batches = counts.records + batch.count, counts.batches + 1
+  counts.bytes = counts.bytes + length
+  return true
+end
+
+local function commit_one(self, in_task)
+  local batch = self.gather
+  self.flying = batch
+  self.gather = new_batch(self.free_page)
+  self.free_page = nil
+  if self.line.first <= self.line.last then
+    -- In a task the line is encoded while the device works.
+    if in_task then spawn(refill, self) else refill(self) end
+  end
+  local ok, message, err, unwritten = write_batch(self, batch)
+  self.flying = nil
+  self.free_page = batch.page
+  if not ok then
+    if unwritten then give_back(self, batch, message, err) else poison(self, message) end
+  end
+  finish_batch(batch, ok, message, err)
+end
+
+-- Until nothing is left. Appenders that were just answered run before the next batch is taken, so
+-- that all of them share it.
+local function commit(self, in_task)
+  while self.gather.count > 0 do
+    commit_one(self, in_task)
+    if in_task then
+      if not self.failed then prepare_soon(self) end
+      core.yield()
+    end
+    refill(self)
+  end
+  self.committing, self.committer = false, nil
+  self.idle:set()
+end
+
+local function start_commit(self, task)
+  self.committing = true
+  self.idle:clear()
+  if task then
+    -- A task of its own: the appender's may be cancelled in the middle of the write.
+    local committer, message, err = spawn(commit, self, true)
+    self.committer = committer
+    if committer then return end
+    give_back(self, self.gather, message, err)
+    self.committing = false
+    self.idle:set()
+    return
+  end
+  local ok, text = pcall(commit, self, false)
+  if ok then return end
+  self.committing = false
+  poison(self, tostring(text))
+  self.idle:set()
+  error(text, 0)
+end
+
+-- A run that ends in an error ends the committer too: what it was writing is unknown.
+local function notice_end(self)
+  if not self.committing or not self.committer or alive(self.committer) then return end
+  self.committing, self.committer = false, nil
+  poison(self, "the task that wrote a batch was ended")
+  if self.flying then finish_batch(self.flying, poisoned(self, "append")) end
+  self.idle:set()
+end
+
+local function closed(self, op)
+  return failure("Closed", op, self.path, "the log is closed")
+end
+
+-- ---- methods ------------------------------------------------------------------------------------
+
+local function check_self(self, class, name)
+  if type(self) ~= "table" or getmetatable(self) ~= class then
+    error(("bad self for '%s' (call with a colon)"):format(name), 3)
+  end
+end
+
+local function length_of(self, data)
+  if type(data) == "string" then return #data end
+  if not is_buffer(data) then
+    error("bad argument #1 to 'append' (string or jdbfs buffer expected)", 3)
+  end
+  local ok, length = pcall(function() return #data end)
+  if ok then return length end
+  return refuse_data(self, length)
+end
+
+function Log:append(data)
+  check_self(self, Log, "append")
+  local length, message, err = length_of(self, data)
+  if not length then return nil, message, err end
+  if length > RECORD_MAX then
+    return failure("Overflow", "append", self.path, "a record is 1 GiB at most")
+  end
+  notice_end(self)
+  if self.closing then return closed(self, "append") end
+  if self.failed then return poisoned(self, "append") end
+  local can_wait, task = place_of_call()
+  if self.committing and not can_wait then error(task, 2) end
+  local batch, number
+  local line = self.line
+  if line.first > line.last and fits(self.gather, align_up(HEADER + length, 8)) then
+    batch, number, err = place(self, self.gather, data, length)
+    if not batch then return nil, number, err end
+    if not self.committing then start_commit(self, can_wait and task) end
+  else
+    batch, number, err = stand_in_line(self, data, length, task)
+    if not batch then return nil, number, err end
+  end
+  batch.event:wait()
+  if batch.ok then return number end
+  return nil, batch.message, batch.err
+end
+
+function Log:recovery()
+  check_self(self, Log, "recovery")
+  local copy = {}
+  for name, value in pairs(self.found) do copy[name] = value end
+  return copy
+end
+
+function Log:stats()
+  check_self(self, Log, "stats")
+  local counts = self.counts
+  return {
+    records = counts.records, batches = counts.batches, bytes = counts.bytes,
+    segments = #self.segments, first = self.segments[1].first, last = self.last,
+  }
+end
+
+-- The oldest first, each durable before the next: segments are never missing in the middle.
+local function remove_segments(self, number, result)
+  while #self.segments > 1 and self.segments[2].first <= number do
+    local ok, message, err = remove_durable(self, self.segments[1].path)
+    if not ok then
+      result.message, result.err = message, err
+      return
+    end
+    remove(self.segments, 1)
+    self.unprepared = false
+  end
+  result.ok = true
+end
+
+local function to_number(value, name)
+  if type(value) == "cdata" then value = tonumber(value) end
+  if type(value) ~= "number" then
+    error(("bad argument #1 to '%s' (number expected)"):format(name), 3)
+  end
+  return value
+end
+
+function Log:truncate_before(number)
+  check_self(self, Log, "truncate_before")
+  number = to_number(number, "truncate_before")
+  if self.closing then return closed(self, "truncate_before") end
+  local result = {}
+  while alive(self.remover) do wait(self.remover) end
+  local can_wait, task = place_of_call()
+  if can_wait and task then
+    -- A task of its own: cancelling the caller must not leave it half done for the next.
+    self.remover = spawn(remove_segments, self, number, result)
+    wait(self.remover)
+  else
+    remove_segments(self, number, result)
+  end
+  if result.ok then return true end
+  if result.err then return nil, result.message, result.err end
+  return failure("Cancelled", "truncate_before", self.path, "the task that removed was ended")
+end
+
+local function close_files(self)
+  if self.spare then
+    discard(self.spare)
+    self.spare = nil
+  end
+  local ok, message, err = true, nil, nil
+  if self.current.file then ok, message, err = self.current.file:close() end
+  self.lock:close()
+  if ok then return true end
+  return nil, message, err
+end
+
+function Log:close()
+  check_self(self, Log, "close")
+  if self.closed then return true end
+  self.closing = true
+  notice_end(self)
+  self.idle:wait()
+  while alive(self.preparer) do wait(self.preparer) end
+  while alive(self.remover) do wait(self.remover) end
+  local ok, message, err = close_files(self)
+  self.closed = true
+  return ok, message, err
+end
+
+Log.__tostring = function(self)
+  return ("jdbfs.log (%s%s)"):format(self.path, self.closing and ", closed" or "")
+end
+
+-- ---- records ------------------------------------------------------------------------------------
+
+function Log:records(from)
+  check_self(self, Log, "records")
+  local cursor = setmetatable({ log = self }, Cursor)
+  if from == nil then from = self.segments[1].first else from = to_number(from, "records") end
+  cursor.number = from == floor(from) and floor(from) or from
+  return cursor, nil, nil, cursor
+end
+
+local function segment_of(log, number)
+  local segments = log.segments
+  for i = #segments, 1, -1 do
+    if segments[i].first <= number then return segments[i] end
+  end
+end
+
+local function leave_segment(self)
+  local scan = self.scan
+  self.scan = nil
+  if not scan then return end
+  if scan.buffer then release(scan.buffer) end
+  scan.file:close()
+end
+
+local function enter_segment(self, segment)
+  leave_segment(self)
+  local file, message, err = core.open(segment.path, { direct = self.log.direct })
+  if not file then return nil, message, err end
+  self.scan = new_scan(self.log, segment, file, segment.tail)
+  self.scan.segment, self.scan.next = segment, segment.first
+  return true
+end
+
+-- The scan of the record's segment, at that record or before it. One that is open goes on when
+-- truncate_before removes the file.
+local function locate(self)
+  local log, number, scan = self.log, self.number, self.scan
+  if not scan or number > (scan.segment.final or number) then
+    local segment = segment_of(log, number)
+    if not segment then
+      local cause = ("record %d is gone: the first is %d"):format(number, log.segments[1].first)
+      return failure("Overflow", "records", log.path, cause)
+    end
+    local ok, message, err = enter_segment(self, segment)
+    if not ok then return nil, message, err end
+    scan = self.scan
+  end
+  scan.limit = scan.segment.tail
+  return scan
+end
+
+function Cursor:next()
+  check_self(self, Cursor, "next")
+  local log, number = self.log, self.number
+  if log.closing then return closed(log, "records") end
+  if number ~= floor(number) or number < 1 then
+    return failure("Overflow", "records", log.path, tostring(number) .. " is no record's number")
+  end
+  if self.done or number > log.last then return nil end
+  local scan, message, err = locate(self)
+  if not scan then return nil, message, err end
+  while true do
+    local wanted = scan.next == number
+    local pos, length
+    pos, length, err = find_record(scan, scan.next, not wanted)
+    if pos == nil then return nil, length, err end
+    if not pos then return damaged(scan, "records", scan.next, "it is not there") end
+    scan.next = scan.next + 1
+    if wanted then
+      self.number = number + 1
+      return number, scan.buffer:string(pos - scan.at + HEADER, length)
+    end
+  end
+end
+
+function Cursor:close()
+  check_self(self, Cursor, "close")
+  self.done = true
+  leave_segment(self)
+  return true
+end
+
+-- A step of a for loop: what next would return as a failure raises.
+function Cursor:__call()
+  local number, data, err
+  if FOR_CANNOT_YIELD then
+    -- In a coroutine of its own, which jdbfs did not make, the reads complete in place.
+    number, data, err = coroutine.wrap(function() return self:next() end)()
+  else
+    number, data, err = self:next()
+  end
+  if err then error(data, 2) end
+  return number, data
+end
+
+-- The end of a for loop on 5.4, also after a break. In a coroutine that ends with an error nothing
+-- may wait: the file closes by itself.
+Cursor.__close = function(self, raised)
+  if raised == nil then self:close() else self.done, self.scan = true, nil end
+end
+
+-- ---- opening ------------------------------------------------------------------------------------
+
+local DIRECT = { require = true, prefer = true, off = true }
+
+local LIMITS = {
+  segment_size = { 2 * BLOCK, 1099511627776 },
+  batch_size = { BLOCK, RECORD_MAX },
+}
+
+local function read_options(o)
+  local options = { segment_size = 67108864, batch_size = 1048576, direct = "require" }
+  if o == nil then return options end
+  if type(o) ~= "table" then error("bad argument #2 to 'log' (table expected)", 3) end
+  for name, value in pairs(o) do
+    local limits = LIMITS[name]
+    if limits then
+      local least, most = limits[1], limits[2]
+      if type(value) ~= "number" or value ~= floor(value) or value < least or value > most then
+        error(("option %s: an integer from %d to %d expected"):format(name, least, most), 3)
+      end
+      options[name] = floor(value)
+    elseif name == "direct" then
+      if not DIRECT[value] then
+        error("option direct: \"require\", \"prefer\" or \"off\" expected", 3)
+      end
+      options.direct = value
+    else
+      error("unknown option " .. tostring(name), 3)
+    end
+  end
+  return options
+end
+
+local function load_log(self)
+  local numbers, message, err = list_segments(self)
+  if not numbers then return nil, message, err end
+  -- The names that this decides on are durable from here on.
+  local ok
+  ok, message, err = core.sync_dir(self.path)
+  if not ok then return nil, message, err end
+  local get = #numbers == 0 and create or recover
+  ok, message, err = get(self, numbers)
+  if not ok then return nil, message, err end
+  local found = self.found
+  self.last = self.next - 1
+  found.first, found.last = self.segments[1].first, self.last
+  found.records, found.segments = found.last - found.first + 1, #self.segments
+  self.half = self.identity:sub(1, 8)
+  return true
+end
+
+-- The two batch buffers. A batch fits in a segment of the usual size.
+local function make_pages(self, size)
+  local room = align_up(self.segment_size, self.block) - self.block
+  if room < self.block then room = self.block end
+  if size > room then size = room end
+  size = align_up(size, self.block)
+  local page, message, err = new_buffer(size, self.memory)
+  if not page then return nil, message, err end
+  self.gather = new_batch(page)
+  self.free_page, message, err = new_buffer(size, self.memory)
+  return self.free_page, message, err
+end
+
+local function open(path, o)
+  if type(path) ~= "string" then error("bad argument #1 to 'log' (string expected)", 2) end
+  local options = read_options(o)
+  local self = setmetatable({
+    path = path, direct = options.direct, segment_size = options.segment_size, spares = 0,
+    segments = {}, line = { first = 1, last = 0 }, idle = sync.event(), committing = false,
+    found = { clean = true, cut_bytes = 0 }, counts = { records = 0, batches = 0, bytes = 0 },
+  }, Log)
+  self.idle:set()
+  local ok, message, err = make_directory(path)
+  if not ok then return nil, message, err end
+  self.lock, message, err = lock_directory(path)
+  if not self.lock then return nil, message, err end
+  ok, message, err = load_log(self)
+  if ok then ok, message, err = make_pages(self, options.batch_size) end
+  if ok then return self end
+  if self.current and self.current.file then self.current.file:close() end
+  self.lock:close()
+  return nil, message, err
+end
+
+return open

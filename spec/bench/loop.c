@@ -1,0 +1,155 @@
+/* loop.c: the bare liburing loop that jdbfs is measured against, with jdbfs's flags, its batching
+ * and the page numbers of reads.lua.
+ *
+ *   loop make FILE MEBIBYTES           writes a new file in full, incompressible, synced
+ *   loop read FILE DEPTH OPERATIONS    prints: operations seconds cpu-seconds kernel-entries */
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { PAGE = 4096, RING = 256, STAGE_MAX = 32, WAIT_MAX = 32, DEPTH_MAX = 256 };
+
+struct slot {
+    void *memory;
+    uint64_t random, left;
+};
+
+static void stop(const char *what, int error) {
+    fprintf(stderr, "loop: %s: %s\n", what, strerror(error));
+    exit(1);
+}
+
+static double seconds(clockid_t clock) {
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void *map(size_t size) {
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) stop("mmap", errno);
+    return memory;
+}
+
+static void make_file(const char *path, long mebibytes) {
+    size_t size = 1 << 20;
+    uint64_t word = 88172645463325252u, *words = map(size);
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_DIRECT | O_CLOEXEC, 0666);
+    if (fd < 0) stop(path, errno);
+    for (long i = 0; i < mebibytes; i++) {
+        for (size_t k = 0; k < size / sizeof word; k++) {
+            word ^= word << 13;
+            word ^= word >> 7;
+            word ^= word << 17;
+            words[k] = word;
+        }
+        if (pwrite(fd, words, size, (off_t)i * (off_t)size) != (ssize_t)size) stop(path, errno);
+    }
+    if (fsync(fd) != 0) stop(path, errno);
+    close(fd);
+}
+
+/* The flags of jdbfs, stepped down the same way. */
+static void make_ring(struct io_uring *ring) {
+    static const unsigned flags[] = {
+        IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
+            IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE,
+        IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
+            IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE,
+        IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL |
+            IORING_SETUP_CQSIZE,
+        IORING_SETUP_CQSIZE,
+        0,
+    };
+    int r = -EINVAL;
+    for (size_t i = 0; i < sizeof flags / sizeof *flags && r == -EINVAL; i++) {
+        struct io_uring_params params;
+        memset(&params, 0, sizeof params);
+        params.flags = flags[i];
+        params.cq_entries = 2 * (RING + 1);
+        r = io_uring_queue_init_params(RING + 1, ring, &params);
+    }
+    if (r != 0) stop("io_uring_setup", -r);
+}
+
+static void stage(struct io_uring *ring, int fd, struct slot *slot, uint64_t pages) {
+    struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+    if (!sqe) stop("no room in the ring", EAGAIN);
+    slot->random = slot->random * 16807 % 2147483647;
+    slot->left--;
+    io_uring_prep_read(sqe, fd, slot->memory, PAGE, slot->random % pages * PAGE);
+    io_uring_sqe_set_data(sqe, slot);
+}
+
+static void read_file(const char *path, unsigned depth, uint64_t operations) {
+    static struct slot slots[DEPTH_MAX];
+    struct io_uring ring;
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_DIRECT | O_NOATIME | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) != 0) stop(path, errno);
+    if (depth < 1 || depth > DEPTH_MAX) stop("depth", EINVAL);
+    uint64_t pages = (uint64_t)st.st_size / PAGE, entries = 0, ended = 0;
+    uint64_t each = operations / depth, total = each * depth;
+    unsigned in_flight = 0, staged = 0;
+    make_ring(&ring);
+    for (unsigned i = 0; i < depth; i++) {
+        slots[i].memory = map(PAGE);
+        memset(slots[i].memory, 0, PAGE);
+        slots[i].random = (uint64_t)i * 7919 + 1;
+        slots[i].left = each;
+    }
+    double start = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
+    for (unsigned i = 0; i < depth && each > 0; i++, in_flight++, staged++)
+        stage(&ring, fd, &slots[i], pages);
+    while (ended < total) {
+        struct io_uring_cqe *cqe;
+        unsigned head, count = 0, want = in_flight / 4;
+        if (want < 1) want = 1;
+        if (want > WAIT_MAX) want = WAIT_MAX;
+        int r = io_uring_submit_and_wait(&ring, want);
+        if (r < 0 && r != -EINTR) stop("io_uring_enter", -r);
+        entries++;
+        staged = 0;
+        io_uring_for_each_cqe(&ring, head, cqe) {
+            struct slot *slot = io_uring_cqe_get_data(cqe);
+            if (cqe->res != PAGE) stop("read", cqe->res < 0 ? -cqe->res : EIO);
+            count++;
+            in_flight--;
+            if (slot->left == 0) continue;
+            stage(&ring, fd, slot, pages);
+            in_flight++;
+            if (++staged < STAGE_MAX) continue;
+            if (io_uring_submit(&ring) < 0) stop("io_uring_enter", EIO);
+            entries++;
+            staged = 0;
+        }
+        io_uring_cq_advance(&ring, count);
+        ended += count;
+    }
+    cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    start = seconds(CLOCK_MONOTONIC) - start;
+    printf("%llu %.6f %.6f %llu\n", (unsigned long long)total, start, cpu,
+           (unsigned long long)entries);
+    io_uring_queue_exit(&ring);
+    close(fd);
+}
+
+int main(int argc, char **argv) {
+    if (argc == 4 && strcmp(argv[1], "make") == 0) {
+        make_file(argv[2], atol(argv[3]));
+    } else if (argc == 5 && strcmp(argv[1], "read") == 0) {
+        read_file(argv[2], (unsigned)atoi(argv[3]), strtoull(argv[4], NULL, 10));
+    } else {
+        fprintf(stderr, "usage: loop make FILE MEBIBYTES | loop read FILE DEPTH OPERATIONS\n");
+        return 2;
+    }
+    return 0;
+}

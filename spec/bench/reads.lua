@@ -1,0 +1,35 @@
+-- Random 4 KiB reads by DEPTH coroutines, as a program would write them: reads.lua FILE DEPTH
+-- OPERATIONS. Prints: operations seconds cpu-seconds kernel-entries lua-bytes, the last one being
+-- what the Lua heap grew by, with the collector stopped.
+local jdbfs = require("jdbfs")
+
+local path, depth, operations = arg[1], tonumber(arg[2]), tonumber(arg[3])
+local PAGE = 4096
+local each = math.floor(operations / depth)
+
+local function reader(file, buffer, seed, pages)
+  local random = seed
+  for _ = 1, each do
+    random = random * 16807 % 2147483647 -- below 2^46: exact in a double
+    assert(file:read_at(buffer, random % pages * PAGE))
+  end
+end
+
+jdbfs.run(function()
+  local file = assert(jdbfs.open(path))
+  local pages = math.floor(file:size() / PAGE)
+  local buffers, tasks = {}, {}
+  for i = 1, depth do buffers[i] = assert(jdbfs.buffer(PAGE)) end
+  collectgarbage()
+  collectgarbage("stop")
+  local entries, bytes = jdbfs.stats().entries, collectgarbage("count")
+  local start, cpu = jdbfs.now(), os.clock()
+  for i = 1, depth do
+    tasks[i] = jdbfs.spawn(reader, file, buffers[i], (i - 1) * 7919 + 1, pages)
+  end
+  for i = 1, depth do tasks[i]:join() end
+  cpu, start = os.clock() - cpu, jdbfs.now() - start
+  bytes = collectgarbage("count") - bytes
+  entries = jdbfs.stats().entries - entries
+  print(string.format("%d %.6f %.6f %d %.0f", each * depth, start, cpu, entries, bytes * 1024))
+end)
