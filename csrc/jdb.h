@@ -87,7 +87,7 @@ typedef struct jdb_failure {
     int64_t index; /* of the entry in a list, from 0 */
 } jdb_failure;
 
-enum { JDB_MESSAGE_MAX = 1536 };
+enum { JDB_MESSAGE_MAX = 10240 };
 
 const char *jdb_kind_name(jdb_kind kind);   /* "ShortRead" */
 const char *jdb_errno_name(int error);      /* "ENOSPC"; NULL when unknown */

@@ -286,7 +286,7 @@ static void unmake(int fd, const char *path) {
 
 int64_t jdb_platform_open(jdb_op *op) {
     const char *path = op->detail->path;
-    int made, direct;
+    int made, direct = 0;
     int fd = open_or_make(path, &op->detail->open, &made);
     if (fd < 0) return -errno;
     int64_t r = finish_open(fd, op, &direct);

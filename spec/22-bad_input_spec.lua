@@ -142,9 +142,9 @@ describe("a NUL in a path", function()
     local good = made()
     local bad = good .. "\0.txt"
     for _, name in ipairs(OPENS) do
-      fails({ kind = "Io", op = "open", says = "NUL" }, jdbfs[name](bad))
-      fails({ kind = "Io", op = "open", says = "NUL" }, jdbfs[name](good .. "\0"))
-      fails({ kind = "Io", op = "open", says = "NUL" }, jdbfs[name]("\0"))
+      fails({ kind = "Io", op = name, says = "NUL" }, jdbfs[name](bad))
+      fails({ kind = "Io", op = name, says = "NUL" }, jdbfs[name](good .. "\0"))
+      fails({ kind = "Io", op = name, says = "NUL" }, jdbfs[name]("\0"))
     end
     for _, name in ipairs(NAMES) do
       fails({ kind = "Io", op = name, says = "NUL" }, jdbfs[name](bad))
@@ -161,7 +161,7 @@ describe("an empty path", function()
 
   both("names nothing", function()
     for _, name in ipairs(OPENS) do
-      fails({ kind = "Io", op = "open", path = "", name = "ENOENT" }, jdbfs[name](""))
+      fails({ kind = "Io", op = name, path = "", name = "ENOENT" }, jdbfs[name](""))
     end
     for _, name in ipairs(NAMES) do
       if name ~= "exists" then
@@ -183,7 +183,7 @@ describe("a directory", function()
     lfs.mkdir(dir)
     for _, name in ipairs(OPENS) do
       for _, direct in ipairs({ "require", "prefer", "off" }) do
-        fails({ kind = "Io", op = "open", path = dir, name = "EISDIR" },
+        fails({ kind = "Io", op = name, path = dir, name = "EISDIR" },
           jdbfs[name](dir, { direct = direct }))
       end
     end
@@ -199,7 +199,7 @@ describe("a missing parent", function()
     local dir = support.path("missing")
     local path = dir .. "/file"
     for _, name in ipairs(OPENS) do
-      fails({ kind = "Io", op = "open", path = path, name = "ENOENT", errno = 2 },
+      fails({ kind = "Io", op = name, path = path, name = "ENOENT", errno = 2 },
         jdbfs[name](path))
     end
     for _, name in ipairs({ "ls", "size", "stat", "remove", "sync_dir", "space" }) do
@@ -216,7 +216,7 @@ describe("a missing parent", function()
     local file = made()
     local path = file .. "/inside"
     for _, name in ipairs(OPENS) do
-      fails({ kind = "Io", op = "open", path = path, name = "ENOTDIR" }, jdbfs[name](path))
+      fails({ kind = "Io", op = name, path = path, name = "ENOTDIR" }, jdbfs[name](path))
     end
     for _, name in ipairs({ "mkdir", "ls", "size", "stat", "remove", "sync_dir" }) do
       fails({ kind = "Io", op = name, path = path, name = "ENOTDIR" }, jdbfs[name](path))
@@ -304,7 +304,7 @@ describe("a file of another owner", function()
         assert(err.op == op and err.path == where, message)
       end
       for _, how in ipairs({ "open", "open_rw", "open_wal", "create" }) do
-        denied("open", path, jdbfs[how](path))
+        denied(how, path, jdbfs[how](path))
       end
       local inside = dir .. "/inside"
       for _, name in ipairs({ "exists", "size", "stat", "remove" }) do
@@ -341,8 +341,10 @@ describe("a name", function()
   both("of 256 bytes is too long", function()
     local path = support.path(("n"):rep(256))
     local want = { kind = "Io", path = path, name = "ENAMETOOLONG" }
-    want.op = "open"
-    for _, name in ipairs(OPENS) do fails(want, jdbfs[name](path)) end
+    for _, name in ipairs(OPENS) do
+      want.op = name
+      fails(want, jdbfs[name](path))
+    end
     for _, name in ipairs({ "exists", "mkdir", "ls", "size", "stat", "remove", "sync_dir" }) do
       want.op = name
       fails(want, jdbfs[name](path))
@@ -392,7 +394,7 @@ describe("what is neither file nor device", function()
         for _, how in ipairs({ "open", "open_rw", "create", "open_wal" }) do
           for _, direct in ipairs({ "require", "prefer", "off" }) do
             local f, message, err = jdbfs[how](fifo, { direct = direct })
-            assert(f == nil and err.kind == "Io" and err.op == "open" and err.path == fifo, message)
+            assert(f == nil and err.kind == "Io" and err.op == how and err.path == fifo, message)
             assert(message:find("neither a regular file nor a block device", 1, true), message)
           end
         end
@@ -415,7 +417,7 @@ describe("what is neither file nor device", function()
       for _, direct in ipairs({ "require", "prefer", "off" }) do
         local err = select(3, jdbfs[name]("/dev/null", { direct = direct }))
         assert.equal("/dev/null", err.path)
-        assert.equal("open", err.op)
+        assert.equal(name, err.op)
         assert.equal("Io", err.kind)
         assert.truthy(err.message:find("neither a regular file nor a block device", 1, true))
       end
@@ -428,7 +430,7 @@ describe("what is neither file nor device", function()
     local link = support.path("loop")
     support.sh("ln -s loop " .. support.quote(link))
     for _, name in ipairs(OPENS) do
-      fails({ kind = "Io", op = "open", path = link, name = "ELOOP" }, jdbfs[name](link))
+      fails({ kind = "Io", op = name, path = link, name = "ELOOP" }, jdbfs[name](link))
     end
     fails({ kind = "Io", op = "exists", path = link, name = "ELOOP" }, jdbfs.exists(link))
   end)
@@ -458,7 +460,7 @@ describe("a block device", function()
     if not device then return pending(why) end
     for _, name in ipairs(OPENS) do
       for _, direct in ipairs({ "require", "prefer", "off" }) do
-        fails({ kind = "Io", op = "open", path = device, says = "device = true" },
+        fails({ kind = "Io", op = name, path = device, says = "device = true" },
           jdbfs[name](device, { direct = direct }))
       end
     end
@@ -494,14 +496,14 @@ describe("a block device", function()
     local path = made()
     fails({ kind = "Io", op = "open", path = path, says = "not a block device" },
       jdbfs.open(path, { device = true }))
-    fails({ kind = "Io", op = "open", path = path, says = "not a block device" },
+    fails({ kind = "Io", op = "open_rw", path = path, says = "not a block device" },
       jdbfs.open_rw(path, { device = true }))
     support.holds(path, ("a"):rep(2 * PAGE))
   end)
 
   both("is what option device asks for: create empties no regular file, and makes none", function()
     local path, new = made(), support.path()
-    fails({ kind = "Io", op = "open", path = path, says = "not a block device" },
+    fails({ kind = "Io", op = "create", path = path, says = "not a block device" },
       jdbfs.create(path, { device = true }))
     support.holds(path, ("a"):rep(2 * PAGE))
     local f, message = jdbfs.create(new, { device = true })
