@@ -275,6 +275,7 @@ void jdb_queue_unref(jdb_queue *queue);
 /* Looks (timeout 0), or waits until something is finished, timeout_ns (< 0: no limit) at most. */
 void jdb_queue_reap(jdb_queue *queue, int64_t timeout_ns);
 jdb_op *jdb_queue_next(jdb_queue *queue); /* a finished operation, or NULL */
+uint64_t jdb_queue_finished(const jdb_queue *queue); /* at most so many of them wait */
 void jdb_queue_wait_op(jdb_queue *queue, jdb_op *op); /* until this one is finished; it is then
                                                          the caller's, jdb_queue_next skips it */
 void jdb_queue_wait_abandoned(jdb_queue *queue); /* until no abandoned operation is unfinished */

@@ -302,7 +302,8 @@ static void failed(lua_State *L, jl_state *S, jl_task *t) {
         lua_pop(L, 1);
         lua_pushvalue(L, -1);
     }
-    /* Stack: error, error with traceback. */
+    /* Stack: error, error with traceback. What its variables do while closing completes in place. */
+    t->state = JL_FAILED;
     if (close_coroutine(L, S, t->co)) lua_pop(L, 1);
     lua_settop(t->co, 0);
     lua_pushvalue(L, -2);
@@ -398,9 +399,11 @@ static void deliver(lua_State *L, jl_state *S, jdb_op *op) {
 /* Every task that is ready now and every completion that is there; what they make ready waits for
  * the next turn, so that nobody starves. */
 static void turn(lua_State *L, jl_state *S) {
-    jdb_op *op;
     jl_task *last = S->ready_tail, *t;
-    while ((op = jdb_queue_next(S->queue))) deliver(L, S, op);
+    for (uint64_t n = jdb_queue_finished(S->queue); n > 0; n--) {
+        jdb_op *op = jdb_queue_next(S->queue);
+        if (op) deliver(L, S, op);
+    }
     while (last && (t = next_ready(S))) {
         int end = t == last;
         run_ready(L, S, t);
@@ -479,9 +482,11 @@ static int drive(lua_State *L) {
         }
         int64_t limit = sleep_limit(S);
         if (stuck(S)) {
-            if (S->goal.kind == GOAL_STEP || S->goal.until >= 0) break;
-            return luaL_error(L, "deadlock: %d tasks wait, and nothing is left that could wake one",
-                              (int)S->tasks);
+            if (S->goal.kind == GOAL_STEP) break;
+            if (S->goal.until < 0)
+                return luaL_error(L,
+                                  "deadlock: %d tasks wait, and nothing is left that could wake one",
+                                  (int)S->tasks);
         }
         if (limit == 0 && S->goal.until >= 0 && jdb_now() >= S->goal.until) break;
         jdb_queue_reap(S->queue, limit);
@@ -619,7 +624,8 @@ static int task_run(lua_State *L) {
     if (status != LUA_OK) clean_up(L, S);
     S->run = 0;
     if (status != LUA_OK) return lua_error(L);
-    return push_end(L, S, t, 0);
+    int n = push_end(L, S, t, 0);
+    return t->state == JL_FAILED ? lua_error(L) : n;
 }
 
 /* step([seconds]): reaps and resumes; how many tasks were resumed. */

@@ -327,9 +327,12 @@ static void settle(jdb_queue *q) {
 }
 
 static void reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
+    uint64_t completed = q->stats.completed;
     jdb_flush_start(q);
     start(q);
-    if (q->arrived.head) timeout_ns = 0;
+    /* Something ended without the kernel, or nothing is there that could end. */
+    if (q->arrived.head || completed != q->stats.completed) timeout_ns = 0;
+    if (q->inflight == 0 && timeout_ns < 0) timeout_ns = 0;
     q->backend->reap(q, want, timeout_ns);
     settle(q);
     start(q);
@@ -373,6 +376,12 @@ void jdb_queue_reap(jdb_queue *q, int64_t timeout_ns) {
 }
 
 jdb_op *jdb_queue_next(jdb_queue *q) { return jdb_list_pop(&q->done); }
+
+uint64_t jdb_queue_finished(const jdb_queue *q) {
+    uint64_t n = 0;
+    for (const jdb_op *op = q->done.head; op; op = op->next) n++;
+    return n;
+}
 
 void jdb_queue_wait_op(jdb_queue *q, jdb_op *op) {
     if (op->state == JDB_DONE) {

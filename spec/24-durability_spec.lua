@@ -243,7 +243,9 @@ describe("durable writes", function()
       local before = flushes()
       local results = at_once(16, function(i)
         local b, sum = support.page(i), 0
-        for k = 0, 9 do sum = sum + assert(f:write_at(b, (i * 10 + k - 10) * PAGE, 0, PAGE, "dsync")) end
+        for k = -10, -1 do
+          sum = sum + assert(f:write_at(b, (i * 10 + k) * PAGE, 0, PAGE, "dsync"))
+        end
         return sum
       end)
       for _, r in ipairs(results) do assert.equal(10 * PAGE, r[1]) end
@@ -335,7 +337,8 @@ describe("durable writes", function()
       assert.equal(atomic.max, f:write_at(b, 0, 0, atomic.max, "dsync,atomic"))
       fails({ kind = "Alignment", path = path }, f:write_at(b, 0, 0, 2 * atomic.max, "atomic"))
       if atomic.max > atomic.min then
-        fails({ kind = "Alignment", path = path }, f:write_at(b, atomic.min, 0, atomic.max, "atomic"))
+        fails({ kind = "Alignment", path = path },
+          f:write_at(b, atomic.min, 0, atomic.max, "atomic"))
       end
     end
     f:close()
@@ -583,7 +586,8 @@ describe("a file whose flush or durable write failed", function()
     for _, name in ipairs({ "ENOSPC", "EFBIG", "EDQUOT" }) do
       poisoned("pwritev2,pwrite64:error=" .. name .. ":when=1", [[
         local path = dir .. "/f"
-        for _, o in ipairs{ {durable_method = "write"}, {dsync = true}, {durable_method = "flush"} } do
+        local write, flush = {durable_method = "write"}, {durable_method = "flush"}
+        for _, o in ipairs{write, {dsync = true}, flush} do
           local f = assert(jdbfs.create(path, o))
           local ok, message, err = f:write_at(page, 0, 0, PAGE, "dsync")
           if not ok then print(kind(ok, message, err)) end
@@ -633,7 +637,10 @@ end)
 describe("the durability class", function()
   support.setup()
 
-  local CLASSES = { ["power-safe"] = 1, ["flush-required"] = 1, unverified = 1, unsafe = 1, unknown = 1 }
+  local CLASSES = {
+    ["power-safe"] = true, ["flush-required"] = true, unverified = true, unsafe = true,
+    unknown = true,
+  }
 
   local function check_evidence(d)
     assert(CLASSES[d.class], "class " .. tostring(d.class))

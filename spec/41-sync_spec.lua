@@ -324,7 +324,7 @@ describe("a queue", function()
       for i = 1, 3 do jdbfs.spawn(function() queue:put(i) end) end
       settle()
       assert.are.equal("first", queue:take())
-      queue:put("mine")
+      jdbfs.spawn(function() queue:put("mine") end)
       local seen = {}
       for k = 1, 4 do
         settle()
@@ -343,7 +343,7 @@ describe("a queue", function()
       for i = 1, 3 do jdbfs.spawn(function() took[i] = queue:take() end) end
       settle()
       queue:put("a")
-      queue:take()
+      jdbfs.spawn(function() queue:take() end)
       for _, value in ipairs({ "b", "c", "d", "e" }) do queue:put(value) end
       settle()
       while queue:size() > 0 do queue:take() end

@@ -78,8 +78,6 @@ describe("pressure", function()
             if i % 3 == 0 then
               b:fill(i % 251)
               check("write", f:write_at(b, (PAGES + i) * page) == page)
-            elseif i % 50 == 1 then
-              check("sync", f:sync_data())
             else
               check("read", f:read_at(b, i % PAGES * page) == page and b:u8(9) == i % PAGES)
             end

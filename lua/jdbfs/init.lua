@@ -67,24 +67,40 @@ function M.timeout(seconds, f, ...)
   end
   local task, message, err = core.spawn_caught(f, ...)
   if not task then return nil, message, err end
-  if core.wait(task, seconds, true) then return timed(core.results(task)) end
-  task:cancel()
+  if not core.wait(task, seconds, true) then
+    task:cancel()
+    core.wait(task) -- its to-be-closed variables have run when this returns
+  end
+  if task:status() ~= "cancelled" then return timed(core.results(task)) end
   return core.failure("Timeout", "timeout", nil, ("not ended after %g s"):format(seconds))
 end
 
 -- A generator that meets an operation yields PENDING to the loop below, which waits in its stead,
--- in a task or in a generator further out, and passes the results on.
+-- in a task or in a generator further out, and passes the results on. `gen.waits` stays set when
+-- the task that waited was cancelled: nobody else may go on in there.
 local PENDING = core.PENDING
+local close = coroutine.close
 local step
 
-local function pass(co, ok, first, ...)
-  if not ok then error(first, 0) end
-  if first == PENDING and select("#", ...) == 0 then return step(co, core.await()) end
+local function resumed(gen, ...)
+  gen.waits = false
+  return step(gen, ...)
+end
+
+local function pass(gen, ok, first, ...)
+  if not ok then
+    if close then close(gen.co) end -- its to-be-closed variables, as coroutine.wrap does
+    error(first, 0)
+  end
+  if first == PENDING and select("#", ...) == 0 then
+    gen.waits = true
+    return resumed(gen, core.await())
+  end
   return first, ...
 end
 
-step = function(co, ...)
-  return pass(co, resume(co, ...))
+step = function(gen, ...)
+  return pass(gen, resume(gen.co, ...))
 end
 
 function M.wrap(f)
@@ -92,10 +108,11 @@ function M.wrap(f)
     error("bad argument #1 to 'wrap' (function expected)", 2)
   end
   -- Plain 5.1 cannot resume a coroutine whose first function is a C function.
-  local co = create(function(...) return f(...) end)
-  core.generator(co)
+  local gen = { co = create(function(...) return f(...) end), waits = false }
+  core.generator(gen.co)
   return function(...)
-    return step(co, ...)
+    if gen.waits then error("this generator waits for an operation in another task", 2) end
+    return step(gen, ...)
   end
 end
 

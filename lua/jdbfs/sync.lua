@@ -4,16 +4,13 @@
 local core = require "jdbfs.core"
 
 local current, park, wake, drive = core.current, core.park, core.wake, core.drive
-local error, floor, huge, setmetatable, type = error, math.floor, math.huge, setmetatable, type
+local error, pcall, setmetatable, type = error, pcall, setmetatable, type
+local floor, huge = math.floor, math.huge
 
--- A first-in first-out list that never shifts its entries.
+-- A first-in first-out list that never shifts its entries. Those of cancelled tasks stay behind;
+-- when they may be half of the list it is packed.
 local function new_list()
-  return { first = 1, last = 0 }
-end
-
-local function push(list, value)
-  list.last = list.last + 1
-  list[list.last] = value
+  return { first = 1, last = 0, pack_at = 32 }
 end
 
 local function pop(list)
@@ -25,28 +22,58 @@ local function pop(list)
   return value
 end
 
-local function wait(list)
-  local task = current()
-  if task then
-    push(list, task)
-    park()
-  else
-    local token = { woken = false }
-    push(list, token)
-    drive(token)
-  end
+local function push(list, value)
+  list.last = list.last + 1
+  list[list.last] = value
 end
 
--- Wakes the first that still waits: a cancelled task does not. Says whether there was one.
-local function wake_one(list)
-  local waiter = pop(list)
-  while waiter do
-    if type(waiter) == "table" then
-      waiter.woken = true
+-- Somebody who waits: `task`, or outside tasks nothing, and then `woken` ends the wait.
+local function alive(entry)
+  return not entry.gone and not (entry.task and entry.task:status() == "cancelled")
+end
+
+local function pack(list)
+  local kept = list.first - 1
+  for i = list.first, list.last do
+    local entry = list[i]
+    list[i] = nil
+    if alive(entry) then
+      kept = kept + 1
+      list[kept] = entry
+    end
+  end
+  list.last = kept
+  list.pack_at = 2 * (kept - list.first + 1) + 32
+end
+
+-- Waits in the list until somebody wakes the entry. `lost(entry)` undoes a wake that came while
+-- another task's error ended the wait.
+local function wait(list, entry, lost)
+  entry.task = current()
+  if list.last - list.first + 1 >= list.pack_at then pack(list) end
+  push(list, entry)
+  if entry.task then
+    park()
+    return
+  end
+  local ok, err = pcall(drive, entry)
+  if ok then return end
+  entry.gone = true
+  if entry.woken and lost then lost(entry) end
+  error(err, 0)
+end
+
+-- Wakes the first that still waits and gives it the value; says whether there was one.
+local function wake_one(list, value)
+  local entry = pop(list)
+  while entry do
+    entry.value = value
+    if not entry.task and not entry.gone then
+      entry.woken = true
       return true
     end
-    if wake(waiter) then return true end
-    waiter = pop(list)
+    if entry.task and wake(entry.task) then return true end
+    entry = pop(list)
   end
   return false
 end
@@ -65,7 +92,7 @@ function Semaphore:acquire()
   if self.free > 0 then
     self.free = self.free - 1
   else
-    wait(self.waiters) -- the permit is handed over, `free` stays 0
+    wait(self.waiters, {}, self.lost) -- the permit is handed over, `free` stays 0
   end
   return true
 end
@@ -87,7 +114,7 @@ Event.__index = Event
 
 --- Waits until the event is set; at once when it is.
 function Event:wait()
-  while not self.ready do wait(self.waiters) end
+  while not self.ready do wait(self.waiters, {}) end
   return true
 end
 
@@ -109,22 +136,49 @@ end
 local Queue = {}
 Queue.__index = Queue
 
+local NIL = {} -- stands for nil among the values
+
 --- Appends a value; waits while the queue is full.
 function Queue:put(value)
-  while self.count >= self.max do wait(self.putters) end
-  self.count = self.count + 1
-  push(self.values, value == nil and self or value) -- a hole would end the list early
-  wake_one(self.takers)
+  if value == nil then value = NIL end
+  if self.count == 0 and wake_one(self.takers, value) then return true end
+  if self.count < self.max then
+    self.count = self.count + 1
+    push(self.values, value)
+  else
+    wait(self.putters, { offer = value }) -- whoever takes moves the value in
+  end
   return true
+end
+
+-- Room for one more: the first putter that still waits gets it.
+local function admit(self)
+  local entry = pop(self.putters)
+  while entry do
+    local waits = not entry.gone and (not entry.task or wake(entry.task))
+    if waits then
+      entry.woken = true
+      self.count = self.count + 1
+      push(self.values, entry.offer)
+      return
+    end
+    entry = pop(self.putters)
+  end
 end
 
 --- Takes the oldest value; waits while there is none.
 function Queue:take()
-  while self.count == 0 do wait(self.takers) end
-  self.count = self.count - 1
-  local value = pop(self.values)
-  wake_one(self.putters)
-  if value == self then return nil end
+  local value
+  if self.count > 0 then
+    self.count = self.count - 1
+    value = pop(self.values)
+    admit(self)
+  else
+    local entry = {}
+    wait(self.takers, entry, self.lost)
+    value = entry.value
+  end
+  if value == NIL then return nil end
   return value
 end
 
@@ -156,7 +210,9 @@ local M = {}
 
 function M.semaphore(n)
   check_count(n, "semaphore", 0)
-  return setmetatable({ free = n, waiters = new_list() }, Semaphore)
+  local self = setmetatable({ free = n, waiters = new_list() }, Semaphore)
+  self.lost = function() self:release() end
+  return self
 end
 
 function M.event()
@@ -165,9 +221,15 @@ end
 
 function M.queue(max)
   if max == nil then max = huge else check_count(max, "queue", 1) end
-  return setmetatable({
+  local self = setmetatable({
     max = max, count = 0, values = new_list(), putters = new_list(), takers = new_list(),
   }, Queue)
+  self.lost = function(entry) -- back to the front: it was the oldest
+    self.values.first = self.values.first - 1
+    self.values[self.values.first] = entry.value
+    self.count = self.count + 1
+  end
+  return self
 end
 
 function M.pool(count, size)
