@@ -224,6 +224,28 @@ describe("jdbfs.run", function()
     assert.are.equal(0, jdbfs.stats().tasks)
   end)
 
+  it("takes a function of C as well as one of Lua", function()
+    -- A subprocess: on plain 5.1 a coroutine cannot begin in C.
+    local out = process.script([[
+      local f = assert(jdbfs.create(dir .. "/file", { direct = "prefer" }))
+      assert(f:write_at(jdbfs.buffer(4096), 0))
+      check("run", jdbfs.run(f.size, f) == 4096)
+      check("timeout", jdbfs.timeout(1, f.size, f) == 4096)
+      check("spawn", jdbfs.spawn(f.size, f):join() == 4096)
+      check("sleep", jdbfs.run(jdbfs.sleep, 0.001))
+      check("select", jdbfs.run(select, 2, "a", "b") == "b")
+      check("pcall", select(2, tpcall(f.size, f)) == 4096)
+      jdbfs.run(function()
+        check("timeout", jdbfs.timeout(1, f.size, f) == 4096)
+        check("spawn", jdbfs.spawn(f.size, f):join() == 4096)
+        check("pcall", select(2, tpcall(f.size, f)) == 4096)
+        check("wrap", jdbfs.wrap(f.size)(f) == 4096)
+      end)
+      print("ok")
+    ]])
+    assert.are.equal("ok\n", out)
+  end)
+
   it("refuses what is no function", function()
     for _, run in ipairs({ jdbfs.run, jdbfs.spawn }) do
       assert.has_error(function() run() end)

@@ -36,13 +36,16 @@ describe("pressure", function()
   it("of 100,000 tasks on a queue of depth 8 loses and starves none", function()
     local out = pressure(8, [[
       local N = 100000
+      -- Most from the page cache, which is quick; every tenth from the device, which is late.
+      local cached = assert(jdbfs.open(dir .. "/file", { direct = "off" }))
       local done, finished, most, overtaken = 0, {}, 0, 0
       jdbfs.run(function()
         for i = 1, N do
           jdbfs.spawn(function()
             local b = jdbfs.buffer(page)
             local off = i % PAGES
-            check("read", f:read_at(b, off * page) == page)
+            local from = i % 10 == 0 and f or cached
+            check("read", from:read_at(b, off * page) == page)
             check("data", b:u8(0) == off and b:u8(page - 1) == off)
             b:free()
             check("twice", not finished[i], i)
@@ -58,8 +61,8 @@ describe("pressure", function()
       -- Whoever came at place i was not left behind by many who came later.
       check("order", overtaken < 20000, overtaken)
       zero("end")
-      check("close", f:close())
-      f = nil
+      check("close", f:close() and cached:close())
+      f, cached = nil, nil
       collect()
       check("memory", jdbfs.stats().buffers <= 1 and collectgarbage("count") < 20000,
         collectgarbage("count"))
@@ -96,12 +99,12 @@ describe("pressure", function()
     assert.are.equal("ok\n", out)
   end)
 
-  for _, depth in ipairs({ 1, 7, 8, 15, 16, 31, 32, 64 }) do
+  for _, depth in ipairs({ 1, 7, 8, 16, 32 }) do
     it("of exactly as many tasks as a ring of depth " .. depth .. " holds, and one more or less",
       function()
       local out = pressure(depth, [[
-        for _, n in ipairs { 1, 2, 3, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64, 65, 96, 127,
-            128, 129, 256, 257 } do
+        for _, n in ipairs { 1, 2, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64, 65, 128,
+            257 } do
           local done, others = 0, 0
           jdbfs.run(function()
             for i = 1, n do

@@ -412,7 +412,8 @@ describe("misuse", function()
     local b = jdbfs.buffer(PAGE)
     local task = jdbfs.spawn(function() end)
     jdbfs.step()
-    local foreign = { b, task, io.stdout, {}, 1, "x", true, print, coroutine.create(print) }
+    local coroutine_of_ours = coroutine.create(function() end)
+    local foreign = { b, task, io.stdout, {}, 1, "x", true, print, coroutine_of_ours }
     if rawget(_G, "newproxy") then foreign[#foreign + 1] = rawget(_G, "newproxy")() end
     for _, name in ipairs({ "read_at", "read_upto", "read", "write_at", "size", "stat", "info",
       "sync_all", "sync_data", "truncate", "preallocate", "path", "close" }) do
@@ -899,10 +900,10 @@ describe("nothing leaks", function()
         collect()
       end
       local function rss()
-        for line in io.lines("/proc/self/status") do
-          local kib = line:match("VmRSS:%s*(%d+)")
-          if kib then return tonumber(kib) end
-        end
+        local status = io.open("/proc/self/status")
+        local kib = status:read("*a"):match("VmRSS:%s*(%d+)")
+        status:close()
+        return tonumber(kib)
       end
       round(2000)
       local kib, fds, resident = collectgarbage("count"), count("/proc/self/fd"), rss()

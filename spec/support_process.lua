@@ -3,7 +3,8 @@
 --   setup()          support.setup, for specs whose compiled code would keep objects alive
 --   forker()         path of the C module spec/c/helper/forker.c, built for this Lua; nil, why
 --   nouring()        path of the program spec/c/helper/nouring.c; nil, why
---   strace(inject)   a prefix for support.script that injects a fault; nil, why
+--   strace(inject [, path])  a prefix for support.script that injects a fault, into calls on that
+--                    file only; nil, why
 --   script(source, o)  support.script with a prelude: jdbfs, tpcall, dir (this test's directory),
 --                    forker (nil when o.forker is not set), check(label, condition, ...),
 --                    collect(), count(path) of entries in a directory.
@@ -133,7 +134,7 @@ end
 local strace_works
 
 -- strace follows the process and gives its exit status. Some sandboxes forbid ptrace.
-function M.strace(inject)
+function M.strace(inject, path)
   local why = support.lacks("strace")
   if why then return nil, why end
   if os.getenv("JDBFS_TEST_SAN") == "thread" then
@@ -145,7 +146,10 @@ function M.strace(inject)
     strace_works = status == 9 or ("strace does not work here: " .. (out:match("[^\n]+") or ""))
   end
   if strace_works ~= true then return nil, strace_works end
-  return "strace -f -qq -o /dev/null -e inject=" .. support.quote(inject)
+  -- The usual finding is a hang.
+  local only = path and "-P " .. support.quote(path) .. " " or ""
+  return "timeout -k 2 20 strace -f -qq -o /dev/null " .. only .. "-e inject=" ..
+    support.quote(inject)
 end
 
 -- A loop device of 8 MiB, all bytes 0xab, whose reads and writes are throttled for the processes

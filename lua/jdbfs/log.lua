@@ -65,9 +65,8 @@ local function parent(path)
   return above or "."
 end
 
-local function make_directory(path)
-  local ok, message, err = core.mkdir(path)
-  if not ok then return nil, message, err end
+-- Before the first segment is there: a log that has one went through this.
+local function make_durable(path)
   return core.sync_dir(parent(path))
 end
 
@@ -289,20 +288,19 @@ local function parse(b, at, half)
   local high, length = b:u32(at + 12), b:u32(at + 4)
   if high >= NUMBER_HIGH or length > RECORD_MAX then return nil end
   if b:string(at + 24, 8) ~= half or b:u32(at) ~= b:crc32c(at + 4, HEADER - 4) then return nil end
-  local number, index = b:u32(at + 8) + high * 4294967296, b:u32(at + 16)
-  if number - index < 1 then return nil end
-  return number, index, length
+  return b:u32(at + 8) + high * 4294967296, b:u32(at + 16), length
 end
 
--- The length of record `number` if it is here, as the log goes on from scan.batch; else false.
-local function record_at(scan, pos, number, without_data)
+-- The length of record `number` if it is here, as the first of a batch or one of this batch; else
+-- false.
+local function record_at(scan, pos, number, batch, without_data)
   local at, message, err = load(scan, pos, HEADER)
   if not at then return at, message, err end
   local found, index, length = parse(scan.buffer, at, scan.half)
   if found ~= number then return false end
   if index == 0 then
     if pos % scan.block ~= 0 then return false end
-  elseif number - index ~= scan.batch then
+  elseif number - index ~= batch then
     return false
   end
   if without_data and pos + HEADER + length <= scan.limit then return length, number - index end
@@ -317,10 +315,10 @@ end
 -- where it should be. A batch ends where its records do, the next one begins on a block boundary.
 local function find_record(scan, number, without_data)
   local pos = scan.pos
-  local length, batch, err = record_at(scan, pos, number, without_data)
+  local length, batch, err = record_at(scan, pos, number, scan.batch, without_data)
   if length == false and pos % scan.block ~= 0 then
     pos = align_up(pos, scan.block)
-    length, batch, err = record_at(scan, pos, number, without_data)
+    length, batch, err = record_at(scan, pos, number, nil, without_data)
   end
   if not length then return length, batch, err end
   scan.batch = batch
@@ -328,10 +326,21 @@ local function find_record(scan, number, without_data)
   return pos, length
 end
 
+-- Where the record that is not there should be: behind the last one, or, when that ended its batch
+-- and only padding follows, at the next block.
+local function expected_at(scan)
+  local pos = scan.pos
+  if pos % scan.block == 0 then return pos end
+  local at = load(scan, pos, 4)
+  if at and scan.buffer:u32(at) == 0 then return align_up(pos, scan.block) end
+  return pos
+end
+
 local function damaged(scan, op, number, why)
-  local _, message, err = failure("Io", op, scan.path,
-    ("record %d at offset %d is damaged: %s"):format(number, scan.pos, why))
-  err.offset = scan.pos
+  local offset = expected_at(scan)
+  local cause = ("record %d at offset %d is damaged: %s"):format(number, offset, why)
+  local _, message, err = failure("Io", op, scan.path, cause)
+  err.offset = offset
   return nil, message, err
 end
 
@@ -492,8 +501,10 @@ local function settle_tail(self, segment, scan, number)
   segment.size = limit - limit % self.block
   if stale > scan.pos then
     self.found.clean = false
-    self.found.cut_bytes = stale - scan.pos
-    self.found.cut_at = { segment = segment.path:match("[^/]*$"), offset = scan.pos }
+    local offset = expected_at(scan)
+    if offset >= stale then offset = scan.pos end
+    self.found.cut_bytes = stale - offset
+    self.found.cut_at = { segment = segment.path:match("[^/]*$"), offset = offset }
     local ok, message
     ok, message, err = wipe(self, segment, scan, stale)
     if not ok then return nil, message, err end
@@ -600,7 +611,10 @@ end
 
 local function create(self)
   self.identity = new_identity(self.path)
-  local spare, message, err = make_spare(self, self.segment_size)
+  local ok, message, err = make_durable(self.path)
+  if not ok then return nil, message, err end
+  local spare
+  spare, message, err = make_spare(self, self.segment_size)
   if not spare then return nil, message, err end
   local segment
   segment, message, err = publish(self, spare, 1, 1)
@@ -1123,7 +1137,7 @@ local function open(path, o)
     found = { clean = true, cut_bytes = 0 }, counts = { records = 0, batches = 0, bytes = 0 },
   }, Log)
   self.idle:set()
-  local ok, message, err = make_directory(path)
+  local ok, message, err = core.mkdir(path)
   if not ok then return nil, message, err end
   self.lock, message, err = lock_directory(path)
   if not self.lock then return nil, message, err end

@@ -121,14 +121,15 @@ local function per_operation(who)
   local n = long.operations - short.operations
   local entries = (long.entries - short.entries) / n
   row(who.name, string.format("%.4f (1/%.1f)", entries, 1 / entries),
-    string.format("%.5f", (long.allocations - short.allocations) / n),
+    string.format("%.4f", (long.allocations - short.allocations) / n),
     string.format("%.4f", (long.bytes - short.bytes) / n))
 end
 
-print(string.format("Random 4 KiB direct reads, %d rounds of %g s for each line and depth: ratio " ..
-  "to a bare liburing loop in C\nwith the same flags and batches, median [quartiles]. CPU is that " ..
-  "of the whole process. The line \"C loop\nagain\" compares the loop with itself: what it is " ..
-  "away from 1 is noise.\n", rounds, seconds))
+print(string.format([[
+Random 4 KiB direct reads, %d rounds of %g s for each line and depth: ratio to a bare liburing loop
+in C with the same flags and batches, median [quartiles]. CPU is that of the whole process. The line
+"C loop again" compares the loop with itself: what it is away from 1 is noise.
+]], rounds, seconds))
 row("depth", "", "IOPS", "CPU per read", "")
 row("--:", "---", "---", "---", "---")
 for _, depth in ipairs(DEPTHS) do compare(depth) end

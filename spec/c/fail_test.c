@@ -147,7 +147,7 @@ OURS int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, voi
 
 #endif
 
-/* ---- the scenario ------------------------------------------------------------------------------ */
+/* ---- the scenario --------------------------------------------------------------------------- */
 
 static const char *backend;
 static char paths[3][4400];

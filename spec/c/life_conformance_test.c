@@ -40,7 +40,7 @@ static jdb_op *expect(jdb_queue *q, jdb_op *op) {
     return op;
 }
 
-/* ---- close ----------------------------------------------------------------------------------- */
+/* ---- close -------------------------------------------------------------------------------- */
 
 static void close_waits(const char *backend) {
     jdb_queue *q = queue_new(backend, 8, 4);
@@ -108,7 +108,7 @@ static void let_go_in_flight(const char *backend) {
     queue_free(q);
 }
 
-/* ---- abandon --------------------------------------------------------------------------------- */
+/* ---- abandon ------------------------------------------------------------------------------ */
 
 static void abandon_pending(const char *backend) {
     jdb_queue *q = queue_new(backend, 1, 4);
@@ -229,7 +229,7 @@ static void abandoned_after_error(const char *backend) {
     queue_free(q);
 }
 
-/* ---- slots ----------------------------------------------------------------------------------- */
+/* ---- slots -------------------------------------------------------------------------------- */
 
 static void slots(const char *backend) {
     jdb_queue *q = queue_new(backend, 4, 2);
@@ -262,7 +262,7 @@ static void slots(const char *backend) {
     queue_free(q);
 }
 
-/* ---- waiting and polling ----------------------------------------------------------------------- */
+/* ---- waiting and polling -------------------------------------------------------------------- */
 
 static void wait_one(const char *backend) {
     jdb_queue *q = queue_new(backend, 8, 4);
@@ -304,11 +304,15 @@ static void wait_one(const char *backend) {
     queue_free(q);
 }
 
-/* One idle look may be left over, no more: a loop around the descriptor must come to rest. */
+/* A late word about something already delivered costs an idle look (the kernel may pass a wake-up
+ * on much later); but a loop around the descriptor must come to rest. */
 static void comes_to_rest(jdb_queue *q, int fd) {
-    jdb_queue_reap(q, 0);
-    CHECK(!jdb_queue_next(q));
-    CHECK(!readable(fd, 20));
+    for (int i = 0; i < 5; i++) {
+        jdb_queue_reap(q, 0);
+        CHECK(!jdb_queue_next(q));
+        if (!readable(fd, 30)) return;
+    }
+    test_fail(__FILE__, __LINE__, "the descriptor stays readable with nothing to say");
 }
 
 /* As a host's event loop does it: sleeps on the descriptor, looks, delivers. */
@@ -471,7 +475,7 @@ static void timeouts(const char *backend) {
     queue_free(q);
 }
 
-/* ---- the queue's end --------------------------------------------------------------------------- */
+/* ---- the queue's end ------------------------------------------------------------------------ */
 
 static void drain(const char *backend) {
     jdb_queue *q = queue_new(backend, 6, 4);
@@ -529,7 +533,7 @@ static void unref_only(const char *backend) {
     check_nothing_lives();
 }
 
-/* ---- other threads and processes --------------------------------------------------------------- */
+/* ---- other threads and processes ------------------------------------------------------------ */
 
 static void *use_foreign(void *argument) {
     jdb_queue *q = argument;
