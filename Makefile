@@ -8,7 +8,7 @@ LUA_SRC  := lua_core lua_error lua_buf lua_file lua_fs lua_queue lua_task
 
 PLATFORM := $(shell uname -s)
 PLATFORM_SRC_Linux  := be_uring be_pool os_posix os_posix_names os_linux os_linux_evidence os_cpu
-PLATFORM_LIBS_Linux  = $(URING_LIBS) -lpthread
+PLATFORM_LIBS_Linux  = $(URING_LIBS) -lpthread -ldl
 PLATFORM_SRC  := $(PLATFORM_SRC_$(PLATFORM))
 PLATFORM_LIBS  = $(PLATFORM_LIBS_$(PLATFORM))
 

@@ -41,6 +41,7 @@ struct jdb_queue {
     struct jdb_list free, pending, arrived, done;
     jdb_file *sync_files;        /* with callers for a flush that has not started */
     uint32_t depth, workers;
+    uint64_t undelivered;        /* length of `done` */
     uint32_t inflight;           /* with the backend or the pool */
     uint32_t pool_inflight;      /* of these, with the pool */
     uint32_t staged;             /* of inflight, not yet handed to the kernel */
@@ -75,6 +76,7 @@ int jdb_flush_done(jdb_queue *queue, jdb_op *leader);
 int jdb_pool_open(jdb_queue *queue); /* 0 or -errno; also makes queue->notify */
 void jdb_pool_submit(jdb_queue *queue, jdb_op *op);
 void jdb_pool_collect(jdb_queue *queue);
+void jdb_pool_watch(jdb_queue *queue, int handle); /* workers signal this one as well */
 void jdb_pool_close(jdb_queue *queue); /* joins; in a forked child forgets */
 uint64_t jdb_pool_workers(const jdb_queue *queue);
 

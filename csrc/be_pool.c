@@ -20,6 +20,7 @@ struct jdb_pool {
     struct jdb_list todo, finished;
     unsigned queued, idle, count, limit;
     int stop, notify;
+    int watcher; /* a second notifier, or -1 */
     pthread_t threads[];
 };
 
@@ -29,9 +30,12 @@ enum { STACK_SIZE = 256 * 1024 };
 static void push_finished(struct jdb_pool *pool, jdb_op *op) {
     pthread_mutex_lock(&pool->lock);
     int was_empty = pool->finished.head == NULL;
+    int watcher = pool->watcher;
     jdb_list_push(&pool->finished, op);
     pthread_mutex_unlock(&pool->lock);
-    if (was_empty) jdb_os_notify_signal(pool->notify);
+    if (!was_empty) return;
+    jdb_os_notify_signal(pool->notify);
+    if (watcher >= 0) jdb_os_notify_signal(watcher);
 }
 
 static void *work(void *argument) {
@@ -83,6 +87,7 @@ int jdb_pool_open(jdb_queue *q) {
     pthread_cond_init(&pool->work, NULL);
     pool->limit = q->workers;
     pool->notify = q->notify = notify;
+    pool->watcher = -1;
     q->pool = pool;
     return 0;
 }
@@ -103,6 +108,12 @@ void jdb_pool_submit(jdb_queue *q, jdb_op *op) {
     pool->queued++;
     if (pool->idle) pthread_cond_signal(&pool->work);
     pthread_mutex_unlock(&pool->lock);
+}
+
+void jdb_pool_watch(jdb_queue *q, int handle) {
+    pthread_mutex_lock(&q->pool->lock);
+    q->pool->watcher = handle;
+    pthread_mutex_unlock(&q->pool->lock);
 }
 
 void jdb_pool_collect(jdb_queue *q) {

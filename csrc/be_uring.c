@@ -289,6 +289,7 @@ static void uring_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     }
     if (u->host_fd >= 0) jdb_os_notify_clear(u->host_fd);
     uring_flush(q);
+    if (q->pool_inflight > 0) jdb_pool_collect(q);
     if (__atomic_load_n(u->ring.sq.kflags, __ATOMIC_ACQUIRE) & IORING_SQ_TASKRUN) {
         q->stats.entries++;
         post_deferred(u);
@@ -307,6 +308,9 @@ static int uring_pollfd(jdb_queue *q) {
         return r;
     }
     u->host_fd = fd;
+    /* A worker's signal wakes the ring's poll, and that may not signal an eventfd in turn (the
+     * kernel guards against such loops): workers signal the host themselves. */
+    jdb_pool_watch(q, fd);
     jdb_os_notify_signal(fd); /* whatever finished before nobody will announce */
     return fd;
 }
@@ -324,7 +328,10 @@ static void uring_close(jdb_queue *q) {
         /* The ring was not inherited; unmapping its addresses could hit something else. */
         jdb_os_close(u->ring.ring_fd);
     }
-    if (u->host_fd >= 0) jdb_os_close(u->host_fd);
+    if (u->host_fd >= 0) {
+        if (q->fork_generation == jdb_os_fork_generation()) jdb_pool_watch(q, -1);
+        jdb_os_close(u->host_fd);
+    }
     free(u);
     q->impl = NULL;
 }

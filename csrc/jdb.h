@@ -295,6 +295,7 @@ const char *jdb_backend_name(unsigned index); /* NULL past the last */
 
 int64_t jdb_now(void);           /* monotonic nanoseconds */
 void jdb_sleep(int64_t ns);      /* blocks the thread */
+void jdb_stay_loaded(void);      /* the shared library that holds the core is never unloaded */
 const char *jdb_platform(void);  /* "Linux 6.1.0" */
 /* Objects alive in this process, for leak checks. */
 void jdb_live(uint64_t *buffers, uint64_t *files);

@@ -109,6 +109,8 @@ static int open_all(lua_State *L) {
 EXPORT int luaopen_jdbfs_core(lua_State *L);
 
 int luaopen_jdbfs_core(lua_State *L) {
+    /* Lua unloads modules at lua_close, and then runs finalizers that are older than we are. */
+    jdb_stay_loaded();
     jl_state *S = lua_newuserdata(L, sizeof *S);
     memset(S, 0, sizeof *S);
     S->magic = &jl_magic_state;

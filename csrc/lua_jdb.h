@@ -33,7 +33,7 @@ struct jl_task {
     const void *magic;
     lua_State *co;       /* valid while anchored, or while `results` holds it */
     jl_task *next;       /* ready list */
-    jl_task *joiners;    /* tasks that wait for this one ... */
+    jl_task *joiners;    /* tasks that wait for this one, last first ... */
     jl_task *join_next;  /* ... linked by this */
     jl_task *joined;     /* the one this task waits for; NULL: none */
     jl_task *child;      /* cancelled with this task (timeout) */

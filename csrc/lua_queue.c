@@ -260,8 +260,13 @@ static int pending(lua_State *L) {
 }
 
 static int flush(lua_State *L) {
-    jl_state *S = jl_self(L);
-    if (S->queue) jdb_queue_flush(S->queue);
+    jdb_failure failure;
+    jdb_queue *q = jl_queue(L, &failure);
+    if (!q) {
+        failure.op = "flush";
+        return jl_fail(L, &failure);
+    }
+    jdb_queue_flush(q);
     lua_pushboolean(L, 1);
     return 1;
 }

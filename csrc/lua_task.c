@@ -155,8 +155,12 @@ static enum place place(lua_State *L, jl_state *S) {
 }
 
 int jl_ending(lua_State *L) {
-    const jl_state *S = jl_self(L);
-    return S->running && !S->current;
+    jl_state *S = jl_self(L);
+    if (S->running && !S->current) return 1;
+    /* Closed by hand, while its task waits. */
+    if (S->tasks == 0 || (S->current && S->current->co == L)) return 0;
+    const jl_task *t = task_of(L, S);
+    return t && !ended(t);
 }
 
 /* Runs when a suspended task goes on (5.2 and later). */
@@ -167,20 +171,16 @@ static int after_wait(lua_State *L) {
     return lua_gettop(L);
 }
 
-/* The yield itself. A generator tells its caller, jdbfs.wrap, to wait in its stead. */
+/* The yield itself, with a mark by which the loop tells it from a yield of the program. A
+ * generator tells its caller, jdbfs.wrap, to wait in its stead. */
 static int suspend(lua_State *L, jl_state *S, enum place where) {
     lua_settop(L, 0);
     if (where == IN_GENERATOR) {
         jl_push_ref(L, S->ref_pending);
         return jl_yield(L, 1, NULL);
     }
-    /* A task that yields while it counts as running goes behind the others that are ready. The
-     * yield of 5.1 comes first: it may raise, and then the task goes on. */
-    enum jl_task_state state = S->current->yielding ? JL_RUNNING : JL_WAITING;
-    if (!JL_YIELD_RETURNS) S->current->state = state;
-    int r = jl_yield(L, 0, after_wait);
-    S->current->state = state;
-    return r;
+    lua_pushlightuserdata(L, (void *)(uintptr_t)&jl_magic_task);
+    return jl_yield(L, 1, after_wait);
 }
 
 static void commit(jl_state *S, jdb_op *op) {
@@ -252,7 +252,13 @@ static void finish(lua_State *L, jl_state *S, jl_task *t, enum jl_task_state sta
     t->state = (uint8_t)state;
     S->tasks--;
     if (S->run && t->run == S->run) S->alive--;
+    jl_task *in_order = NULL;
     for (jl_task *j = t->joiners, *after; j; j = after) {
+        after = j->join_next;
+        j->join_next = in_order;
+        in_order = j;
+    }
+    for (jl_task *j = in_order, *after; j; j = after) {
         after = j->join_next;
         j->joined = j->join_next = NULL;
         if (j->state != JL_WAITING) continue;
@@ -335,12 +341,14 @@ static void resume(lua_State *L, jl_state *S, jl_task *t, int nargs) {
     S->current = NULL;
     S->goal.resumed++;
     if (status == LUA_YIELD) {
-        int waits = t->state == JL_WAITING;
+        int ours = n == 1 && lua_touserdata(t->co, -1) == (const void *)&jl_magic_task;
         if (n > 0) lua_pop(t->co, n);
         if (t->cancelled) {
             kill(L, S, t);
-        } else if (!waits) {
-            /* A bare coroutine.yield: give way to the others. */
+        } else if (ours && !t->yielding) {
+            t->state = JL_WAITING;
+        } else {
+            /* It gives way to the others. A wait that raised instead of yielding is over. */
             forget_wait(S, t);
             make_ready(S, t);
         }
@@ -492,7 +500,6 @@ static int drive(lua_State *L) {
         jdb_queue_reap(S->queue, limit);
     }
     jdb_queue_flush(S->queue);
-    if (S->ready_head) jdb_queue_signal(S->queue);
     return 0;
 }
 
@@ -506,6 +513,8 @@ static int protected_drive(lua_State *L, jl_state *S, int args, int ref) {
     int status = lua_pcall(L, args, 0, 0);
     S->running = 0;
     S->current = NULL;
+    /* A host that polls must hear of what is left, also after an error. */
+    if (S->ready_head || jdb_queue_finished(S->queue) > 0) jdb_queue_signal(S->queue);
     return status;
 }
 
@@ -751,11 +760,9 @@ static int task_generator(lua_State *L) {
 }
 
 static void add_joiner(jl_task *t, jl_task *waiter) {
-    jl_task **link = &t->joiners;
-    while (*link) link = &(*link)->join_next;
-    *link = waiter;
+    waiter->join_next = t->joiners;
+    t->joiners = waiter;
     waiter->joined = t;
-    waiter->join_next = NULL;
 }
 
 static int wait_outside(lua_State *L, jl_state *S, jl_task *t, int64_t until) {

@@ -2,6 +2,7 @@
  * is read once, right after the call. EINTR is handled where it happens. */
 #include "os_posix.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -52,6 +53,13 @@ static void watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }
 unsigned jdb_os_fork_generation(void) {
     pthread_once(&fork_once, watch_forks);
     return atomic_load_explicit(&fork_generation, memory_order_relaxed);
+}
+
+/* A finalizer of the host may call in here after its loader has let go of the library. */
+void jdb_os_stay_loaded(void) {
+    Dl_info info;
+    if (dladdr((void *)(uintptr_t)jdb_os_stay_loaded, &info) && info.dli_fname)
+        dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
 }
 
 const char *jdb_os_getenv(const char *name) {

@@ -288,6 +288,7 @@ void jdb_finish(jdb_queue *q, jdb_op *op) {
         jdb_op_release(q, op);
     } else if (!(op->flags & JDB_OP_TAKEN)) {
         jdb_list_push(&q->done, op);
+        q->undelivered++;
     }
 }
 
@@ -375,13 +376,13 @@ void jdb_queue_reap(jdb_queue *q, int64_t timeout_ns) {
     q->reaped_at = now;
 }
 
-jdb_op *jdb_queue_next(jdb_queue *q) { return jdb_list_pop(&q->done); }
-
-uint64_t jdb_queue_finished(const jdb_queue *q) {
-    uint64_t n = 0;
-    for (const jdb_op *op = q->done.head; op; op = op->next) n++;
-    return n;
+jdb_op *jdb_queue_next(jdb_queue *q) {
+    jdb_op *op = jdb_list_pop(&q->done);
+    if (op) q->undelivered--;
+    return op;
 }
+
+uint64_t jdb_queue_finished(const jdb_queue *q) { return q->undelivered; }
 
 void jdb_queue_wait_op(jdb_queue *q, jdb_op *op) {
     if (op->state == JDB_DONE) {
@@ -391,6 +392,7 @@ void jdb_queue_wait_op(jdb_queue *q, jdb_op *op) {
         while ((other = jdb_list_pop(&q->done)))
             if (other != op) jdb_list_push(&rest, other);
         q->done = rest;
+        q->undelivered--;
         return;
     }
     op->flags |= JDB_OP_TAKEN;
@@ -403,10 +405,11 @@ void jdb_queue_wait_abandoned(jdb_queue *q) {
     struct jdb_list rest = {NULL, NULL};
     jdb_op *op;
     if (jdb_queue_usable(q) != JDB_OK) return;
-    while ((op = jdb_list_pop(&q->done))) {
+    while ((op = jdb_queue_next(q))) {
         if (op->flags & JDB_OP_ABANDONED) jdb_op_release(q, op);
         else jdb_list_push(&rest, op);
     }
+    for (op = rest.head; op; op = op->next) q->undelivered++;
     q->done = rest;
     while (q->stats.abandoned > 0) reap(q, 1, -1);
 }
@@ -425,6 +428,8 @@ void jdb_queue_flush(jdb_queue *q) {
     jdb_flush_start(q);
     start(q);
     q->backend->flush(q);
+    /* Refused for now (EAGAIN, EBUSY): nothing will announce that, so a host must look again. */
+    if (q->staged > 0) q->backend->signal(q);
 }
 
 int jdb_queue_pollfd(jdb_queue *q) { return q->backend->pollfd(q); }
@@ -515,7 +520,7 @@ int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *fa
 static void drain(jdb_queue *q) {
     for (;;) {
         jdb_op *op;
-        while ((op = jdb_list_pop(&q->done))) jdb_op_release(q, op);
+        while ((op = jdb_queue_next(q))) jdb_op_release(q, op);
         if (q->inflight == 0 && !q->pending.head && !q->arrived.head && !q->sync_files) return;
         reap(q, 1, -1);
     }
@@ -541,7 +546,9 @@ void jdb_queue_unref(jdb_queue *q) {
 
 /* ---- telling --------------------------------------------------------------------------------- */
 
-uint64_t jdb_queue_pending(const jdb_queue *q) { return q->stats.submitted - q->stats.completed; }
+uint64_t jdb_queue_pending(const jdb_queue *q) {
+    return q->stats.submitted - q->stats.completed + q->undelivered;
+}
 
 void jdb_queue_stats(const jdb_queue *q, jdb_stats *stats) {
     *stats = q->stats;
@@ -564,4 +571,5 @@ const char *jdb_backend_name(unsigned index) {
 
 int64_t jdb_now(void) { return jdb_os_now(); }
 void jdb_sleep(int64_t ns) { jdb_os_sleep(ns); }
+void jdb_stay_loaded(void) { jdb_os_stay_loaded(); }
 const char *jdb_platform(void) { return jdb_os_platform(); }

@@ -69,7 +69,7 @@ build = {
           defines = { "_GNU_SOURCE" },
           incdirs = { "csrc", "$(LIBURING_INCDIR)" },
           libdirs = { "$(LIBURING_LIBDIR)" },
-          libraries = { "uring", "pthread" },
+          libraries = { "uring", "pthread", "dl" },
         },
       },
     },

@@ -356,7 +356,8 @@ describe("jdbfs.wrap", function()
         local v <close> = setmetatable({}, { __close = function() log[#log + 1] = "closed" end })
         error("boom", 0)
       end)
-      log[#log + 1] = select(2, pcall(generator))
+      local _, message = pcall(generator)
+      log[#log + 1] = message
     ]])
     if not code then return pending("to-be-closed variables came with Lua 5.4") end
     local plain, ours = {}, {}

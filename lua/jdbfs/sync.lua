@@ -114,7 +114,7 @@ Event.__index = Event
 
 --- Waits until the event is set; at once when it is.
 function Event:wait()
-  while not self.ready do wait(self.waiters, {}) end
+  if not self.ready then wait(self.waiters, {}) end
   return true
 end
 
