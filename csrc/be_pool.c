@@ -143,7 +143,9 @@ void jdb_pool_close(jdb_queue *q) {
         pthread_mutex_destroy(&pool->lock);
         pthread_cond_destroy(&pool->work);
     }
+    /* A worker may signal after its operation was collected: not before all have gone. */
     jdb_os_close(pool->notify);
+    if (pool->watcher >= 0) jdb_os_close(pool->watcher);
     q->notify = -1;
     free(pool);
 }

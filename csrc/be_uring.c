@@ -262,6 +262,10 @@ static void wait(jdb_queue *q, struct uring *u, unsigned want, int64_t timeout_n
     }
 }
 
+static int deferred(const struct uring *u) {
+    return (__atomic_load_n(u->ring.sq.kflags, __ATOMIC_ACQUIRE) & IORING_SQ_TASKRUN) != 0;
+}
+
 /* With an eventfd registered DEFER_TASKRUN would signal it twice for each completion: when work
  * is queued, and when our own entry posts it. Off while we post; what arrived meanwhile is
  * fetched afterwards. */
@@ -271,8 +275,8 @@ static void post_deferred(struct uring *u) {
     if (u->host_fd >= 0) {
         io_uring_cq_eventfd_toggle(&u->ring, true);
         atomic_thread_fence(memory_order_seq_cst);
-        while (__atomic_load_n(u->ring.sq.kflags, __ATOMIC_ACQUIRE) & IORING_SQ_TASKRUN)
-            io_uring_get_events(&u->ring);
+        for (int i = 0; i < 64 && deferred(u); i++) io_uring_get_events(&u->ring);
+        if (deferred(u)) jdb_os_notify_signal(u->host_fd);
     }
 }
 
@@ -280,17 +284,17 @@ static void uring_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     struct uring *u = q->impl;
     arm(q, u);
     if (timeout_ns != 0) {
-        if (collect(q, u) == 0 || io_uring_sq_ready(&u->ring) > 0) {
-            if (q->arrived.head) uring_flush(q);
-            else wait(q, u, want, timeout_ns);
+        /* With something at hand nobody waits, and the few that are staged go with the next. */
+        if (collect(q, u) == 0) {
+            wait(q, u, want, timeout_ns);
+            collect(q, u);
         }
-        collect(q, u);
         return;
     }
     if (u->host_fd >= 0) jdb_os_notify_clear(u->host_fd);
     uring_flush(q);
     if (q->pool_inflight > 0) jdb_pool_collect(q);
-    if (__atomic_load_n(u->ring.sq.kflags, __ATOMIC_ACQUIRE) & IORING_SQ_TASKRUN) {
+    if (deferred(u)) {
         q->stats.entries++;
         post_deferred(u);
     }
@@ -328,11 +332,7 @@ static void uring_close(jdb_queue *q) {
         /* The ring was not inherited; unmapping its addresses could hit something else. */
         jdb_os_close(u->ring.ring_fd);
     }
-    if (u->host_fd >= 0) {
-        if (q->fork_generation == jdb_os_fork_generation()) jdb_pool_watch(q, -1);
-        jdb_os_close(u->host_fd);
-    }
-    free(u);
+    free(u); /* host_fd is the pool's to close: its workers signal it */
     q->impl = NULL;
 }
 

@@ -150,7 +150,7 @@ void jdb_failure_message(const jdb_failure *f, char *text, size_t size) {
     } else {
         snprintf(cause, sizeof cause, "%s", kind_cause(f->kind));
     }
-    int n = snprintf(text, size, "%s%s%.4200s%s%.4200s: %s", f->op ? f->op : "jdbfs",
+    int n = snprintf(text, size, "%s%s%.600s%s%.600s: %s", f->op ? f->op : "jdbfs",
                      f->path ? " " : "", f->path ? f->path : "", f->path2 ? " to " : "",
                      f->path2 ? f->path2 : "", cause);
     if (n < 0 || (size_t)n >= size) return;

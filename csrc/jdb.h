@@ -87,7 +87,7 @@ typedef struct jdb_failure {
     int64_t index; /* of the entry in a list, from 0 */
 } jdb_failure;
 
-enum { JDB_MESSAGE_MAX = 10240 };
+enum { JDB_MESSAGE_MAX = 2048 };
 
 const char *jdb_kind_name(jdb_kind kind);   /* "ShortRead" */
 const char *jdb_errno_name(int error);      /* "ENOSPC"; NULL when unknown */
@@ -137,10 +137,11 @@ typedef enum jdb_direct { JDB_DIRECT_REQUIRE, JDB_DIRECT_PREFER, JDB_DIRECT_OFF 
 /* What the system tells about the device below a file. -1: it does not tell. */
 typedef struct jdb_evidence {
     char device[64];          /* "vda", "loop0"; empty when unknown */
-    char mount_options[160];
+    char mount_options[256];  /* cut there; all were looked at */
     int volatile_cache;       /* 1: written data may sit in a cache that power loss empties */
     int fua;                  /* 1: single writes can pass that cache */
     uint32_t logical_block, physical_block; /* 0: unknown */
+    int no_barrier;           /* 1: mounted without write barriers */
     const char *class_name;   /* "flush-required", "unverified", "unsafe", "unknown" */
     char reasons[512];        /* one a line */
 } jdb_evidence;

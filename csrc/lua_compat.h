@@ -25,8 +25,8 @@
 
 #if LUA_VERSION_NUM == 501
 
-/* lua_yield returns here; what follows it runs before the coroutine is left. */
-enum { JL_YIELD_RETURNS = 1 };
+/* A coroutine cannot be resumed when its first function is a C function that yielded. */
+enum { JL_C_CANNOT_YIELD_FIRST = 1 };
 
 #define lua_rawlen lua_objlen
 
@@ -45,7 +45,7 @@ static inline int jl_absindex(lua_State *L, int i) {
 
 #else
 
-enum { JL_YIELD_RETURNS = 0 };
+enum { JL_C_CANNOT_YIELD_FIRST = 0 };
 
 static inline void jl_setfuncs(lua_State *L, const luaL_Reg *functions, int nup) {
     luaL_setfuncs(L, functions, nup);

@@ -4,9 +4,9 @@
  * buffers are userdata that hold one counted reference of the C object; an operation in flight
  * holds its own, so collecting the userdata never frees what the kernel uses.
  *
- * Order in every function that submits: check all arguments, take the operation, prepare and check it,
- * submit, yield. Nothing between take and submit may raise, except lua_yield on 5.1; then the
- * operation waits in `spare` for the next call. */
+ * Order in every function that submits: check all arguments, take the operation, prepare and check
+ * it, yield. The loop submits it when the yield has arrived: a yield may raise (5.1 and 5.2 cannot
+ * tell before), and then nothing has happened; the operation waits in `spare` for the next call. */
 #ifndef JDB_LUA_H
 #define JDB_LUA_H
 
@@ -65,7 +65,8 @@ typedef struct jl_state {
     char backend[32];
     jl_task *current;    /* the task being resumed now */
     jl_task *ready_head, *ready_tail;
-    jdb_op *spare;       /* taken, never submitted: a 5.1 yield raised */
+    jdb_op *spare;       /* taken, not submitted yet */
+    int wanted;          /* spare is submitted as soon as the yield of its task arrives */
     jdb_op *delivering;  /* its results are being pushed */
     struct jl_timer *timers;
     uint32_t timer_count, timer_room;

@@ -115,6 +115,7 @@ static void leave_joined(jl_task *t) {
 
 /* Ends whatever the task waits for; the reason may still happen, it finds nobody. */
 static void forget_wait(jl_state *S, jl_task *t) {
+    if (t == S->current) S->wanted = 0;
     if (t->op) jdb_op_abandon(S->queue, t->op);
     t->op = NULL;
     t->parked = t->expired = t->yielding = 0;
@@ -141,7 +142,7 @@ static int is_generator(lua_State *L, jl_state *S) {
     return yes;
 }
 
-/* How a wait in this coroutine is done. */
+/* How a wait in this coroutine is done; nothing is changed. */
 static enum place place(lua_State *L, jl_state *S) {
     jl_task *t = S->current;
     if (t && t->co == L) return jl_yieldable(L) ? IN_TASK : IN_PLACE;
@@ -183,12 +184,14 @@ static int suspend(lua_State *L, jl_state *S, enum place where) {
     return jl_yield(L, 1, after_wait);
 }
 
-static void commit(jl_state *S, jdb_op *op) {
-    jl_task *t = S->current;
+/* The task has yielded for the operation in `spare`. */
+static void commit(jl_state *S, jl_task *t) {
+    jdb_op *op = S->spare;
     forget_wait(S, t);
+    S->wanted = 0;
+    S->spare = NULL;
     t->op = op;
     jdb_op_set_waiter(op, t);
-    S->spare = NULL;
     jdb_submit(S->queue, op);
 }
 
@@ -209,15 +212,7 @@ int jl_run_op(lua_State *L, jdb_op *op) {
         jdb_queue_wait_op(S->queue, op);
         return finish_in_place(L, S, op);
     }
-    /* A cancelled task ends at this wait: the loop sees it when the yield gets there. */
-    int go = !S->current->cancelled;
-    if (!go) jl_drop(L, op);
-    if (JL_YIELD_RETURNS) {
-        int r = suspend(L, S, where);
-        if (go) commit(S, op);
-        return r;
-    }
-    if (go) commit(S, op);
+    S->wanted = 1;
     return suspend(L, S, where);
 }
 
@@ -345,6 +340,9 @@ static void resume(lua_State *L, jl_state *S, jl_task *t, int nargs) {
         if (n > 0) lua_pop(t->co, n);
         if (t->cancelled) {
             kill(L, S, t);
+        } else if (ours && S->wanted) {
+            t->state = JL_WAITING;
+            commit(S, t);
         } else if (ours && !t->yielding) {
             t->state = JL_WAITING;
         } else {
@@ -532,7 +530,7 @@ static jl_task *spawn(lua_State *L, jl_state *S, int first, int caught) {
     int nargs = lua_gettop(L) - first;
     luaL_checktype(L, first, LUA_TFUNCTION);
     luaL_checkstack(L, 6, "spawn");
-    if (JL_YIELD_RETURNS && lua_iscfunction(L, first)) {
+    if (JL_C_CANNOT_YIELD_FIRST && lua_iscfunction(L, first)) {
         /* 5.1 cannot resume a coroutine whose first function is a C function. */
         jl_push_ref(L, S->ref_shell);
         lua_pushvalue(L, first);
@@ -739,13 +737,15 @@ static int task_await(lua_State *L) {
     enum place where = place(L, S);
     if (!S->current) return luaL_error(L, "await outside a task");
     if (where != IN_PLACE) return suspend(L, S, where);
-    jdb_op *op = S->current->op;
+    jdb_op *op = S->wanted ? S->spare : NULL;
+    S->wanted = 0;
     if (S->current->yielding) {
         lua_pushboolean(L, 1);
         return 1;
     }
     if (!op) return luaL_error(L, "cannot wait here: this coroutine was not made by jdbfs.wrap");
-    S->current->op = NULL;
+    S->spare = NULL;
+    jdb_submit(S->queue, op);
     jdb_queue_wait_op(S->queue, op);
     return finish_in_place(L, S, op);
 }

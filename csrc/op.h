@@ -129,6 +129,7 @@ struct jdb_file {
     unsigned refs;
     unsigned inflight;    /* accepted operations, closes not counted */
     struct jdb_list closers; /* closes waiting for inflight to become 0 */
+    int locked;           /* what lock and unlock left; theirs alone */
     int closing;          /* new operations are refused */
     int deferred;         /* errno of a failed write or sync nobody waited for */
     jdb_op *sync_leader;  /* the flush that runs; it stands for all in sync_group */

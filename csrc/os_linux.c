@@ -11,8 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -237,7 +239,10 @@ static void describe(int fd, jdb_op *op, int direct) {
 static int64_t lock_at_open(int fd, jdb_op *op) {
     unsigned flags = op->detail->open.flags;
     if (!(flags & (JDB_OPEN_LOCK_SHARED | JDB_OPEN_LOCK_EXCLUSIVE))) return 0;
-    return jdb_posix_lock(fd, (flags & JDB_OPEN_LOCK_EXCLUSIVE) != 0, &op->detail->cause);
+    int exclusive = (flags & JDB_OPEN_LOCK_EXCLUSIVE) != 0;
+    int64_t r = jdb_posix_lock(fd, exclusive, &op->detail->cause);
+    if (r == 0) op->file->locked = exclusive ? LOCK_EX : LOCK_SH;
+    return r;
 }
 
 /* The line of /proc/locks that names this file: "1: FLOCK  ADVISORY  WRITE 123 fe:00:45 0 EOF". */
@@ -291,7 +296,8 @@ int64_t jdb_platform_open(jdb_op *op) {
     if (fd < 0) return -errno;
     int64_t r = finish_open(fd, op, &direct);
     if (r < 0) {
-        if (made) unmake(fd, path);
+        /* Whoever holds a lock on it has it in use by now. */
+        if (made && r != -EWOULDBLOCK) unmake(fd, path);
         close(fd);
         return r;
     }
@@ -337,17 +343,31 @@ static int64_t reserve(int fd, int mode, uint64_t from, uint64_t to) {
     return r == 0 ? 0 : -errno;
 }
 
+/* A reservation that fails half-way keeps what it got. The obvious failures come before it. */
+static int64_t enough_space(int fd, uint64_t len) {
+    struct stat st;
+    struct statvfs fs;
+    if (fstat(fd, &st) != 0 || fstatvfs(fd, &fs) != 0) return -errno;
+    uint64_t there = (uint64_t)st.st_blocks * 512;
+    uint64_t free_blocks = geteuid() == 0 ? fs.f_bfree : fs.f_bavail;
+    if (len <= there || fs.f_blocks == 0) return 0;
+    return (len - there) / fs.f_frsize > free_blocks ? -ENOSPC : 0;
+}
+
 /* Space first, so that a full disk shows before anything is written; then real zeros, so that
  * later overwrites change no metadata; then the exact size. Bytes the file has stay. */
 static int64_t preallocate_zero(jdb_file *file, uint64_t size, uint64_t len) {
     int fd = (int)file->handle;
     uint64_t align = file->write_align;
-    int64_t r = reserve(fd, 0, size, len);
+    int64_t r = reserve(fd, FALLOC_FL_KEEP_SIZE, size, len);
     if (r < 0 && r != -EOPNOTSUPP) return r;
     uint64_t from = (size + align - 1) / align * align;
     uint64_t to = (len + align - 1) / align * align;
     r = jdb_posix_write_zeros(file, from, to);
     if (r == 0 && to != len && ftruncate(fd, (off_t)len) != 0) r = -errno;
+    /* Whoever fills a file with zeros must not write behind its end meanwhile, so nothing else is
+     * cut off here. */
+    if (r < 0 && ftruncate(fd, (off_t)size) != 0) return r;
     return r;
 }
 
@@ -394,12 +414,13 @@ int64_t jdb_platform_preallocate(jdb_op *op) {
     int fd = (int)file->handle;
     int64_t size = jdb_os_size(fd), r = 0;
     if (size < 0) return size;
-    if (op->how == JDB_PREALLOC_KEEP) r = reserve(fd, FALLOC_FL_KEEP_SIZE, 0, op->len);
-    if (op->how == JDB_PREALLOC_SIZE) r = reserve(fd, 0, 0, op->len);
+    if (op->how != JDB_PREALLOC_ZERO || op->len > (uint64_t)size) r = enough_space(fd, op->len);
+    /* The space first, without the size: a full disk then leaves the file as it was, also what
+     * others write to it meanwhile. */
+    if (r == 0 && op->how != JDB_PREALLOC_ZERO) r = reserve(fd, FALLOC_FL_KEEP_SIZE, 0, op->len);
+    if (r == 0 && op->how == JDB_PREALLOC_SIZE) r = reserve(fd, 0, 0, op->len);
     /* No reservation on this file system: zeros reserve as well, and keep the promise. */
     int zeros = op->how == JDB_PREALLOC_ZERO || (op->how == JDB_PREALLOC_SIZE && r == -EOPNOTSUPP);
-    if (zeros) r = op->len > (uint64_t)size ? preallocate_zero(file, (uint64_t)size, op->len) : 0;
-    /* A full disk may have got part of it: the file and the space go back to what they were. */
-    if (r < 0 && r != -EOPNOTSUPP && ftruncate(fd, (off_t)size) != 0) return r;
+    if (zeros && (r == 0 || r == -EOPNOTSUPP)) r = op->len > (uint64_t)size ? preallocate_zero(file, (uint64_t)size, op->len) : 0;
     return r;
 }

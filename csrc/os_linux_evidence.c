@@ -55,17 +55,27 @@ static int mount_id(int fd) {
     return id;
 }
 
+static int has_option(const char *options, const char *option) {
+    size_t len = strlen(option);
+    for (const char *p = options; p && *p; p = strchr(p, ',')) {
+        if (*p == ',') p++;
+        if (strncmp(p, option, len) == 0 && (p[len] == ',' || p[len] == 0)) return 1;
+    }
+    return 0;
+}
+
 /* A line of /proc/self/mountinfo: id parent maj:min root point options ... - type source options. */
 static int read_mount(const char *line, int wanted, jdb_evidence *e, char *source, size_t size) {
     int id;
-    char from[256], options[256], more[256];
+    char from[256], options[1024], more[2048];
     const char *rest = strstr(line, " - ");
     if (!rest) return 0;
-    if (sscanf(line, "%d %*d %*s %*s %*s %255s", &id, options) != 2 || id != wanted) return 0;
+    if (sscanf(line, "%d %*d %*s %*s %*s %1023s", &id, options) != 2 || id != wanted) return 0;
 
-    if (sscanf(rest + 3, "%*s %255s %255s", from, more) != 2) return 0;
+    if (sscanf(rest + 3, "%*s %255s %2047s", from, more) != 2) return 0;
     snprintf(source, size, "%s", from);
-    snprintf(e->mount_options, sizeof e->mount_options, "%.78s,%.78s", options, more);
+    snprintf(e->mount_options, sizeof e->mount_options, "%.100s,%.150s", options, more);
+    e->no_barrier = has_option(more, "nobarrier") || has_option(more, "barrier=0");
     return 1;
 }
 
@@ -171,15 +181,6 @@ static int one_of(const char *name, const char *const *list) {
     return 0;
 }
 
-static int has_option(const jdb_evidence *e, const char *option) {
-    size_t len = strlen(option);
-    for (const char *p = e->mount_options; p && *p; p = strchr(p, ',')) {
-        if (*p == ',') p++;
-        if (strncmp(p, option, len) == 0 && (p[len] == ',' || p[len] == 0)) return 1;
-    }
-    return 0;
-}
-
 /* What a flush is worth, weakest reason first. */
 static const char *classify(const char *file_system, jdb_evidence *e) {
     static const char *const unsafe[] = {"tmpfs", "ramfs", "nfs",  "cifs", "9p",
@@ -189,7 +190,7 @@ static const char *classify(const char *file_system, jdb_evidence *e) {
         say(e, "no durable storage is promised by this file system: ", file_system);
         return "unsafe";
     }
-    if (has_option(e, "nobarrier") || has_option(e, "barrier=0")) {
+    if (e->no_barrier) {
         say(e, "mounted without write barriers: flushes do not reach the device", "");
         return "unsafe";
     }

@@ -123,12 +123,25 @@ int64_t jdb_posix_lock(int fd, int exclusive, char **cause) {
     return -error;
 }
 
+/* A refused flock drops the lock that was held: it is taken again at once. */
 static int64_t lock_file(jdb_op *op) {
-    return jdb_posix_lock((int)op->file->handle, op->how == JDB_LOCK_EXCLUSIVE, &op->detail->cause);
+    jdb_file *file = op->file;
+    int fd = (int)file->handle, held = file->locked;
+    int64_t r = jdb_posix_lock(fd, op->how == JDB_LOCK_EXCLUSIVE, &op->detail->cause);
+    if (r == 0) {
+        file->locked = op->how == JDB_LOCK_EXCLUSIVE ? LOCK_EX : LOCK_SH;
+    } else if (held && flock(fd, held | LOCK_NB) != 0) {
+        file->locked = 0;
+        free(op->detail->cause);
+        op->detail->cause = strdup("another process took the lock, and the one held is lost");
+    }
+    return r;
 }
 
 static int64_t unlock_file(jdb_op *op) {
-    return flock((int)op->file->handle, LOCK_UN) == 0 ? 0 : -errno;
+    if (flock((int)op->file->handle, LOCK_UN) != 0) return -errno;
+    op->file->locked = 0;
+    return 0;
 }
 
 void jdb_posix_stat(const struct stat *st, jdb_stat *out) {

@@ -229,9 +229,12 @@ static int is_list(const jdb_op *op) {
 static void note_write(const jdb_op *op) {
     if (op->code != JDB_WRITE || (op->flags & JDB_OP_FLUSHING)) return;
     jdb_file *file = op->file;
-    int durable = (op->flags & JDB_OP_RWF_DSYNC) || file->info.dsync;
-    if (!durable) jdb_span_add(&file->dirty, op->off, op->off + op->moved);
-    else if (op->result < 0 && !harmless((int)-op->result))
+    int written = (op->flags & JDB_OP_RWF_DSYNC) || file->info.dsync;
+    int durable = written || (op->flags & JDB_OP_DSYNC) ||
+                  ((op->flags & JDB_OP_CHILD) && (op->link->flags & JDB_OP_DSYNC));
+    if (!written) jdb_span_add(&file->dirty, op->off, op->off + op->moved);
+    if (!durable) return;
+    if (op->result < 0 && !harmless((int)-op->result))
         jdb_file_poison(file, (int)-op->result, op->off, op->off + op->len);
 }
 
@@ -266,6 +269,14 @@ static void child_done(jdb_queue *q, jdb_op *child) {
     if (--many->chunk == 0) arrived(q, many);
 }
 
+/* An error that nobody hears is told by close. */
+static void remember_loss(const jdb_op *op) {
+    int writes = op->code == JDB_WRITE || op->code == JDB_WRITE_MANY || op->code == JDB_SYNC_ALL ||
+                 op->code == JDB_SYNC_DATA;
+    if (writes && op->kind != JDB_OK && op->kind != JDB_CANCELLED)
+        op->file->deferred = op->error ? op->error : EIO;
+}
+
 /* Gives back what the operation held and puts it where its waiter finds it. */
 void jdb_finish(jdb_queue *q, jdb_op *op) {
     jdb_op_settle(op);
@@ -281,10 +292,7 @@ void jdb_finish(jdb_queue *q, jdb_op *op) {
     if (op->flags & JDB_OP_CHILD) {
         child_done(q, op);
     } else if (op->flags & JDB_OP_ABANDONED) {
-        int lost = op->code == JDB_WRITE || op->code == JDB_WRITE_MANY ||
-                   op->code == JDB_SYNC_ALL || op->code == JDB_SYNC_DATA;
-        if (lost && op->kind != JDB_OK && op->kind != JDB_CANCELLED)
-            file->deferred = op->error ? op->error : EIO;
+        remember_loss(op);
         jdb_op_release(q, op);
     } else if (!(op->flags & JDB_OP_TAKEN)) {
         jdb_list_push(&q->done, op);
@@ -412,6 +420,7 @@ void jdb_queue_wait_abandoned(jdb_queue *q) {
     for (op = rest.head; op; op = op->next) q->undelivered++;
     q->done = rest;
     while (q->stats.abandoned > 0) reap(q, 1, -1);
+    if (q->undelivered > 0) jdb_queue_signal(q);
 }
 
 void jdb_op_abandon(jdb_queue *q, jdb_op *op) {
@@ -421,20 +430,28 @@ void jdb_op_abandon(jdb_queue *q, jdb_op *op) {
     op->flags |= JDB_OP_ABANDONED;
     q->stats.abandoned++;
     /* A finished one stays on the done list; whoever pops it sees that nobody waits. */
+    if (op->state == JDB_DONE) remember_loss(op);
 }
 
 void jdb_queue_flush(jdb_queue *q) {
     if (jdb_queue_usable(q) != JDB_OK) return;
     jdb_flush_start(q);
     start(q);
+    while (q->arrived.head) {
+        settle(q);
+        start(q);
+    }
     q->backend->flush(q);
-    /* Refused for now (EAGAIN, EBUSY): nothing will announce that, so a host must look again. */
-    if (q->staged > 0) q->backend->signal(q);
+    /* What ended without the kernel, and what the kernel refused for now (EAGAIN, EBUSY): nothing
+     * will announce it, so a host must look again. */
+    if (q->staged > 0 || q->undelivered > 0) q->backend->signal(q);
 }
 
-int jdb_queue_pollfd(jdb_queue *q) { return q->backend->pollfd(q); }
+int jdb_queue_pollfd(jdb_queue *q) { return q->closed ? -EBADF : q->backend->pollfd(q); }
 
-void jdb_queue_signal(jdb_queue *q) { q->backend->signal(q); }
+void jdb_queue_signal(jdb_queue *q) {
+    if (!q->closed) q->backend->signal(q);
+}
 
 /* ---- making and closing ---------------------------------------------------------------------- */
 
@@ -491,6 +508,8 @@ int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *fa
                  forced ? "JDBFS_BACKEND" : "backend", name);
         return refuse(failure, JDB_UNSUPPORTED, 0, text);
     }
+    if (options->depth > JDB_DEPTH_MAX || options->workers > JDB_WORKERS_MAX)
+        return refuse(failure, JDB_OVERFLOW, 0, "depth or workers above the limit");
     jdb_queue *q = calloc(1, sizeof *q);
     if (!q) return refuse(failure, JDB_ALLOC, ENOMEM, "no memory for the queue");
     q->refs = 1;
@@ -528,6 +547,11 @@ static void drain(jdb_queue *q) {
 
 void jdb_queue_close(jdb_queue *q) {
     if (q->closed) return;
+    if (q->thread != this_thread() && q->fork_generation == jdb_os_fork_generation()) {
+        /* Another thread cannot wait for the ring: everything the kernel may touch is kept. */
+        q->closed = 1;
+        return;
+    }
     /* The parent's operations are the parent's: a child gives back no memory of theirs. */
     if (q->fork_generation == jdb_os_fork_generation()) drain(q);
     q->closed = 1;
@@ -539,6 +563,7 @@ void jdb_queue_unref(jdb_queue *q) {
     assert(q->refs > 0);
     if (--q->refs > 0) return;
     jdb_queue_close(q);
+    if (q->backend && q->impl) return; /* kept: see jdb_queue_close */
     for (uint32_t i = 0; i < q->chunk_count; i++) free(q->chunks[i]);
     free(q->chunks);
     free(q);
