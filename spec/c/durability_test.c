@@ -36,11 +36,11 @@ static void note_order(const jdb_op *op) {
     jdb_code step = jdb_op_step(op);
     size_t used = strlen(order);
     if (used + 1 >= sizeof order) return;
-    order[used] = step == JDB_READ                  ? 'r'
-                  : step == JDB_WRITE               ? (is_durable_write(op) ? 'd' : 'w')
-                  : step == JDB_SYNC_DATA           ? 's'
-                  : step == JDB_SYNC_ALL            ? 'S'
-                                                    : '.';
+    order[used] = step == JDB_READ        ? 'r'
+                  : step == JDB_WRITE     ? (is_durable_write(op) ? 'd' : 'w')
+                  : step == JDB_SYNC_DATA ? 's'
+                  : step == JDB_SYNC_ALL  ? 'S'
+                                          : '.';
 }
 
 static void alter(jdb_op *op) {
@@ -159,7 +159,7 @@ static void end(jdb_queue *q, jdb_file *f, jdb_buf *b) {
     queue_free(q);
 }
 
-/* ---- sharing ----------------------------------------------------------------------------------- */
+/* ---- sharing --------------------------------------------------------------------------------- */
 
 static void lone_callers(const char *backend) {
     jdb_queue *q = new_queue(backend);
@@ -185,7 +185,8 @@ static void one_turn_one_flush(const char *backend) {
     for (int i = 0; i < 16; i++) expect(q, ops[i], JDB_OK);
     CHECK_EQ(stats(q).flushes, 1);
     CHECK_EQ(steps[JDB_SYNC_DATA], 1);
-    for (int i = 0; i < 16; i++) ops[i] = submit(q, prep_file(q, i == 9 ? JDB_SYNC_ALL : JDB_SYNC_DATA, f));
+    for (int i = 0; i < 16; i++)
+        ops[i] = submit(q, prep_file(q, i == 9 ? JDB_SYNC_ALL : JDB_SYNC_DATA, f));
     for (int i = 0; i < 16; i++) expect(q, ops[i], JDB_OK);
     /* One of them wants metadata: a flush of data alone would not cover it. */
     CHECK_EQ(steps[JDB_SYNC_ALL], 1);
@@ -216,7 +217,7 @@ static void late_callers(const char *backend) {
     end(q, f, b);
 }
 
-/* ---- durable writes ---------------------------------------------------------------------------- */
+/* ---- durable writes -------------------------------------------------------------------------- */
 
 static void durable_methods(const char *backend) {
     static const struct {
@@ -308,7 +309,7 @@ static void no_durable_writes_in_a_list(const char *backend) {
     end(q, f, b);
 }
 
-/* ---- poisoning --------------------------------------------------------------------------------- */
+/* ---- poisoning ------------------------------------------------------------------------------- */
 
 static void failing_flush(const char *backend) {
     jdb_failure failure;
@@ -474,7 +475,7 @@ static void reopening_clears(const char *backend) {
     end(q, f, b);
 }
 
-/* ---- callers that go away ---------------------------------------------------------------------- */
+/* ---- callers that go away -------------------------------------------------------------------- */
 
 static void abandoned_leader(const char *backend) {
     for (int started = 0; started < 2; started++) {
@@ -494,6 +495,23 @@ static void abandoned_leader(const char *backend) {
         CHECK_EQ(steps[JDB_SYNC_DATA], 1);
         end(q, f, b);
     }
+}
+
+/* The flush has begun but waits for room in the queue: it is not its caller's alone any more. */
+static void abandoned_leader_that_waits(const char *backend) {
+    jdb_queue *q = new_queue(backend);
+    jdb_buf *b = jdb_buf_new(PAGE, PAGE);
+    jdb_file *f = new_file(q, JDB_METHOD_AUTO, 0);
+    jdb_op *first = submit(q, prep_file(q, JDB_SYNC_DATA, f));
+    jdb_op *second = submit(q, prep_file(q, JDB_SYNC_DATA, f));
+    q->inflight += q->depth;
+    jdb_queue_flush(q);
+    CHECK_EQ(stats(q).flushes, 1);
+    jdb_op_abandon(q, first);
+    q->inflight -= q->depth;
+    expect(q, second, JDB_OK);
+    CHECK_EQ(steps[JDB_SYNC_DATA], 1);
+    end(q, f, b);
 }
 
 /* Nobody is left: no flush is needed, and nobody waits for one. */
@@ -544,7 +562,7 @@ static void waiting_in_place(const char *backend) {
     end(q, f, b);
 }
 
-/* ---- closing ----------------------------------------------------------------------------------- */
+/* ---- closing --------------------------------------------------------------------------------- */
 
 static void close_waits_for_flushes(const char *backend) {
     jdb_queue *q = new_queue(backend);
@@ -583,7 +601,7 @@ static void queue_close_drains(const char *backend) {
     }
 }
 
-/* ---- lists ------------------------------------------------------------------------------------- */
+/* ---- lists ----------------------------------------------------------------------------------- */
 
 static jdb_op *new_list(jdb_queue *q, jdb_file *f, jdb_buf *b, jdb_code code, unsigned flags,
                         jdb_op **children, unsigned count) {
@@ -725,6 +743,7 @@ static const struct test tests[] = {
     {"a plain failure is no poison", plain_failure_is_no_poison},
     {"reopening clears", reopening_clears},
     {"an abandoned leader serves the others", abandoned_leader},
+    {"an abandoned leader that waits for room", abandoned_leader_that_waits},
     {"all callers abandoned", all_abandoned},
     {"an abandoned leader whose flush fails", abandoned_leader_fails},
     {"waiting in place for a flush that is refused", waiting_in_place},

@@ -189,7 +189,7 @@ static void some_names(jdb_queue *q) {
     jdb_op *op;
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
         if (!(op = take_if(q))) continue;
-        attempt(q, op, jdb_prep_path(op, codes[i], paths[0]), NULL);
+        attempt(q, op, jdb_prep_path(op, codes[i], paths[0], 0), NULL);
     }
     if ((op = take_if(q))) attempt(q, op, jdb_prep_rename(op, paths[1], paths[2], 0), NULL);
     if ((op = take_if(q))) attempt(q, op, jdb_prep_rename(op, paths[2], paths[1], 0), NULL);
@@ -203,13 +203,13 @@ static void some_transfers(jdb_queue *q, jdb_file *f) {
     if (!b) return;
     memset(jdb_buf_data(b), 9, PAGE);
     if ((op = take_if(q))) {
-        jdb_prep_write(op, f, b, 0, PAGE, 0);
+        jdb_prep_write(op, f, b, 0, PAGE, 0, 0);
         attempt(q, op, 0, NULL);
     }
     for (int i = 0; i < AT_ONCE; i++) {
         if (!(op = take_if(q))) continue;
         if (i % 2) jdb_prep_file(op, i % 30 == 1 ? JDB_STAT : JDB_SIZE, f);
-        else jdb_prep_write(op, f, b, 0, PAGE, (uint64_t)(i % 8) * PAGE);
+        else jdb_prep_write(op, f, b, 0, PAGE, (uint64_t)(i % 8) * PAGE, 0);
         if (jdb_op_check(op) == JDB_OK) {
             jdb_submit(q, op);
             submitted++;
@@ -244,11 +244,9 @@ static int scenario(void) {
     CHECK(fd >= 0 || fd == -EMFILE || fd == -ENOMEM);
     some_names(q);
     jdb_op *op = take_if(q);
-    if (op)
-        attempt(q, op,
-                jdb_prep_open(q, op, paths[1], JDB_OPEN_WRITE | JDB_OPEN_CREATE, 0666,
-                              JDB_DIRECT_PREFER),
-                &f);
+    jdb_open how = {
+        .flags = JDB_OPEN_WRITE | JDB_OPEN_CREATE, .mode = 0666, .direct = JDB_DIRECT_PREFER};
+    if (op) attempt(q, op, jdb_prep_open(q, op, paths[1], &how), &f);
     if (f) some_transfers(q, f);
     if (f && (op = take_if(q))) {
         jdb_prep_file(op, JDB_CLOSE, f);

@@ -83,7 +83,8 @@ static inline const char *path_of(const char *name) {
 
 static inline jdb_op *prep_open(jdb_queue *q, const char *path, unsigned flags) {
     jdb_op *op = take(q);
-    CHECK_EQ(jdb_prep_open(q, op, path, flags, 0666, JDB_DIRECT_PREFER), 0);
+    jdb_open how = {.flags = flags, .mode = 0666, .direct = JDB_DIRECT_PREFER};
+    CHECK_EQ(jdb_prep_open(q, op, path, &how), 0);
     return op;
 }
 
@@ -110,7 +111,7 @@ static inline jdb_op *prep_read(jdb_queue *q, jdb_file *f, jdb_buf *b, size_t at
 static inline jdb_op *prep_write(jdb_queue *q, jdb_file *f, jdb_buf *b, size_t at, size_t len,
                                  uint64_t off) {
     jdb_op *op = take(q);
-    jdb_prep_write(op, f, b, at, len, off);
+    jdb_prep_write(op, f, b, at, len, off, 0);
     return op;
 }
 

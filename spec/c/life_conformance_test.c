@@ -489,7 +489,7 @@ static void drain(const char *backend) {
         submit(q, prep_write(q, f, b, i * PAGE, PAGE, (uint64_t)(i - 1) * PAGE));
     submit(q, prep_open(q, path_of("drained"), 0)); /* a file that nobody will fetch */
     jdb_op *name = take(q);
-    CHECK_EQ(jdb_prep_path(name, JDB_PATH_LS, test_dir()), 0);
+    CHECK_EQ(jdb_prep_path(name, JDB_PATH_LS, test_dir(), 0), 0);
     submit(q, name);
     submit(q, prep_file(q, JDB_CLOSE, g.file));
     jdb_op_abandon(q, op);

@@ -5,7 +5,7 @@
 
 static jdb_op *path_op(jdb_queue *q, jdb_code code, const char *path) {
     jdb_op *op = take(q);
-    CHECK_EQ(jdb_prep_path(op, code, path), 0);
+    CHECK_EQ(jdb_prep_path(op, code, path, 0), 0);
     return op;
 }
 
@@ -202,10 +202,10 @@ static void buffered(const char *backend) {
     jdb_queue *q = queue_new(backend, 4, 2);
     jdb_buf *b = jdb_buf_new(PAGE, 1);
     jdb_op *op = take(q);
-    CHECK_EQ(jdb_prep_open(q, op, path_of("buffered"),
-                           JDB_OPEN_WRITE | JDB_OPEN_CREATE | JDB_OPEN_TRUNCATE, 0666,
-                           JDB_DIRECT_OFF),
-             0);
+    jdb_open how = {.flags = JDB_OPEN_WRITE | JDB_OPEN_CREATE | JDB_OPEN_TRUNCATE,
+                    .mode = 0666,
+                    .direct = JDB_DIRECT_OFF};
+    CHECK_EQ(jdb_prep_open(q, op, path_of("buffered"), &how), 0);
     submit(q, op);
     jdb_queue_wait_op(q, op);
     jdb_file *f = jdb_file_ref(jdb_op_file(op));
