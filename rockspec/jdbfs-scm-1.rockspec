@@ -37,6 +37,8 @@ build = {
     ["jdbfs.cli"] = "lua/jdbfs/cli.lua",
     ["jdbfs.histogram"] = "lua/jdbfs/histogram.lua",
     ["jdbfs.meta"] = "lua/jdbfs/meta.lua",
+    ["jdbfs.log"] = "lua/jdbfs/log.lua",
+    ["jdbfs.stream"] = "lua/jdbfs/stream.lua",
     ["jdbfs.sync"] = "lua/jdbfs/sync.lua",
   },
   platforms = {

@@ -3,6 +3,7 @@
 
 local core = require "jdbfs.core"
 local sync = require "jdbfs.sync"
+local stream = require "jdbfs.stream"
 
 local create, resume, status = coroutine.create, coroutine.resume, coroutine.status
 local error, pcall, select, type = error, pcall, select, type
@@ -14,6 +15,9 @@ local M = {
   event = sync.event,
   queue = sync.queue,
   pool = sync.pool,
+  log = require "jdbfs.log",
+  reader = stream.reader,
+  writer = stream.writer,
 }
 
 for _, name in ipairs {

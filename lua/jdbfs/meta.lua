@@ -268,14 +268,14 @@ function Buffer:free() end
 -- ---- files ------------------------------------------------------------------------------------
 
 ---@class jdbfs.OpenOptions
----@field direct "require"|"prefer"|"off"? bypass the page cache or fail (default), if it can be, not
+---@field direct "require"|"prefer"|"off"? bypass the page cache or fail (default), if it can be, no
 ---@field mode integer? permissions of a new file, default 0666 less the umask
 ---@field exclusive boolean? fail with EEXIST when the file exists
 ---@field must_exist boolean? fail with ENOENT when it does not (open_rw, open_wal)
 ---@field atime boolean? keep access times; they cost metadata writes
 ---@field device boolean? the path is a block device
 ---@field durable_create boolean? the name itself is durable on return
----@field lock "exclusive"|"shared"|nil fail with Busy when another open file holds it; see File:lock
+---@field lock "exclusive"|"shared"|nil fail with Busy when another open file holds it; File:lock
 ---@field dsync boolean? every write is durable on return, as with open_wal
 ---@field durable_method "auto"|"write"|"flush"|nil how "dsync" writes are done: each by itself
 ---  (RWF_DSYNC), as a write and a flush shared with others, or (default) a lone one by itself and
@@ -396,7 +396,8 @@ function File:read(off, len) end
 function File:write_at(b, off, b_off, len, flags) end
 --- Many exact reads, one yield. Nothing is submitted when an entry is refused. The first entry of
 --- the list that failed is reported, with err.index. Yields.
----@param list { [1]: jdbfs.Buffer, [2]: integer, [3]: integer?, [4]: integer? }[] buffer, offset, buffer offset, length
+---@param list { [1]: jdbfs.Buffer, [2]: integer, [3]: integer?, [4]: integer? }[] buffer, offset,
+---  buffer offset, length
 ---@return integer? count
 ---@return string? message
 ---@return jdbfs.Error? err
@@ -444,7 +445,7 @@ function File:sync_all() end
 function File:truncate(len) end
 --- Reserves space up to len; never shrinks, keeps what is there. "size": the file grows and reads
 --- zeros; "keep_size": only the space; "zero": zeros are written, so that later overwrites change
---- no metadata. Yields.
+--- no metadata; nobody may write behind the end of the file meanwhile. Yields.
 ---@param len integer
 ---@param how "size"|"keep_size"|"zero"?
 ---@return true?
@@ -576,15 +577,188 @@ function jdbfs.atomic_write(path, data) end
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.probe(path) end
---- Unsupported in this version.
----@param path string
----@param o table?
+
+-- ---- the log ------------------------------------------------------------------------------------
+
+---@class jdbfs.LogOptions
+---@field segment_size integer? bytes of a segment file, 8 KiB to 1 TiB, default 64 MiB. A record
+---  that does not fit gets a segment of its own size
+---@field batch_size integer? bytes gathered for one write, 4 KiB to 1 GiB, default 1 MiB; two such
+---  buffers are held. Appenders wait when it is full
+---@field direct "require"|"prefer"|"off"? as for open
+
+--- Opens the log in that directory, or makes it; one opener at a time (Busy). Reads and checks all
+--- of it. A torn tail is cut: see recovery(). Kind Io when an acknowledged record is damaged or a
+--- segment is missing, foreign or damaged: err.path is the segment, err.offset the place, the
+--- message has the record's number; nothing is changed then. Damage in the last batch ever written
+--- cannot be told from a torn write: it is cut; likewise the loss of the newest segment file is not
+--- seen. Yields.
+---@param path string a directory; it and its parents are made
+---@param o jdbfs.LogOptions?
+---@return jdbfs.Log? log
+---@return string? message
+---@return jdbfs.Error? err
 function jdbfs.log(path, o) end
 
--- ---- the queue, and hosts ------------------------------------------------------------------------
+---@class jdbfs.Recovery
+---@field first integer number of the first record there is, or will be
+---@field last integer of the last one; first - 1 when there is none
+---@field records integer last - first + 1
+---@field segments integer
+---@field clean boolean nothing had to be cut
+---@field cut_bytes integer of a batch that was never acknowledged
+---@field cut_at { segment: string, offset: integer }? file name and place of the cut
+
+---@class jdbfs.LogStats
+---@field records integer appended since the log was opened
+---@field batches integer written since then: each is one write and one flush
+---@field bytes integer written in them, with headers and padding
+---@field segments integer
+---@field first integer number of the first record there is, or will be
+---@field last integer of the last durable one
+
+--- An append-only log. Numbers start at 1 and never repeat.
+---@class jdbfs.Log
+local Log = {}
+--- Appends a record of up to 1 GiB (else Overflow) and returns its number once it is durable.
+--- Tasks that append meanwhile share one write and one flush; a lone one pays exactly one of each,
+--- there is no timer. A buffer must stay unchanged until the call returns. When the segment cannot
+--- be made (ENOSPC) nothing was written, and the log goes on as soon as there is room. When the
+--- write or flush fails, what is on disk is unknown: every append is Poisoned until the log is
+--- opened again. A cancelled appender's record may or may not be there. Yields.
+---@param data string|jdbfs.Buffer
+---@return integer? number
+---@return string? message
+---@return jdbfs.Error? err
+function Log:append(data) end
+--- The durable records from that number on (default: the first there is), for
+--- `for number, data in log:records() do`, which raises the message of a failure; next() returns
+--- it. A number that truncate_before removed, or that is none, is Overflow at the first step. At
+--- the end the cursor stays usable: it goes on when more was appended. One task at a time. In a
+--- task on plain Lua 5.1 the steps of a for loop block the other tasks, next() never does.
+---@param from integer?
+---@return jdbfs.Cursor
+function Log:records(from) end
+--- What opening found and did.
+---@return jdbfs.Recovery
+function Log:recovery() end
+---@return jdbfs.LogStats
+function Log:stats() end
+--- Removes the segments that hold only records before that number, never the current one; durable
+--- on return. Cursors in a removed segment read it to its end. Yields.
+---@param number integer
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function Log:truncate_before(number) end
+--- Commits what was gathered and closes. Later use is Closed; closing again is true. Yields.
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function Log:close() end
+
+---@class jdbfs.Cursor
+---@overload fun(): integer?, string?
+local Cursor = {}
+--- The next record; nothing but nil at the end. A damaged one is kind Io, again and again. Yields.
+---@return integer? number
+---@return string? data the message of a failure when number is nil
+---@return jdbfs.Error? err
+function Cursor:next() end
+--- Lets go of the file. For loops do that at their end, on Lua 5.4 also when they break.
+---@return true
+function Cursor:close() end
+
+-- ---- streams ------------------------------------------------------------------------------------
+
+---@class jdbfs.StreamOptions
+---@field block integer? bytes moved at once, rounded up to the file's alignment, default 1 MiB
+---@field depth integer? blocks ahead or behind, 1 to 1024, default 4
+---@field offset integer? where to start, default 0; any number
+
+--- Writes a file as a sequence of bytes of any sizes, behind the caller: in a task up to `depth`
+--- blocks are in flight, each in a short-lived task of its own; outside tasks each block is
+--- written in place. The file stays the caller's, to be closed after the writer. Yields.
+---@param f jdbfs.File open for writing
+---@param o jdbfs.StreamOptions?
+---@return jdbfs.Writer? writer
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.writer(f, o) end
+
+--- For one task at a time. The first error of any write is returned by every later call, close
+--- included.
+---@class jdbfs.Writer
+local Writer = {}
+--- Yields while all blocks are in flight.
+---@param ... string|jdbfs.Buffer copied before the call returns
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function Writer:write(...) end
+--- Everything written so far is in the file, which ends where it should, and on stable storage.
+--- Yields.
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function Writer:sync() end
+--- Writes the rest. The file then ends behind the last byte written, or where it ended before when
+--- that is further: what a shorter write leaves of an older file stays. Not a sync. Closing again
+--- is true. Yields.
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function Writer:close() end
+--- Offset of the next byte.
+---@return integer
+function Writer:position() end
+--- Every byte before this offset is in the file.
+---@return integer
+function Writer:written() end
+--- Every byte before this offset is on stable storage, by a sync of this writer.
+---@return integer
+function Writer:durable() end
+
+--- Reads a file as a sequence of bytes of any sizes; in a task up to `depth` blocks are read
+--- ahead, as far as the file went when that began.
+---@param f jdbfs.File
+---@param o jdbfs.StreamOptions?
+---@return jdbfs.Reader? reader
+---@return string? message
+---@return jdbfs.Error? err
+function jdbfs.reader(f, o) end
+
+--- For one task at a time. After an error the position is what it was before the call, and the
+--- next call tries again.
+---@class jdbfs.Reader
+local Reader = {}
+--- n bytes, fewer only at the end of the file; nothing but nil at the end. Yields.
+---@param n integer
+---@return string? data
+---@return string? message
+---@return jdbfs.Error? err
+function Reader:read(n) end
+--- Fills the buffer, or `len` bytes of it from `off` on. Bytes read, fewer only at the end of the
+--- file, 0 at the end. Yields.
+---@param b jdbfs.Buffer
+---@param off integer?
+---@param len integer?
+---@return integer? bytes
+---@return string? message
+---@return jdbfs.Error? err
+function Reader:read_into(b, off, len) end
+--- Offset of the next byte.
+---@return integer
+function Reader:position() end
+--- Waits for the blocks that are being read. The file stays open.
+---@return true
+function Reader:close() end
+
+-- ---- the queue, and hosts ---------------------------------------------------------------------
 
 ---@class jdbfs.SetupOptions
----@field backend "auto"|"io_uring"|"threads"|"kqueue"|"iocp"|nil the environment variable JDBFS_BACKEND wins
+---@field backend "auto"|"io_uring"|"threads"|"kqueue"|"iocp"|nil the environment variable
+---  JDBFS_BACKEND wins
 ---@field depth integer? operations the kernel holds at once, 1 to 4096, default 256
 ---@field workers integer? threads of the pool at most, 1 to 256, default 16
 
