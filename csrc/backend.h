@@ -32,24 +32,24 @@ struct jdb_backend {
 
 struct jdb_queue {
     const struct jdb_backend *backend;
-    void *impl;                  /* the backend's */
-    uint64_t native;             /* bit per jdb_code that the backend runs itself */
-    struct jdb_pool *pool;       /* its threads start on first use */
-    int notify;                  /* workers signal here; -1: none */
-    jdb_op **chunks;             /* the slab: stable addresses, grows by chunks */
+    void *impl;            /* the backend's */
+    uint64_t native;       /* bit per jdb_code that the backend runs itself */
+    struct jdb_pool *pool; /* its threads start on first use */
+    int notify;            /* workers signal here; -1: none */
+    jdb_op **chunks;       /* the slab: stable addresses, grows by chunks */
     uint32_t chunk_count, slots;
     struct jdb_list free, pending, arrived, done;
-    jdb_file *sync_files;        /* with callers for a flush that has not started */
+    jdb_file *sync_files; /* with callers for a flush that has not started */
     uint32_t depth, workers;
-    uint64_t undelivered;        /* length of `done` */
-    uint32_t inflight;           /* with the backend or the pool */
-    uint32_t pool_inflight;      /* of these, with the pool */
-    uint32_t staged;             /* of inflight, not yet handed to the kernel */
+    uint64_t undelivered;   /* length of `done` */
+    uint32_t inflight;      /* with the backend or the pool */
+    uint32_t pool_inflight; /* of these, with the pool */
+    uint32_t staged;        /* of inflight, not yet handed to the kernel */
     uint32_t refs;
     int closed;
     unsigned fork_generation;
-    const void *thread;          /* identifies the owning thread */
-    int64_t gap_ns;              /* running mean between completions, for batching */
+    const void *thread; /* identifies the owning thread */
+    int64_t gap_ns;     /* running mean between completions, for batching */
     int64_t reaped_at;
     jdb_stats stats;
     char reason[192], features[192];
@@ -77,7 +77,7 @@ int jdb_pool_open(jdb_queue *queue); /* 0 or -errno; also makes queue->notify */
 void jdb_pool_submit(jdb_queue *queue, jdb_op *op);
 void jdb_pool_collect(jdb_queue *queue);
 void jdb_pool_watch(jdb_queue *queue, int handle); /* workers signal this one as well */
-void jdb_pool_close(jdb_queue *queue); /* joins; in a forked child forgets */
+void jdb_pool_close(jdb_queue *queue);             /* joins; in a forked child forgets */
 uint64_t jdb_pool_workers(const jdb_queue *queue);
 
 #endif

@@ -152,7 +152,7 @@ void jdb_pool_close(jdb_queue *q) {
 
 uint64_t jdb_pool_workers(const jdb_queue *q) { return q->pool ? q->pool->count : 0; }
 
-/* ---- the backend ----------------------------------------------------------------------------- */
+/* ---- the backend ---------------------------------------------------------------------------- */
 
 static int threads_open(jdb_queue *q) {
     q->native = 0; /* nothing is native: everything goes to the pool */

@@ -25,8 +25,8 @@
 struct uring {
     struct io_uring ring;
     unsigned flags;
-    int host_fd;       /* registered eventfd of a host's loop, or -1 */
-    int armed;         /* the ring polls the pool's notifier */
+    int host_fd; /* registered eventfd of a host's loop, or -1 */
+    int armed;   /* the ring polls the pool's notifier */
 };
 
 static const struct {
@@ -167,7 +167,7 @@ static void prepare(struct io_uring_sqe *sqe, jdb_op *op) {
     io_uring_sqe_set_data(sqe, op);
 }
 
-/* ---- entering the kernel --------------------------------------------------------------------- */
+/* ---- entering the kernel -------------------------------------------------------------------- */
 
 /* The ring is beyond repair for what it has not taken yet: take it back as failed. */
 static void fail_staged(jdb_queue *q, struct uring *u, int error) {

@@ -120,6 +120,4 @@ void jdb_buf_leave(jdb_op *op) {
     op->flags &= (uint16_t)~JDB_OP_ONMEM;
 }
 
-uint64_t jdb_buf_live(void) {
-    return atomic_load_explicit(&live_buffers, memory_order_relaxed);
-}
+uint64_t jdb_buf_live(void) { return atomic_load_explicit(&live_buffers, memory_order_relaxed); }

@@ -1,13 +1,11 @@
 /* crc32c.c: CRC-32C (Castagnoli, reflected 0x82f63b78), eight table lookups per eight bytes; the
  * processor's instruction where the platform offers one. */
-#include <pthread.h>
 #include <string.h>
 
 #include "os.h"
 
 static uint32_t table[8][256];
 static jdb_crc32c_fn by_instruction;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void make_table(void) {
     for (uint32_t i = 0; i < 256; i++) {
@@ -36,7 +34,7 @@ static uint32_t by_table(uint32_t crc, const uint8_t *p, size_t len) {
 }
 
 uint32_t jdb_crc32c(uint32_t crc, const void *data, size_t len) {
-    pthread_once(&once, make_table);
+    jdb_os_once(make_table);
     jdb_crc32c_fn run = by_instruction ? by_instruction : by_table;
     return ~run(~crc, data, len);
 }

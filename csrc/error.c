@@ -5,8 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "op.h"
+#include "os.h"
 
+/* clang-format off */
 static const char *const kind_names[JDB_KIND_COUNT] = {
     [JDB_OK] = "Ok",
     [JDB_IO] = "Io",
@@ -72,6 +73,7 @@ static const struct {
     NAME(EBADMSG),    NAME(ENODATA),
 };
 #undef NAME
+/* clang-format on */
 
 const char *jdb_kind_name(jdb_kind kind) {
     return (unsigned)kind < JDB_KIND_COUNT ? kind_names[kind] : "Io";
@@ -104,16 +106,10 @@ void jdb_op_fail(jdb_op *op, jdb_kind kind, int error) {
     op->error = error;
 }
 
-/* The XSI strerror_r takes a buffer, so two threads never share one. */
 static void errno_text(int error, char *text, size_t size) {
-    const char *name = jdb_errno_name(error);
-#if defined(__GLIBC__) && defined(_GNU_SOURCE)
-    char scratch[128];
-    const char *words = strerror_r(error, scratch, sizeof scratch);
-#else
     char words[128];
-    if (strerror_r(error, words, sizeof words) != 0) words[0] = 0;
-#endif
+    const char *name = jdb_errno_name(error);
+    jdb_os_error_text(error, words, sizeof words);
     if (name) snprintf(text, size, "%s (%s)", words, name);
     else snprintf(text, size, "%s (errno %d)", words, error);
 }
@@ -150,9 +146,9 @@ void jdb_failure_message(const jdb_failure *f, char *text, size_t size) {
     } else {
         snprintf(cause, sizeof cause, "%s", kind_cause(f->kind));
     }
-    int n = snprintf(text, size, "%s%s%.600s%s%.600s: %s", f->op ? f->op : "jdbfs",
-                     f->path ? " " : "", f->path ? f->path : "", f->path2 ? " to " : "",
-                     f->path2 ? f->path2 : "", cause);
+    int n =
+        snprintf(text, size, "%s%s%.600s%s%.600s: %s", f->op ? f->op : "jdbfs", f->path ? " " : "",
+                 f->path ? f->path : "", f->path2 ? " to " : "", f->path2 ? f->path2 : "", cause);
     if (n < 0 || (size_t)n >= size) return;
     if (f->cause && f->error && (size_t)n + 3 < size) {
         char why[160];

@@ -74,25 +74,25 @@ typedef enum jdb_code {
     JDB_CODE_COUNT
 } jdb_code;
 
-/* ---- errors ------------------------------------------------------------------------------- */
+/* ---- errors --------------------------------------------------------------------------------- */
 
 typedef struct jdb_failure {
     jdb_kind kind;
-    int error;         /* errno, 0 when the system was not asked */
-    const char *op;    /* the operation's public name */
-    const char *path;  /* NULL when there is none */
-    const char *path2; /* of a rename: the new name */
-    const char *cause; /* NULL: made from kind and errno */
+    int error;                      /* errno, 0 when the system was not asked */
+    const char *op;                 /* the operation's public name */
+    const char *path;               /* NULL when there is none */
+    const char *path2;              /* of a rename: the new name */
+    const char *cause;              /* NULL: made from kind and errno */
     int64_t offset, length, actual; /* -1: does not apply */
-    int64_t index; /* of the entry in a list, from 0 */
+    int64_t index;                  /* of the entry in a list, from 0 */
 } jdb_failure;
 
 enum { JDB_MESSAGE_MAX = 2048 };
 
-const char *jdb_kind_name(jdb_kind kind);   /* "ShortRead" */
-const char *jdb_errno_name(int error);      /* "ENOSPC"; NULL when unknown */
-const char *jdb_code_name(jdb_code code);   /* "read_at" */
-jdb_kind jdb_kind_of_errno(int error);      /* what a failed system call is to a program */
+const char *jdb_kind_name(jdb_kind kind); /* "ShortRead" */
+const char *jdb_errno_name(int error);    /* "ENOSPC"; NULL when unknown */
+const char *jdb_code_name(jdb_code code); /* "read_at" */
+jdb_kind jdb_kind_of_errno(int error);    /* what a failed system call is to a program */
 /* One sentence: operation, path, cause. Always terminated; cut at size. */
 void jdb_failure_message(const jdb_failure *failure, char *text, size_t size);
 
@@ -110,17 +110,17 @@ int jdb_buf_writable(const jdb_buf *buf, size_t off, size_t len);
 size_t jdb_page_size(void);
 uint32_t jdb_crc32c(uint32_t crc, const void *data, size_t len); /* crc: 0, or the part before */
 
-/* ---- files --------------------------------------------------------------------------------- */
+/* ---- files ---------------------------------------------------------------------------------- */
 
 enum {
-    JDB_OPEN_WRITE = 1 << 0,    /* read and write; else read only */
-    JDB_OPEN_CREATE = 1 << 1,   /* make it when missing */
+    JDB_OPEN_WRITE = 1 << 0,  /* read and write; else read only */
+    JDB_OPEN_CREATE = 1 << 1, /* make it when missing */
     JDB_OPEN_TRUNCATE = 1 << 2,
-    JDB_OPEN_EXCLUSIVE = 1 << 3, /* fail when it exists */
-    JDB_OPEN_DSYNC = 1 << 4,    /* every write is durable on return */
-    JDB_OPEN_ATIME = 1 << 5,    /* keep access times (they cost metadata writes) */
-    JDB_OPEN_DEVICE = 1 << 6,   /* a block device is what the caller wants */
-    JDB_OPEN_DURABLE = 1 << 7,  /* the name itself is durable on return */
+    JDB_OPEN_EXCLUSIVE = 1 << 3,   /* fail when it exists */
+    JDB_OPEN_DSYNC = 1 << 4,       /* every write is durable on return */
+    JDB_OPEN_ATIME = 1 << 5,       /* keep access times (they cost metadata writes) */
+    JDB_OPEN_DEVICE = 1 << 6,      /* a block device is what the caller wants */
+    JDB_OPEN_DURABLE = 1 << 7,     /* the name itself is durable on return */
     JDB_OPEN_LOCK_SHARED = 1 << 8, /* fail with JDB_BUSY when another holds it */
     JDB_OPEN_LOCK_EXCLUSIVE = 1 << 9
 };
@@ -136,29 +136,29 @@ typedef enum jdb_direct { JDB_DIRECT_REQUIRE, JDB_DIRECT_PREFER, JDB_DIRECT_OFF 
 
 /* What the system tells about the device below a file. -1: it does not tell. */
 typedef struct jdb_evidence {
-    char device[64];          /* "vda", "loop0"; empty when unknown */
-    char mount_options[256];  /* cut there; all were looked at */
-    int volatile_cache;       /* 1: written data may sit in a cache that power loss empties */
-    int fua;                  /* 1: single writes can pass that cache */
+    char device[64];         /* "vda", "loop0"; empty when unknown */
+    char mount_options[256]; /* cut there; all were looked at */
+    int volatile_cache;      /* 1: written data may sit in a cache that power loss empties */
+    int fua;                 /* 1: single writes can pass that cache */
     uint32_t logical_block, physical_block; /* 0: unknown */
-    int no_barrier;           /* 1: mounted without write barriers */
-    const char *class_name;   /* "flush-required", "unverified", "unsafe", "unknown" */
-    char reasons[512];        /* one a line */
+    int no_barrier;                         /* 1: mounted without write barriers */
+    const char *class_name; /* "flush-required", "unverified", "unsafe", "unknown" */
+    char reasons[512];      /* one a line */
 } jdb_evidence;
 
 typedef struct jdb_file_info {
-    int direct;             /* 1: the page cache is bypassed as far as the system says */
-    jdb_direct policy;      /* what was asked for */
+    int direct;        /* 1: the page cache is bypassed as far as the system says */
+    jdb_direct policy; /* what was asked for */
     uint32_t memory_align, read_align, write_align;
     const char *align_source; /* where the three come from */
     const char *direct_reason;
-    const char *file_system;  /* "ext4"; "unknown" when the system gives no name */
+    const char *file_system; /* "ext4"; "unknown" when the system gives no name */
     int writable, dsync, device;
     uint32_t atomic_min, atomic_max; /* bytes of one torn-free write; 0: none */
-    jdb_method method;        /* of durable writes */
-    int poisoned;             /* errno of the failed flush or durable write; 0: none */
-    uint64_t doubt_from, doubt_to; /* the bytes whose durability is in doubt then */
-    jdb_evidence evidence;    /* as the last JDB_INFO found it; class "unknown" before */
+    jdb_method method;               /* of durable writes */
+    int poisoned;                    /* errno of the failed flush or durable write; 0: none */
+    uint64_t doubt_from, doubt_to;   /* the bytes whose durability is in doubt then */
+    jdb_evidence evidence;           /* as the last JDB_INFO found it; class "unknown" before */
 } jdb_file_info;
 
 jdb_file *jdb_file_ref(jdb_file *file);
@@ -166,7 +166,7 @@ void jdb_file_unref(jdb_file *file);
 const char *jdb_file_path(const jdb_file *file);
 void jdb_file_info_get(const jdb_file *file, jdb_file_info *info);
 const char *jdb_file_method_reason(const jdb_file *file); /* how durable writes are done, and why */
-int jdb_file_closed(const jdb_file *file); /* 1 from the moment a close was submitted */
+int jdb_file_closed(const jdb_file *file);       /* 1 from the moment a close was submitted */
 int64_t jdb_file_size_now(const jdb_file *file); /* asks the system in place; -errno */
 
 typedef struct jdb_stat {
@@ -178,7 +178,7 @@ typedef struct jdb_stat {
 
 /* ---- operations ----------------------------------------------------------------------------- */
 
-enum { JDB_READ_UPTO = 1 << 0 };             /* flags of jdb_prep_read: end of file is no error */
+enum { JDB_READ_UPTO = 1 << 0 }; /* flags of jdb_prep_read: end of file is no error */
 enum { JDB_WRITE_DSYNC = 1 << 0, JDB_WRITE_ATOMIC = 1 << 1 };
 enum { JDB_RENAME_NOREPLACE = 1 << 0, JDB_NAME_DURABLE = 1 << 1 };
 enum { JDB_LOCK_SHARED, JDB_LOCK_EXCLUSIVE };
@@ -236,7 +236,7 @@ jdb_kind jdb_op_kind(const jdb_op *op);
 int64_t jdb_op_result(const jdb_op *op); /* bytes moved, size, 0 or 1; meaningless on failure */
 jdb_code jdb_op_code(const jdb_op *op);
 void jdb_op_failure(const jdb_op *op, jdb_failure *failure); /* valid until release */
-jdb_file *jdb_op_file(const jdb_op *op);     /* of an open: the new file, owned by the operation */
+jdb_file *jdb_op_file(const jdb_op *op); /* of an open: the new file, owned by the operation */
 jdb_buf *jdb_op_buf(const jdb_op *op);
 const jdb_stat *jdb_op_stat(const jdb_op *op);
 const char *jdb_op_names(const jdb_op *op, size_t *count); /* NUL-separated, sorted */
@@ -275,12 +275,12 @@ void jdb_queue_unref(jdb_queue *queue);
 
 /* Looks (timeout 0), or waits until something is finished, timeout_ns (< 0: no limit) at most. */
 void jdb_queue_reap(jdb_queue *queue, int64_t timeout_ns);
-jdb_op *jdb_queue_next(jdb_queue *queue); /* a finished operation, or NULL */
-uint64_t jdb_queue_finished(const jdb_queue *queue); /* at most so many of them wait */
+jdb_op *jdb_queue_next(jdb_queue *queue);             /* a finished operation, or NULL */
+uint64_t jdb_queue_finished(const jdb_queue *queue);  /* at most so many of them wait */
 void jdb_queue_wait_op(jdb_queue *queue, jdb_op *op); /* until this one is finished; it is then
                                                          the caller's, jdb_queue_next skips it */
 void jdb_queue_wait_abandoned(jdb_queue *queue); /* until no abandoned operation is unfinished */
-void jdb_queue_flush(jdb_queue *queue); /* hand staged operations to the kernel */
+void jdb_queue_flush(jdb_queue *queue);          /* hand staged operations to the kernel */
 /* A descriptor that becomes readable when completions wait, or -errno. Owned by the queue. */
 int jdb_queue_pollfd(jdb_queue *queue);
 void jdb_queue_signal(jdb_queue *queue); /* makes that descriptor readable, if there is one */
@@ -294,10 +294,10 @@ const char *jdb_queue_features(const jdb_queue *queue); /* comma-separated */
 uint32_t jdb_queue_depth(const jdb_queue *queue);
 const char *jdb_backend_name(unsigned index); /* NULL past the last */
 
-int64_t jdb_now(void);           /* monotonic nanoseconds */
-void jdb_sleep(int64_t ns);      /* blocks the thread */
-void jdb_stay_loaded(void);      /* the shared library that holds the core is never unloaded */
-const char *jdb_platform(void);  /* "Linux 6.1.0" */
+int64_t jdb_now(void);          /* monotonic nanoseconds */
+void jdb_sleep(int64_t ns);     /* blocks the thread */
+void jdb_stay_loaded(void);     /* the shared library that holds the core is never unloaded */
+const char *jdb_platform(void); /* "Linux 6.1.0" */
 /* Objects alive in this process, for leak checks. */
 void jdb_live(uint64_t *buffers, uint64_t *files);
 

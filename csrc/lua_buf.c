@@ -164,7 +164,7 @@ static int buf_tostring(lua_State *L) {
     return 1;
 }
 
-/* ---- typed little-endian access --------------------------------------------------------------- */
+/* ---- typed little-endian access ------------------------------------------------------------- */
 
 static uint8_t *typed(lua_State *L, unsigned size) {
     jl_buf *b = live(L, 1);
@@ -234,7 +234,7 @@ static int buf_f64(lua_State *L) {
     return store(L, p, 8, bits);
 }
 
-/* ---- making ----------------------------------------------------------------------------------- */
+/* ---- making --------------------------------------------------------------------------------- */
 
 /* buffer(size [, align]) */
 static int buffer(lua_State *L) {
@@ -263,13 +263,23 @@ static int is_buffer(lua_State *L) {
 }
 
 int jl_open_buf(lua_State *L) {
-    static const luaL_Reg methods[] = {
-        {"string", buf_string}, {"set", buf_set},         {"fill", buf_fill},
-        {"copy", buf_copy},     {"slice", buf_slice},     {"crc32c", buf_crc32c},
-        {"align", buf_align},   {"pointer", buf_pointer}, {"free", buf_free},
-        {"u8", buf_u8},         {"u16", buf_u16},         {"u32", buf_u32},
-        {"u64", buf_u64},       {"i32", buf_i32},         {"i64", buf_i64},
-        {"f64", buf_f64},       {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"string", buf_string},
+                                       {"set", buf_set},
+                                       {"fill", buf_fill},
+                                       {"copy", buf_copy},
+                                       {"slice", buf_slice},
+                                       {"crc32c", buf_crc32c},
+                                       {"align", buf_align},
+                                       {"pointer", buf_pointer},
+                                       {"free", buf_free},
+                                       {"u8", buf_u8},
+                                       {"u16", buf_u16},
+                                       {"u32", buf_u32},
+                                       {"u64", buf_u64},
+                                       {"i32", buf_i32},
+                                       {"i64", buf_i64},
+                                       {"f64", buf_f64},
+                                       {NULL, NULL}};
     static const luaL_Reg meta[] = {
         {"__gc", drop}, {"__len", buf_len}, {"__tostring", buf_tostring}, {NULL, NULL}};
     static const luaL_Reg functions[] = {

@@ -55,7 +55,7 @@ int jl_fail_op(lua_State *L, const jdb_op *op) {
     return jl_fail(L, &f);
 }
 
-/* ---- numbers --------------------------------------------------------------------------------- */
+/* ---- numbers -------------------------------------------------------------------------------- */
 
 /* LuaJIT's 64-bit cdata has no C API: its text is exact ("123LL", "123ULL"). 0 when the value is
  * not of that kind. */
@@ -112,8 +112,7 @@ uint64_t jl_check_bits(lua_State *L, int i, int is_signed) {
     lua_Number n = lua_tonumber(L, i);
     double low = is_signed ? -9223372036854775808.0 : 0;
     double high = is_signed ? 9223372036854775808.0 : 18446744073709551616.0;
-    if (!(n >= low && n < high) || n != floor(n))
-        luaL_argerror(L, i, "not an integer that fits");
+    if (!(n >= low && n < high) || n != floor(n)) luaL_argerror(L, i, "not an integer that fits");
     return n < 0 ? (uint64_t)(int64_t)n : (uint64_t)n;
 }
 
@@ -141,8 +140,7 @@ void jl_push_u64(lua_State *L, uint64_t value) {
 
 void jl_push_i64(lua_State *L, int64_t value) {
     if (JL_INTEGERS) lua_pushinteger(L, (lua_Integer)value);
-    else if (value >= -EXACT_DOUBLE && value <= EXACT_DOUBLE)
-        lua_pushnumber(L, (lua_Number)value);
+    else if (value >= -EXACT_DOUBLE && value <= EXACT_DOUBLE) lua_pushnumber(L, (lua_Number)value);
     else push_big(L, (uint64_t)value, 1);
 }
 
@@ -152,7 +150,7 @@ void jl_push_size(lua_State *L, uint64_t value) {
     else lua_pushnumber(L, (lua_Number)value);
 }
 
-/* ---- the error object ------------------------------------------------------------------------ */
+/* ---- the error object ----------------------------------------------------------------------- */
 
 static int error_tostring(lua_State *L) {
     luaL_checktype(L, 1, LUA_TTABLE);

@@ -23,7 +23,7 @@ static int run_checked(lua_State *L, jdb_op *op) {
     return jdb_op_check(op) == JDB_OK ? jl_run_op(L, op) : jl_refuse(L, op);
 }
 
-/* ---- transfers -------------------------------------------------------------------------------- */
+/* ---- transfers ------------------------------------------------------------------------------ */
 
 struct transfer {
     jl_buf *buf;
@@ -77,23 +77,23 @@ static int transfer(lua_State *L, jdb_code code, const char *name, unsigned flag
     jdb_op *op = jl_take(L, name, jdb_file_path(f->file), &pushed);
     if (!op) return pushed;
     size_t at = t.buf->off + (size_t)t.buf_off;
-    if (code == JDB_READ)
-        jdb_prep_read(op, f->file, t.buf->mem, at, (size_t)t.len, t.off, flags);
-    else
-        jdb_prep_write(op, f->file, t.buf->mem, at, (size_t)t.len, t.off, flags);
+    if (code == JDB_READ) jdb_prep_read(op, f->file, t.buf->mem, at, (size_t)t.len, t.off, flags);
+    else jdb_prep_write(op, f->file, t.buf->mem, at, (size_t)t.len, t.off, flags);
     return run_checked(L, op);
 }
 
 static int file_read_at(lua_State *L) { return transfer(L, JDB_READ, "read_at", 0); }
 
-static int file_read_upto(lua_State *L) { return transfer(L, JDB_READ, "read_upto", JDB_READ_UPTO); }
+static int file_read_upto(lua_State *L) {
+    return transfer(L, JDB_READ, "read_upto", JDB_READ_UPTO);
+}
 
 static int file_write_at(lua_State *L) {
     check_file(L);
     return transfer(L, JDB_WRITE, "write_at", write_flags(L, 6));
 }
 
-/* ---- lists of transfers ------------------------------------------------------------------------ */
+/* ---- lists of transfers --------------------------------------------------------------------- */
 
 /* Entry i of the list at index 2 becomes arguments 3 to 6 of this call, so that one function reads
  * both forms: (buffer, offset, buffer offset, length). */
@@ -217,7 +217,8 @@ static int file_read(lua_State *L) {
         wrong = jl_number(L, 3, &len);
     }
     if (wrong) {
-        snprintf(text, sizeof text, "%s is %s: it must be an integer from 0 to 2^63-1", name, wrong);
+        snprintf(text, sizeof text, "%s is %s: it must be an integer from 0 to 2^63-1", name,
+                 wrong);
         return fail_file(L, JDB_OVERFLOW, "read", f, text);
     }
     if (jdb_file_closed(f->file)) return fail_file(L, JDB_CLOSED, "read", f, "the file is closed");
@@ -236,7 +237,7 @@ static int file_read(lua_State *L) {
     return read_string(L, f, off, len);
 }
 
-/* ---- the other operations ---------------------------------------------------------------------- */
+/* ---- the other operations ------------------------------------------------------------------- */
 
 static int plain(lua_State *L, jdb_code code) {
     int pushed;
@@ -309,7 +310,8 @@ static int file_punch(lua_State *L) {
         wrong = jl_number(L, 3, &len);
     }
     if (wrong) {
-        snprintf(text, sizeof text, "%s is %s: it must be an integer from 0 to 2^63-1", name, wrong);
+        snprintf(text, sizeof text, "%s is %s: it must be an integer from 0 to 2^63-1", name,
+                 wrong);
         return fail_file(L, JDB_OVERFLOW, "punch", f, text);
     }
     jdb_op *op = jl_take(L, "punch", jdb_file_path(f->file), &pushed);
@@ -443,7 +445,7 @@ static int file_tbc(lua_State *L) {
     return 0;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------ */
+/* ---- opening -------------------------------------------------------------------------------- */
 
 int jl_push_file(lua_State *L, jdb_file *file) {
     jl_file *f = jl_new(L, sizeof *f, &jl_magic_file, jl_self(L)->ref_file_meta);
@@ -550,7 +552,9 @@ static int open_create(lua_State *L) {
     return open_file(L, "create", JDB_OPEN_WRITE | JDB_OPEN_CREATE | JDB_OPEN_TRUNCATE);
 }
 
-static int open_rw(lua_State *L) { return open_file(L, "open_rw", JDB_OPEN_WRITE | JDB_OPEN_CREATE); }
+static int open_rw(lua_State *L) {
+    return open_file(L, "open_rw", JDB_OPEN_WRITE | JDB_OPEN_CREATE);
+}
 
 static int open_wal(lua_State *L) {
     return open_file(L, "open_wal", JDB_OPEN_WRITE | JDB_OPEN_CREATE | JDB_OPEN_DSYNC);
@@ -576,10 +580,8 @@ int jl_open_file(lua_State *L) {
                                        {"path", file_path},
                                        {"close", file_close},
                                        {NULL, NULL}};
-    static const luaL_Reg meta[] = {{"__gc", file_gc},
-                                    {"__close", file_tbc},
-                                    {"__tostring", file_tostring},
-                                    {NULL, NULL}};
+    static const luaL_Reg meta[] = {
+        {"__gc", file_gc}, {"__close", file_tbc}, {"__tostring", file_tostring}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"open", open_read},
                                          {"create", open_create},
                                          {"open_rw", open_rw},

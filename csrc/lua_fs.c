@@ -44,7 +44,8 @@ static void read_options(lua_State *L, int i, int with_noreplace, struct fs_opti
                     : with_noreplace && strcmp(name, "noreplace") == 0 ? &o->noreplace
                                                                        : NULL;
         if (!flag) luaL_error(L, "unknown option %s", name);
-        if (lua_type(L, -1) != LUA_TBOOLEAN) luaL_error(L, "option %s: true or false expected", name);
+        if (lua_type(L, -1) != LUA_TBOOLEAN)
+            luaL_error(L, "option %s: true or false expected", name);
         *flag = lua_toboolean(L, -1);
         lua_pop(L, 1);
     }
@@ -96,7 +97,8 @@ static int fs_atomic_write(lua_State *L) {
         data = lua_tolstring(L, 2, &len);
     } else {
         jl_buf *b = jl_check_buf(L, 2);
-        if (!b->mem) return jl_fail_kind(L, JDB_CLOSED, "atomic_write", path, "the buffer was freed");
+        if (!b->mem)
+            return jl_fail_kind(L, JDB_CLOSED, "atomic_write", path, "the buffer was freed");
         if (!jdb_buf_readable(b->mem, b->off, b->len))
             return jl_fail_kind(L, JDB_BUSY, "atomic_write", path, "the buffer is in flight");
         data = (const char *)jdb_buf_data(b->mem) + b->off;
@@ -112,12 +114,18 @@ static int fs_atomic_write(lua_State *L) {
 }
 
 int jl_open_fs(lua_State *L) {
-    static const luaL_Reg functions[] = {
-        {"exists", fs_exists}, {"mkdir", fs_mkdir},   {"ls", fs_ls},
-        {"size", fs_size},     {"stat", fs_stat},     {"rename", fs_rename},
-        {"remove", fs_remove}, {"space", fs_space},   {"sync_dir", fs_sync_dir},
-        {"atomic_write", fs_atomic_write},           {"probe", fs_probe},
-        {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"exists", fs_exists},
+                                         {"mkdir", fs_mkdir},
+                                         {"ls", fs_ls},
+                                         {"size", fs_size},
+                                         {"stat", fs_stat},
+                                         {"rename", fs_rename},
+                                         {"remove", fs_remove},
+                                         {"space", fs_space},
+                                         {"sync_dir", fs_sync_dir},
+                                         {"atomic_write", fs_atomic_write},
+                                         {"probe", fs_probe},
+                                         {NULL, NULL}};
     jl_register(L, functions);
     return 0;
 }

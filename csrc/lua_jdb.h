@@ -31,25 +31,25 @@ enum jl_task_state {
  * ends; afterwards its handle alone keeps it. */
 struct jl_task {
     const void *magic;
-    lua_State *co;       /* valid while anchored, or while `results` holds it */
-    jl_task *next;       /* ready list */
-    jl_task *joiners;    /* tasks that wait for this one, last first ... */
-    jl_task *join_next;  /* ... linked by this */
-    jl_task *joined;     /* the one this task waits for; NULL: none */
-    jl_task *child;      /* cancelled with this task (timeout) */
-    jdb_op *op;          /* the operation it waits for: no other may resume it */
-    uint32_t timer;      /* place in the heap + 1; 0: none */
-    uint32_t run;        /* the run it belongs to; 0: none */
-    int results;         /* values on co when it ended */
-    int nargs;           /* values on co before it starts */
+    lua_State *co;      /* valid while anchored, or while `results` holds it */
+    jl_task *next;      /* ready list */
+    jl_task *joiners;   /* tasks that wait for this one, last first ... */
+    jl_task *join_next; /* ... linked by this */
+    jl_task *joined;    /* the one this task waits for; NULL: none */
+    jl_task *child;     /* cancelled with this task (timeout) */
+    jdb_op *op;         /* the operation it waits for: no other may resume it */
+    uint32_t timer;     /* place in the heap + 1; 0: none */
+    uint32_t run;       /* the run it belongs to; 0: none */
+    int results;        /* values on co when it ended */
+    int nargs;          /* values on co before it starts */
     uint8_t state;
-    uint8_t cancelled;   /* ends at its next wait */
-    uint8_t caught;      /* its error belongs to whoever waits, it does not stop the run */
-    uint8_t parked;      /* waits for core.wake */
-    uint8_t expired;     /* a timer, not the event, woke it */
+    uint8_t cancelled; /* ends at its next wait */
+    uint8_t caught;    /* its error belongs to whoever waits, it does not stop the run */
+    uint8_t parked;    /* waits for core.wake */
+    uint8_t expired;   /* a timer, not the event, woke it */
     uint8_t started;
-    uint8_t yielding;    /* only gives way */
-    uint8_t kill;        /* on the ready list to be ended, not resumed */
+    uint8_t yielding; /* only gives way */
+    uint8_t kill;     /* on the ready list to be ended, not resumed */
 };
 
 struct jl_timer {
@@ -63,23 +63,23 @@ typedef struct jl_state {
     int closed;          /* the Lua state is being closed */
     jdb_options options; /* of setup */
     char backend[32];
-    jl_task *current;    /* the task being resumed now */
+    jl_task *current; /* the task being resumed now */
     jl_task *ready_head, *ready_tail;
-    jdb_op *spare;       /* taken, not submitted yet */
-    int wanted;          /* spare is submitted as soon as the yield of its task arrives */
-    jdb_op *delivering;  /* its results are being pushed */
+    jdb_op *spare;      /* taken, not submitted yet */
+    int wanted;         /* spare is submitted as soon as the yield of its task arrives */
+    jdb_op *delivering; /* its results are being pushed */
     struct jl_timer *timers;
     uint32_t timer_count, timer_room;
-    uint32_t run, runs;  /* the current run; 0: none */
-    uint32_t alive;      /* tasks of the current run */
-    uint32_t tasks;      /* all that have not ended */
-    int running;         /* somebody drives: no second one may */
+    uint32_t run, runs; /* the current run; 0: none */
+    uint32_t alive;     /* tasks of the current run */
+    uint32_t tasks;     /* all that have not ended */
+    int running;        /* somebody drives: no second one may */
     struct {
         int kind;
         int64_t until;
         jl_task *task;
-        int token;       /* stack index of the table whose field `woken` ends it */
-        int resumed;     /* out: tasks resumed */
+        int token;   /* stack index of the table whose field `woken` ends it */
+        int resumed; /* out: tasks resumed */
     } goal;
     int ref_anchors, ref_results, ref_generators, ref_error_meta, ref_pending;
     int ref_file_meta, ref_buf_meta, ref_task_meta, ref_close, ref_traceback, ref_tostring;
@@ -100,9 +100,7 @@ typedef struct jl_buf {
 
 extern const char jl_magic_state, jl_magic_file, jl_magic_buf, jl_magic_task;
 
-static inline jl_state *jl_self(lua_State *L) {
-    return lua_touserdata(L, lua_upvalueindex(1));
-}
+static inline jl_state *jl_self(lua_State *L) { return lua_touserdata(L, lua_upvalueindex(1)); }
 
 /* A userdata of ours, or NULL. Cheaper than a metatable look-up by name, and as safe: a foreign
  * userdata cannot hold the address of our constant. */
@@ -148,7 +146,7 @@ int jl_open_fs(lua_State *L);
 jdb_op *jl_take(lua_State *L, const char *name, const char *path, int *pushed);
 /* Gives a taken operation back and reports why it was refused. */
 int jl_refuse(lua_State *L, jdb_op *op);
-void jl_drop(lua_State *L, jdb_op *op); /* gives it back, reports nothing */
+void jl_drop(lua_State *L, jdb_op *op);                  /* gives it back, reports nothing */
 jdb_queue *jl_queue(lua_State *L, jdb_failure *failure); /* makes it; NULL: failure is filled */
 int jl_push_result(lua_State *L, jdb_op *op);
 int jl_open_queue(lua_State *L);

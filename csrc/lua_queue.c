@@ -3,7 +3,7 @@
 
 #include "lua_jdb.h"
 
-/* ---- the queue --------------------------------------------------------------------------------- */
+/* ---- the queue ------------------------------------------------------------------------------ */
 
 static jdb_queue *refuse_queue(jdb_failure *f, jdb_kind kind, const char *cause) {
     jdb_failure failure = {kind, 0, "jdbfs", NULL, NULL, cause, -1, -1, -1, -1};
@@ -53,7 +53,7 @@ int jl_refuse(lua_State *L, jdb_op *op) {
     return n;
 }
 
-/* ---- results ----------------------------------------------------------------------------------- */
+/* ---- results -------------------------------------------------------------------------------- */
 
 static void set_size(lua_State *L, const char *name, uint64_t value) {
     jl_push_size(L, value);
@@ -81,10 +81,11 @@ static int push_stat(lua_State *L, const jdb_stat *st) {
     set_time(L, "atime", st->atime_ns);
     set_time(L, "mtime", st->mtime_ns);
     set_time(L, "ctime", st->ctime_ns);
-    set_text(L, "type", st->type == 'f'   ? "file"
-                        : st->type == 'd' ? "directory"
-                        : st->type == 'b' ? "block device"
-                                          : "other");
+    set_text(L, "type",
+             st->type == 'f'   ? "file"
+             : st->type == 'd' ? "directory"
+             : st->type == 'b' ? "block device"
+                               : "other");
     return 1;
 }
 
@@ -150,7 +151,7 @@ int jl_push_result(lua_State *L, jdb_op *op) {
     }
 }
 
-/* ---- setup, info, stats ------------------------------------------------------------------------ */
+/* ---- setup, info, stats --------------------------------------------------------------------- */
 
 static uint32_t count_option(lua_State *L, const char *name, uint32_t most) {
     uint64_t n;
@@ -176,12 +177,14 @@ static int setup(lua_State *L) {
     jl_state *S = jl_self(L);
     luaL_checktype(L, 1, LUA_TTABLE);
     if (S->queue)
-        return jl_fail_kind(L, JDB_BUSY, "setup", NULL, "the queue was made already: call it first");
+        return jl_fail_kind(L, JDB_BUSY, "setup", NULL,
+                            "the queue was made already: call it first");
     lua_pushnil(L);
     while (lua_next(L, 1)) {
         const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
         if (strcmp(name, "backend") == 0) backend_option(L, S);
-        else if (strcmp(name, "depth") == 0) S->options.depth = count_option(L, name, JDB_DEPTH_MAX);
+        else if (strcmp(name, "depth") == 0)
+            S->options.depth = count_option(L, name, JDB_DEPTH_MAX);
         else if (strcmp(name, "workers") == 0)
             S->options.workers = count_option(L, name, JDB_WORKERS_MAX);
         else luaL_error(L, "unknown option %s", name);
@@ -234,7 +237,7 @@ static int stats(lua_State *L) {
     return 1;
 }
 
-/* ---- for hosts ----------------------------------------------------------------------------------- */
+/* ---- for hosts ------------------------------------------------------------------------------ */
 
 static int pollfd(lua_State *L) {
     jdb_failure failure;
@@ -245,7 +248,8 @@ static int pollfd(lua_State *L) {
     }
     int fd = jdb_queue_pollfd(q);
     if (fd < 0) {
-        jdb_failure refused = {jdb_kind_of_errno(-fd), -fd, "pollfd", NULL, NULL, NULL, -1, -1, -1, -1};
+        jdb_failure refused = {
+            jdb_kind_of_errno(-fd), -fd, "pollfd", NULL, NULL, NULL, -1, -1, -1, -1};
         return jl_fail(L, &refused);
     }
     lua_pushinteger(L, fd);
@@ -279,9 +283,8 @@ static int now(lua_State *L) {
 }
 
 int jl_open_queue(lua_State *L) {
-    static const luaL_Reg functions[] = {{"setup", setup},   {"info", info},
-                                         {"stats", stats},   {"pollfd", pollfd},
-                                         {"pending", pending}, {"flush", flush},
+    static const luaL_Reg functions[] = {{"setup", setup},   {"info", info},       {"stats", stats},
+                                         {"pollfd", pollfd}, {"pending", pending}, {"flush", flush},
                                          {"now", now},       {NULL, NULL}};
     jl_register(L, functions);
     return 0;

@@ -27,7 +27,7 @@ static jl_task *check_task(lua_State *L, int i) {
 
 static int ended(const jl_task *t) { return t->state >= JL_DONE; }
 
-/* ---- ready list and timers --------------------------------------------------------------------- */
+/* ---- ready list and timers ------------------------------------------------------------------ */
 
 static void make_ready(jl_state *S, jl_task *t) {
     t->state = JL_READY;
@@ -66,7 +66,8 @@ static void sift_down(jl_state *S, uint32_t i) {
     for (;;) {
         uint32_t child = 2 * i + 1;
         if (child >= S->timer_count) break;
-        if (child + 1 < S->timer_count && S->timers[child + 1].when < S->timers[child].when) child++;
+        if (child + 1 < S->timer_count && S->timers[child + 1].when < S->timers[child].when)
+            child++;
         if (S->timers[child].when >= timer.when) break;
         place_timer(S, i, S->timers[child]);
         i = child;
@@ -101,7 +102,7 @@ static void drop_timer(jl_state *S, jl_task *t) {
     sift_down(S, S->timers[i].task->timer - 1);
 }
 
-/* ---- waiting ------------------------------------------------------------------------------------ */
+/* ---- waiting -------------------------------------------------------------------------------- */
 
 static void leave_joined(jl_task *t) {
     if (!t->joined) return;
@@ -216,7 +217,7 @@ int jl_run_op(lua_State *L, jdb_op *op) {
     return suspend(L, S, where);
 }
 
-/* ---- the end of a task -------------------------------------------------------------------------- */
+/* ---- the end of a task ---------------------------------------------------------------------- */
 
 static void push_thread(lua_State *L, lua_State *co) {
     lua_pushthread(co);
@@ -303,7 +304,7 @@ static void failed(lua_State *L, jl_state *S, jl_task *t) {
         lua_pop(L, 1);
         lua_pushvalue(L, -1);
     }
-    /* Stack: error, error with traceback. What its variables do while closing completes in place. */
+    /* Stack: error, error with traceback. What its variables do now completes in place. */
     t->state = JL_FAILED;
     if (close_coroutine(L, S, t->co)) lua_pop(L, 1);
     lua_settop(t->co, 0);
@@ -324,7 +325,7 @@ static void stolen(lua_State *L, jl_state *S, jl_task *t) {
     finish(L, S, t, JL_FAILED);
 }
 
-/* ---- resuming ----------------------------------------------------------------------------------- */
+/* ---- resuming ------------------------------------------------------------------------------- */
 
 static void resume(lua_State *L, jl_state *S, jl_task *t, int nargs) {
     int n;
@@ -400,7 +401,7 @@ static void deliver(lua_State *L, jl_state *S, jdb_op *op) {
     resume(L, S, t, n);
 }
 
-/* ---- the loop ----------------------------------------------------------------------------------- */
+/* ---- the loop ------------------------------------------------------------------------------- */
 
 /* Every task that is ready now and every completion that is there; what they make ready waits for
  * the next turn, so that nobody starves. */
@@ -490,9 +491,9 @@ static int drive(lua_State *L) {
         if (stuck(S)) {
             if (S->goal.kind == GOAL_STEP) break;
             if (S->goal.until < 0)
-                return luaL_error(L,
-                                  "deadlock: %d tasks wait, and nothing is left that could wake one",
-                                  (int)S->tasks);
+                return luaL_error(
+                    L, "deadlock: %d tasks wait, and nothing is left that could wake one",
+                    (int)S->tasks);
         }
         if (limit == 0 && S->goal.until >= 0 && jdb_now() >= S->goal.until) break;
         jdb_queue_reap(S->queue, limit);
@@ -523,7 +524,7 @@ static int64_t deadline(lua_State *L, int i) {
     return jdb_now() + (int64_t)(s * 1e9);
 }
 
-/* ---- spawn, run, step --------------------------------------------------------------------------- */
+/* ---- spawn, run, step ----------------------------------------------------------------------- */
 
 /* Stack from `first`: the function and its arguments; replaced by the task. */
 static jl_task *spawn(lua_State *L, jl_state *S, int first, int caught) {
@@ -653,7 +654,8 @@ static int task_step(lua_State *L) {
 static int task_drive(lua_State *L) {
     jl_state *S = jl_self(L);
     luaL_checktype(L, 1, LUA_TTABLE);
-    if (S->running) return luaL_error(L, "this coroutine cannot wait inside a task: jdbfs.wrap can");
+    if (S->running)
+        return luaL_error(L, "this coroutine cannot wait inside a task: jdbfs.wrap can");
     int refused = need_queue(L, "wait");
     if (refused) return luaL_error(L, "%s", lua_tostring(L, -2));
     S->goal.kind = GOAL_TOKEN;
@@ -663,7 +665,7 @@ static int task_drive(lua_State *L) {
     return 0;
 }
 
-/* ---- waits that are not operations -------------------------------------------------------------- */
+/* ---- waits that are not operations ---------------------------------------------------------- */
 
 /* The task that a wait here would suspend; nil outside tasks; raises where no wait is possible. */
 static int task_current(lua_State *L) {
@@ -766,7 +768,8 @@ static void add_joiner(jl_task *t, jl_task *waiter) {
 }
 
 static int wait_outside(lua_State *L, jl_state *S, jl_task *t, int64_t until) {
-    if (S->running) return luaL_error(L, "cannot wait here: this coroutine was not made by jdbfs.wrap");
+    if (S->running)
+        return luaL_error(L, "cannot wait here: this coroutine was not made by jdbfs.wrap");
     if (need_queue(L, "wait")) return luaL_error(L, "%s", lua_tostring(L, -2));
     S->goal.kind = GOAL_TASK;
     S->goal.task = t;
@@ -801,7 +804,7 @@ static int task_wait(lua_State *L) {
     return suspend(L, S, where);
 }
 
-/* ---- the handle --------------------------------------------------------------------------------- */
+/* ---- the handle ----------------------------------------------------------------------------- */
 
 static const char *state_name(const jl_task *t) {
     switch (t->state) {
@@ -887,11 +890,11 @@ int jl_open_task(lua_State *L) {
         {"cancel", task_cancel}, {"status", task_status}, {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__tostring", task_tostring}, {NULL, NULL}};
     static const luaL_Reg functions[] = {
-        {"run", task_run},         {"spawn", task_spawn},   {"spawn_caught", task_spawn_caught},
-        {"step", task_step},       {"drive", task_drive},   {"current", task_current},
-        {"park", task_park},       {"wake", task_wake},     {"sleep", task_sleep},
-        {"yield", task_yield},     {"await", task_await},   {"generator", task_generator},
-        {"wait", task_wait},       {"results", task_results}, {NULL, NULL}};
+        {"run", task_run},     {"spawn", task_spawn},     {"spawn_caught", task_spawn_caught},
+        {"step", task_step},   {"drive", task_drive},     {"current", task_current},
+        {"park", task_park},   {"wake", task_wake},       {"sleep", task_sleep},
+        {"yield", task_yield}, {"await", task_await},     {"generator", task_generator},
+        {"wait", task_wait},   {"results", task_results}, {NULL, NULL}};
     jl_state *S = jl_self(L);
     S->ref_task_meta = jl_new_class(L, "jdbfs.task", methods, meta);
     /* The Lua modules add `join`: it waits, then fetches the results in its own context. */

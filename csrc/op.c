@@ -15,7 +15,7 @@
 /* Linux moves at most this much in one call. */
 #define CHUNK_MAX 0x7ffff000u
 
-/* ---- filling --------------------------------------------------------------------------------- */
+/* ---- filling -------------------------------------------------------------------------------- */
 
 static void prep_rw(jdb_op *op, jdb_code code, jdb_file *file, jdb_buf *buf, size_t buf_off,
                     size_t len, uint64_t off) {
@@ -158,7 +158,7 @@ void jdb_op_clear(jdb_op *op) {
     op->flags = op->kind = op->fault = op->how = 0;
 }
 
-/* ---- checking -------------------------------------------------------------------------------- */
+/* ---- checking ------------------------------------------------------------------------------- */
 
 static jdb_kind refuse(jdb_op *op, jdb_kind kind, enum jdb_fault fault, uint64_t need) {
     op->kind = (uint8_t)kind;
@@ -185,8 +185,7 @@ static jdb_kind check_transfer(jdb_op *op) {
     if (op->buf_off > size || op->len > size - op->buf_off)
         return refuse(op, JDB_OVERFLOW, JDB_FAULT_RANGE, 0);
     if (op->off > INT64_MAX) return refuse(op, JDB_OVERFLOW, JDB_FAULT_OFFSET, 0);
-    if (op->len > (uint64_t)INT64_MAX - op->off)
-        return refuse(op, JDB_OVERFLOW, JDB_FAULT_END, 0);
+    if (op->len > (uint64_t)INT64_MAX - op->off) return refuse(op, JDB_OVERFLOW, JDB_FAULT_END, 0);
     if (op->off % align) return refuse(op, JDB_ALIGNMENT, JDB_FAULT_OFFSET, align);
     if (op->len % align) return refuse(op, JDB_ALIGNMENT, JDB_FAULT_LENGTH, align);
     uintptr_t address = (uintptr_t)jdb_buf_data(op->buf) + op->buf_off;
@@ -213,14 +212,16 @@ jdb_kind jdb_op_check(jdb_op *op) {
     int with_detail = op->code == JDB_STAT || op->code == JDB_INFO || op->code == JDB_LOCK;
     if (with_detail && !op->detail) return refuse(op, JDB_ALLOC, JDB_FAULT_NONE, 0);
     if (jdb_file_closed(op->file)) return refuse(op, JDB_CLOSED, JDB_FAULT_NONE, 0);
-    int changes = op->code == JDB_WRITE || op->code == JDB_WRITE_MANY ||
-                  op->code == JDB_TRUNCATE || op->code == JDB_PREALLOCATE || op->code == JDB_PUNCH;
+    int changes = op->code == JDB_WRITE || op->code == JDB_WRITE_MANY || op->code == JDB_TRUNCATE ||
+                  op->code == JDB_PREALLOCATE || op->code == JDB_PUNCH;
     if (changes && !op->file->info.writable) {
         op->error = EBADF;
         return refuse(op, JDB_IO, JDB_FAULT_NONE, 0);
     }
-    if (op->file->info.poisoned && promises_durability(op))
+    if (op->file->info.poisoned && promises_durability(op)) {
+        op->error = op->file->info.poisoned;
         return refuse(op, JDB_POISONED, JDB_FAULT_NONE, 0);
+    }
     if (op->code == JDB_READ || op->code == JDB_WRITE) return check_transfer(op);
     if (op->code == JDB_PUNCH && op->off > INT64_MAX)
         return refuse(op, JDB_OVERFLOW, JDB_FAULT_OFFSET, 0);
@@ -230,7 +231,7 @@ jdb_kind jdb_op_check(jdb_op *op) {
     return JDB_OK;
 }
 
-/* ---- results --------------------------------------------------------------------------------- */
+/* ---- results -------------------------------------------------------------------------------- */
 
 /* Bytes to hand over next; every piece but the last keeps the file's alignment. */
 uint32_t jdb_op_next_chunk(const jdb_op *op) {
@@ -240,7 +241,8 @@ uint32_t jdb_op_next_chunk(const jdb_op *op) {
 }
 
 jdb_code jdb_op_step(const jdb_op *op) {
-    int flush = (op->flags & JDB_OP_FLUSHING) || op->code == JDB_SYNC_ALL || op->code == JDB_SYNC_DATA;
+    int flush =
+        (op->flags & JDB_OP_FLUSHING) || op->code == JDB_SYNC_ALL || op->code == JDB_SYNC_DATA;
     if (!flush) return (jdb_code)op->code;
     return op->how ? JDB_SYNC_ALL : JDB_SYNC_DATA;
 }
@@ -276,8 +278,7 @@ static void settle_transfer(jdb_op *op) {
 /* A list fails with its first entry that did; its result is the count. */
 static void settle_many(jdb_op *op) {
     if (op->link) jdb_op_fail(op, (jdb_kind)op->link->kind, op->link->error);
-    else if (op->result < 0)
-        jdb_op_fail(op, jdb_kind_of_errno((int)-op->result), (int)-op->result);
+    else if (op->result < 0) jdb_op_fail(op, jdb_kind_of_errno((int)-op->result), (int)-op->result);
     op->result = (int64_t)op->len;
 }
 
@@ -342,7 +343,7 @@ void jdb_op_space(const jdb_op *op, uint64_t *free_bytes, uint64_t *total_bytes)
     *total_bytes = op->detail->total_bytes;
 }
 
-/* ---- failures in words ----------------------------------------------------------------------- */
+/* ---- failures in words ---------------------------------------------------------------------- */
 
 static const char *alignment_cause(const jdb_op *op) {
     /* Static texts: a failure must not need memory. The numbers follow in the message. */
@@ -354,16 +355,15 @@ static const char *alignment_cause(const jdb_op *op) {
     return text;
 }
 
-static int is_durable(const jdb_op *op) {
-    return op->file && promises_durability(op);
-}
+static int is_durable(const jdb_op *op) { return op->file && promises_durability(op); }
 
 static const char *doubt_cause(const jdb_op *op) {
     static _Thread_local char text[160];
     const jdb_file_info *info = &op->file->info;
-    const char *lead = op->kind == JDB_POISONED ? "an earlier flush or durable write failed; reopen "
-                                                  "the file and look at what is there"
-                                                : "durability unknown";
+    const char *lead = op->kind == JDB_POISONED
+                           ? "an earlier flush or durable write failed; reopen "
+                             "the file and look at what is there"
+                           : "durability unknown";
     if (info->doubt_from == info->doubt_to) snprintf(text, sizeof text, "%s", lead);
     else
         snprintf(text, sizeof text, "%s; in doubt: bytes %llu to %llu", lead,

@@ -30,8 +30,15 @@ enum {
 };
 
 /* Which argument a refusal is about. */
-enum jdb_fault { JDB_FAULT_NONE, JDB_FAULT_OFFSET, JDB_FAULT_LENGTH, JDB_FAULT_MEMORY,
-                 JDB_FAULT_RANGE, JDB_FAULT_END, JDB_FAULT_ATOMIC };
+enum jdb_fault {
+    JDB_FAULT_NONE,
+    JDB_FAULT_OFFSET,
+    JDB_FAULT_LENGTH,
+    JDB_FAULT_MEMORY,
+    JDB_FAULT_RANGE,
+    JDB_FAULT_END,
+    JDB_FAULT_ATOMIC
+};
 
 /* What path operations carry; allocated with them, owned by the operation. */
 struct jdb_detail {
@@ -44,7 +51,7 @@ struct jdb_detail {
     jdb_open open;
     void *data; /* of an atomic write */
     size_t data_len;
-    char *cause; /* words for a refusal, when the system's do not say enough */
+    char *cause;        /* words for a refusal, when the system's do not say enough */
     jdb_file_info info; /* of a probe */
     char file_system[32];
 };
@@ -54,24 +61,24 @@ struct jdb_list {
 };
 
 struct jdb_op {
-    jdb_op *next;                 /* on exactly one of: free, pending, todo, arrived, done */
-    jdb_op *mem_next, *mem_prev;  /* operations in flight on the same buffer */
-    jdb_file *file;               /* one reference from prep until release */
-    jdb_buf *buf;                 /* one reference from prep until release */
+    jdb_op *next;                /* on exactly one of: free, pending, todo, arrived, done */
+    jdb_op *mem_next, *mem_prev; /* operations in flight on the same buffer */
+    jdb_file *file;              /* one reference from prep until release */
+    jdb_buf *buf;                /* one reference from prep until release */
     struct jdb_detail *detail;
     void *waiter;
-    struct jdb_list children;     /* of a list, until it is submitted */
-    jdb_op *link;                 /* child: the list it belongs to; list: its first failure */
-    uint64_t off, len, moved;     /* in the file; moved counts finished bytes */
+    struct jdb_list children; /* of a list, until it is submitted */
+    jdb_op *link;             /* child: the list it belongs to; list: its first failure */
+    uint64_t off, len, moved; /* in the file; moved counts finished bytes */
     uint64_t buf_off;
-    uint64_t part_len;            /* of a read with JDB_OP_PART: what the caller asked for ... */
-    uint32_t part_skip;           /* ... behind this many bytes */
-    int64_t result;               /* of the backend: >= 0 or -errno; after settle: final */
-    uint32_t chunk;               /* bytes of the transfer handed over last */
-    uint32_t need;                /* the alignment that was missing */
-    int32_t error;                /* errno of a failure */
+    uint64_t part_len;  /* of a read with JDB_OP_PART: what the caller asked for ... */
+    uint32_t part_skip; /* ... behind this many bytes */
+    int64_t result;     /* of the backend: >= 0 or -errno; after settle: final */
+    uint32_t chunk;     /* bytes of the transfer handed over last */
+    uint32_t need;      /* the alignment that was missing */
+    int32_t error;      /* errno of a failure */
     uint32_t slot, gen;
-    uint32_t index;               /* of a child in its list */
+    uint32_t index; /* of a child in its list */
     uint16_t flags;
     uint8_t code, state, kind, fault, how;
 };
@@ -108,12 +115,12 @@ static inline void jdb_list_append(struct jdb_list *to, struct jdb_list *from) {
 }
 
 struct jdb_buf {
-    uint8_t *base;        /* NULL only while being made */
-    size_t size, mapped;  /* bytes promised, bytes mapped */
-    void *map;            /* start of the mapping; base lies inside it */
+    uint8_t *base;       /* NULL only while being made */
+    size_t size, mapped; /* bytes promised, bytes mapped */
+    void *map;           /* start of the mapping; base lies inside it */
     unsigned refs;
     unsigned fork_generation; /* a child must not touch the parent's mapping */
-    jdb_op *ops;          /* in flight on this memory */
+    jdb_op *ops;              /* in flight on this memory */
     /* Counts by equal pieces of the buffer, so that thousands of operations on slices of one
      * buffer need no look at each other; only pieces in doubt are compared byte by byte. */
     unsigned piece_shift;
@@ -123,23 +130,26 @@ struct jdb_buf {
 };
 
 struct jdb_file {
-    intptr_t handle;      /* -1: not open (yet, or any more) */
+    intptr_t handle; /* -1: not open (yet, or any more) */
     char *path;
-    jdb_queue *queue;     /* one reference */
+    jdb_queue *queue; /* one reference */
     unsigned refs;
-    unsigned inflight;    /* accepted operations, closes not counted */
+    unsigned inflight;       /* accepted operations, closes not counted */
     struct jdb_list closers; /* closes waiting for inflight to become 0 */
-    int locked;           /* what lock and unlock left; theirs alone */
-    int closing;          /* new operations are refused */
-    int deferred;         /* errno of a failed write or sync nobody waited for */
-    jdb_op *sync_leader;  /* the flush that runs; it stands for all in sync_group */
+    int locked;              /* what lock and unlock left; theirs alone */
+    int closing;             /* new operations are refused */
+    int deferred;            /* errno of a failed write or sync nobody waited for */
+    jdb_op *sync_leader;     /* the flush that runs; it stands for all in sync_group */
     struct jdb_list sync_group, sync_next; /* covered by the running flush; by the next one */
-    jdb_file *sync_link;  /* files whose next flush is to be started */
+    jdb_file *sync_link;                   /* files whose next flush is to be started */
     int sync_listed;
+    unsigned writes;  /* accepted and unfinished */
+    unsigned zeroing; /* preallocations by zeros; writes wait for them, they for writes */
+    struct jdb_list held, zero_next; /* those writes; those preallocations */
     unsigned durable_writes; /* accepted and unfinished: with company a shared flush is cheaper */
     struct jdb_span {
         uint64_t from, to;
-    } dirty, flushing;    /* written since the last flush began; covered by the running one */
+    } dirty, flushing; /* written since the last flush began; covered by the running one */
     uint64_t read_align, write_align, memory_align;
     jdb_file_info info;
     char file_system[32];

@@ -18,9 +18,7 @@ __attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, con
     return crc;
 }
 
-jdb_crc32c_fn jdb_os_crc32c(void) {
-    return __builtin_cpu_supports("sse4.2") ? crc32c_sse42 : NULL;
-}
+jdb_crc32c_fn jdb_os_crc32c(void) { return __builtin_cpu_supports("sse4.2") ? crc32c_sse42 : NULL; }
 
 #elif defined(__ARM_FEATURE_CRC32)
 

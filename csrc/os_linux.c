@@ -27,11 +27,9 @@ const struct jdb_backend *const jdb_backends[] = {&jdb_backend_uring, &jdb_backe
 
 /* A page of a direct read in flight must not become copy-on-write by a fork: before Linux 6.2 the
  * parent could then keep the old content. */
-void jdb_platform_keep_from_children(void *map, size_t size) {
-    madvise(map, size, MADV_DONTFORK);
-}
+void jdb_platform_keep_from_children(void *map, size_t size) { madvise(map, size, MADV_DONTFORK); }
 
-/* ---- notifier -------------------------------------------------------------------------------- */
+/* ---- notifier ------------------------------------------------------------------------------- */
 
 int jdb_os_notify_new(void) {
     int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -58,7 +56,7 @@ void jdb_os_notify_wait(int handle, int64_t timeout_ns) {
     ppoll(&fd, 1, timeout_ns < 0 ? NULL : &limit, NULL);
 }
 
-/* ---- alignment and direct I/O ---------------------------------------------------------------- */
+/* ---- alignment and direct I/O --------------------------------------------------------------- */
 
 /* Header-independent: glibc and the kernel headers we build with may be older than the kernel. */
 #define MASK_DIOALIGN 0x2000u
@@ -92,7 +90,8 @@ struct xfs_dioattr {
 
 static int power_of_two(uint32_t n) { return n != 0 && (n & (n - 1)) == 0; }
 
-static void set_alignment(jdb_file_info *info, uint32_t memory, uint32_t offset, const char *source) {
+static void set_alignment(jdb_file_info *info, uint32_t memory, uint32_t offset,
+                          const char *source) {
     info->memory_align = memory;
     info->read_align = info->write_align = offset;
     info->align_source = source;
@@ -172,7 +171,8 @@ static int open_or_make(const char *path, const jdb_open *how, int *made) {
         /* Made by somebody else in between, or a link to nothing: O_EXCL does not follow it. */
         if (fd >= 0 || errno != EEXIST || (how->flags & JDB_OPEN_EXCLUSIVE)) return fd;
         struct stat st;
-        if (stat(path, &st) != 0 && errno == ENOENT) return open_once(path, flags | O_CREAT, how->mode);
+        if (stat(path, &st) != 0 && errno == ENOENT)
+            return open_once(path, flags | O_CREAT, how->mode);
     }
 }
 
@@ -231,8 +231,9 @@ static void describe(int fd, jdb_op *op, int direct) {
             file->info.direct_reason = "O_DIRECT accepted, but this file system is memory";
     } else {
         file->info.align_source = "none needed without direct I/O";
-        file->info.direct_reason = how->direct == JDB_DIRECT_OFF ? "option direct = \"off\""
-                                                                 : "the file system refused O_DIRECT";
+        file->info.direct_reason = how->direct == JDB_DIRECT_OFF
+                                       ? "option direct = \"off\""
+                                       : "the file system refused O_DIRECT";
     }
 }
 
@@ -255,7 +256,8 @@ char *jdb_platform_lock_holder(int fd) {
         char how[16];
         long pid;
         uint64_t inode;
-        if (sscanf(line, "%*d: FLOCK %*s %15s %ld %*x:%*x:%" SCNu64, how, &pid, &inode) != 3) continue;
+        if (sscanf(line, "%*d: FLOCK %*s %15s %ld %*x:%*x:%" SCNu64, how, &pid, &inode) != 3)
+            continue;
         if (inode != (uint64_t)st.st_ino) continue;
         snprintf(text, sizeof text,
                  "process %ld holds %s lock on it (I/O in flight keeps the lock of a dead process)",
@@ -267,10 +269,11 @@ char *jdb_platform_lock_holder(int fd) {
 }
 
 /* What may be refused comes before what changes an existing file. */
-static int64_t finish_open(int fd, jdb_op *op, int *direct) {
+static int64_t finish_open(int fd, jdb_op *op, int *direct, int *wanted) {
     const jdb_open *how = &op->detail->open;
     int64_t r = accept_kind(fd, op);
     if (r == 0) r = set_flags(fd, op, direct);
+    *wanted = r == 0;
     if (r == 0) r = lock_at_open(fd, op);
     if (r == 0 && (how->flags & JDB_OPEN_TRUNCATE) && !op->file->info.device &&
         ftruncate(fd, 0) != 0)
@@ -291,13 +294,13 @@ static void unmake(int fd, const char *path) {
 
 int64_t jdb_platform_open(jdb_op *op) {
     const char *path = op->detail->path;
-    int made, direct = 0;
+    int made, wanted, direct = 0;
     int fd = open_or_make(path, &op->detail->open, &made);
     if (fd < 0) return -errno;
-    int64_t r = finish_open(fd, op, &direct);
+    int64_t r = finish_open(fd, op, &direct, &wanted);
     if (r < 0) {
-        /* Whoever holds a lock on it has it in use by now. */
-        if (made && r != -EWOULDBLOCK) unmake(fd, path);
+        /* Later on somebody else may have it in use already. */
+        if (made && !wanted) unmake(fd, path);
         close(fd);
         return r;
     }
@@ -306,7 +309,7 @@ int64_t jdb_platform_open(jdb_op *op) {
     return 0;
 }
 
-/* ---- the rest -------------------------------------------------------------------------------- */
+/* ---- the rest ------------------------------------------------------------------------------- */
 
 /* Never tried again: the kernel may have dropped what it could not write, and a second call would
  * then report a success that the device did not give. */
@@ -349,9 +352,8 @@ static int64_t enough_space(int fd, uint64_t len) {
     struct statvfs fs;
     if (fstat(fd, &st) != 0 || fstatvfs(fd, &fs) != 0) return -errno;
     uint64_t there = (uint64_t)st.st_blocks * 512;
-    uint64_t free_blocks = geteuid() == 0 ? fs.f_bfree : fs.f_bavail;
     if (len <= there || fs.f_blocks == 0) return 0;
-    return (len - there) / fs.f_frsize > free_blocks ? -ENOSPC : 0;
+    return (len - there) / fs.f_frsize > fs.f_bfree ? -ENOSPC : 0;
 }
 
 /* Space first, so that a full disk shows before anything is written; then real zeros, so that
@@ -421,6 +423,7 @@ int64_t jdb_platform_preallocate(jdb_op *op) {
     if (r == 0 && op->how == JDB_PREALLOC_SIZE) r = reserve(fd, 0, 0, op->len);
     /* No reservation on this file system: zeros reserve as well, and keep the promise. */
     int zeros = op->how == JDB_PREALLOC_ZERO || (op->how == JDB_PREALLOC_SIZE && r == -EOPNOTSUPP);
-    if (zeros && (r == 0 || r == -EOPNOTSUPP)) r = op->len > (uint64_t)size ? preallocate_zero(file, (uint64_t)size, op->len) : 0;
+    if (zeros && (r == 0 || r == -EOPNOTSUPP))
+        r = op->len > (uint64_t)size ? preallocate_zero(file, (uint64_t)size, op->len) : 0;
     return r;
 }

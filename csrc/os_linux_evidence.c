@@ -23,10 +23,10 @@ void jdb_linux_file_system(int fd, char *name, size_t size) {
         unsigned long magic;
         const char *name;
     } known[] = {
-        {0xef53, "ext4"},      {0x58465342, "xfs"},     {0x9123683e, "btrfs"},
-        {0x01021994, "tmpfs"}, {0x794c7630, "overlay"}, {0x6969, "nfs"},
-        {0x65735546, "fuse"},  {0xf2f52010, "f2fs"},    {0x2fc12fc1, "zfs"},
-        {0x4d44, "vfat"},      {0x01021997, "9p"},      {0xff534d42, "cifs"},
+        {0xef53, "ext4"},      {0x58465342, "xfs"},      {0x9123683e, "btrfs"},
+        {0x01021994, "tmpfs"}, {0x794c7630, "overlay"},  {0x6969, "nfs"},
+        {0x65735546, "fuse"},  {0xf2f52010, "f2fs"},     {0x2fc12fc1, "zfs"},
+        {0x4d44, "vfat"},      {0x01021997, "9p"},       {0xff534d42, "cifs"},
         {0x858458f6, "ramfs"}, {0xca451a4e, "bcachefs"},
     };
     struct statfs fs;
@@ -41,7 +41,7 @@ void jdb_linux_file_system(int fd, char *name, size_t size) {
     snprintf(name, size, "type 0x%lx", magic);
 }
 
-/* ---- the mount ---------------------------------------------------------------------------------- */
+/* ---- the mount ------------------------------------------------------------------------------ */
 
 /* The mount by its number: device numbers do not tell on btrfs, whose subvolumes have their own. */
 static int mount_id(int fd) {
@@ -64,7 +64,7 @@ static int has_option(const char *options, const char *option) {
     return 0;
 }
 
-/* A line of /proc/self/mountinfo: id parent maj:min root point options ... - type source options. */
+/* A line of mountinfo: id parent maj:min root point options ... - type source options. */
 static int read_mount(const char *line, int wanted, jdb_evidence *e, char *source, size_t size) {
     int id;
     char from[256], options[1024], more[2048];
@@ -92,7 +92,7 @@ static void find_mount(int fd, jdb_evidence *e, char *source, size_t size) {
     fclose(f);
 }
 
-/* ---- the devices --------------------------------------------------------------------------------- */
+/* ---- the devices ---------------------------------------------------------------------------- */
 
 static int read_text(const char *directory, const char *name, char *text, size_t size) {
     char path[PATH_MAX];
@@ -153,7 +153,8 @@ static void walk_device(const char *directory, jdb_evidence *e, int depth) {
         walk_device(text, e, depth + 1);
         return;
     }
-    if (walk_slaves(directory, e, depth)) say(e, "a stacked device: the disks below were asked", "");
+    if (walk_slaves(directory, e, depth))
+        say(e, "a stacked device: the disks below were asked", "");
     if (read_text(directory, "loop/backing_file", text, sizeof text))
         say(e, "a loop device: as durable as the file system of its file ", text);
     read_disk(directory, e);
@@ -173,7 +174,7 @@ static void find_device(dev_t dev, const char *source, jdb_evidence *e) {
     walk_device(path, e, 0);
 }
 
-/* ---- the class ------------------------------------------------------------------------------------ */
+/* ---- the class ------------------------------------------------------------------------------ */
 
 static int one_of(const char *name, const char *const *list) {
     for (; *list; list++)
@@ -183,7 +184,7 @@ static int one_of(const char *name, const char *const *list) {
 
 /* What a flush is worth, weakest reason first. */
 static const char *classify(const char *file_system, jdb_evidence *e) {
-    static const char *const unsafe[] = {"tmpfs", "ramfs", "nfs",  "cifs", "9p",
+    static const char *const unsafe[] = {"tmpfs", "ramfs", "nfs",     "cifs", "9p",
                                          "vfat",  "fuse",  "overlay", NULL};
     static const char *const journaled[] = {"ext4", "xfs", NULL};
     if (one_of(file_system, unsafe)) {
@@ -198,8 +199,10 @@ static const char *classify(const char *file_system, jdb_evidence *e) {
         say(e, "the device does not tell whether it has a volatile write cache", "");
         return "unknown";
     }
-    say(e, e->volatile_cache ? "the device has a volatile write cache (write back), which flushes empty"
-                             : "the device reports no volatile write cache (write through)",
+    say(e,
+        e->volatile_cache
+            ? "the device has a volatile write cache (write back), which flushes empty"
+            : "the device reports no volatile write cache (write through)",
         e->fua == 1 ? "; single writes can pass it (FUA)" : "");
     if (!one_of(file_system, journaled)) {
         say(e, "not examined for this file system: ", file_system);

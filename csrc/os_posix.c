@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* ---- memory, time, processes ----------------------------------------------------------------- */
+/* ---- memory, time, processes ---------------------------------------------------------------- */
 
 size_t jdb_os_page_size(void) {
     static size_t page;
@@ -41,7 +41,8 @@ int64_t jdb_os_now(void) {
 
 void jdb_os_sleep(int64_t ns) {
     struct timespec rest = {ns / 1000000000, ns % 1000000000};
-    while (nanosleep(&rest, &rest) != 0 && errno == EINTR) {}
+    while (nanosleep(&rest, &rest) != 0 && errno == EINTR) {
+    }
 }
 
 static atomic_uint fork_generation;
@@ -53,6 +54,21 @@ static void watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }
 unsigned jdb_os_fork_generation(void) {
     pthread_once(&fork_once, watch_forks);
     return atomic_load_explicit(&fork_generation, memory_order_relaxed);
+}
+
+/* Two kinds of strerror_r: GNU's returns the words, the other fills the buffer. */
+void jdb_os_error_text(int error, char *text, size_t size) {
+#if defined(__GLIBC__)
+    char scratch[128];
+    snprintf(text, size, "%s", strerror_r(error, scratch, sizeof scratch));
+#else
+    if (strerror_r(error, text, size) != 0) snprintf(text, size, "error");
+#endif
+}
+
+void jdb_os_once(void (*make)(void)) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make);
 }
 
 /* A finalizer of the host may call in here after its loader has let go of the library. */
@@ -75,7 +91,7 @@ const char *jdb_os_platform(void) {
     return text;
 }
 
-/* ---- files ----------------------------------------------------------------------------------- */
+/* ---- files ---------------------------------------------------------------------------------- */
 
 /* Not tried again on EINTR: the descriptor is gone by then, and its number may be another's. */
 void jdb_os_close(intptr_t handle) { close((int)handle); }
@@ -175,7 +191,8 @@ static int64_t stat_file(jdb_op *op) {
 /* `from` and `to` are multiples of the write alignment. */
 int64_t jdb_posix_write_zeros(jdb_file *file, uint64_t from, uint64_t to) {
     size_t size = 1 << 20;
-    size_t align = file->memory_align > sizeof(void *) ? (size_t)file->memory_align : sizeof(void *);
+    size_t align =
+        file->memory_align > sizeof(void *) ? (size_t)file->memory_align : sizeof(void *);
     void *zeros;
     if (posix_memalign(&zeros, align, size) != 0) return -ENOMEM;
     memset(zeros, 0, size);
@@ -191,7 +208,7 @@ int64_t jdb_posix_write_zeros(jdb_file *file, uint64_t from, uint64_t to) {
     return r < 0 ? r : 0;
 }
 
-/* ---- all of them ----------------------------------------------------------------------------- */
+/* ---- all of them ---------------------------------------------------------------------------- */
 
 int64_t jdb_os_perform(jdb_op *op) {
     switch (jdb_op_step(op)) {

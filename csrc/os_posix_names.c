@@ -156,7 +156,8 @@ static int64_t path_rename(jdb_op *op) {
     const struct jdb_detail *d = op->detail;
     int64_t r = d->flags & JDB_RENAME_NOREPLACE
                     ? jdb_platform_rename_noreplace(AT_FDCWD, d->path, d->path2)
-                    : rename(d->path, d->path2) == 0 ? 0 : -errno;
+                : rename(d->path, d->path2) == 0 ? 0
+                                                 : -errno;
     if (r < 0 || !(d->flags & JDB_NAME_DURABLE)) return r;
     /* The new name first: a crash in between leaves both rather than none. */
     r = jdb_posix_sync_parent(d->path2);
@@ -182,7 +183,7 @@ static int64_t path_space(jdb_op *op) {
     return 0;
 }
 
-/* ---- atomic_write ------------------------------------------------------------------------------ */
+/* ---- atomic_write --------------------------------------------------------------------------- */
 
 /* A name in the same directory that nobody else makes: pid, counter, clock. O_EXCL decides. */
 static int make_temporary(int dir, const char *name, char *temporary, size_t size) {

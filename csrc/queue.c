@@ -19,7 +19,7 @@ static const char *this_thread(void) {
     return &mark;
 }
 
-/* ---- slab ------------------------------------------------------------------------------------ */
+/* ---- slab ----------------------------------------------------------------------------------- */
 
 static int grow(jdb_queue *q) {
     jdb_op **chunks = realloc(q->chunks, (q->chunk_count + 1) * sizeof *chunks);
@@ -65,7 +65,7 @@ void jdb_op_release(jdb_queue *q, jdb_op *op) {
     jdb_list_unshift(&q->free, op);
 }
 
-/* ---- hand-over ------------------------------------------------------------------------------- */
+/* ---- hand-over ------------------------------------------------------------------------------ */
 
 /* Whether a durable write is done by the write itself. A lone one is; several at once share one
  * flush, which is cheaper wherever a durable write means write plus flush. */
@@ -125,6 +125,37 @@ static void accept(jdb_queue *q, jdb_op *op) {
     q->stats.submitted++;
 }
 
+/* Zeros that reserve space are written behind the end of the file as it was: a write that got there
+ * meanwhile would be lost. */
+static void hold_or_queue(jdb_queue *q, jdb_op *op) {
+    jdb_file *file = op->file;
+    if (op->code == JDB_WRITE && file->zeroing) {
+        jdb_list_push(&file->held, op);
+        return;
+    }
+    if (op->code == JDB_WRITE) file->writes++;
+    jdb_list_push(&q->pending, op);
+}
+
+static void submit_preallocate(jdb_queue *q, jdb_op *op) {
+    op->file->inflight++;
+    if (op->how == JDB_PREALLOC_ZERO) op->file->zeroing++;
+    int later = op->how == JDB_PREALLOC_ZERO && op->file->writes > 0;
+    jdb_list_push(later ? &op->file->zero_next : &q->pending, op);
+    start(q);
+}
+
+static void release_held(jdb_queue *q, jdb_file *file, const jdb_op *done) {
+    if (done->code == JDB_WRITE && done->len > 0 && --file->writes == 0)
+        jdb_list_append(&q->pending, &file->zero_next);
+    if (done->code != JDB_PREALLOCATE || done->how != JDB_PREALLOC_ZERO || --file->zeroing > 0)
+        return;
+    struct jdb_list held = file->held;
+    file->held.head = file->held.tail = NULL;
+    jdb_op *op;
+    while ((op = jdb_list_pop(&held))) hold_or_queue(q, op);
+}
+
 static void submit_transfer(jdb_queue *q, jdb_op *op) {
     op->file->inflight++;
     if (op->flags & JDB_OP_DSYNC) op->file->durable_writes++;
@@ -133,7 +164,7 @@ static void submit_transfer(jdb_queue *q, jdb_op *op) {
         jdb_finish(q, op);
         return;
     }
-    jdb_list_push(&q->pending, op);
+    hold_or_queue(q, op);
     start(q);
 }
 
@@ -148,8 +179,7 @@ static void submit_many(jdb_queue *q, jdb_op *many) {
     file->inflight++;
     if (many->flags & JDB_OP_DSYNC) {
         file->durable_writes++;
-        if (file->info.method == JDB_METHOD_WRITE)
-            each = JDB_OP_DSYNC | JDB_OP_RWF_DSYNC;
+        if (file->info.method == JDB_METHOD_WRITE) each = JDB_OP_DSYNC | JDB_OP_RWF_DSYNC;
     }
     if (each) {
         many->flags &= (uint16_t)~JDB_OP_DSYNC;
@@ -182,6 +212,7 @@ void jdb_submit(jdb_queue *q, jdb_op *op) {
     case JDB_READ_MANY:
     case JDB_WRITE_MANY: submit_many(q, op); return;
     case JDB_CLOSE: submit_close(q, op); return;
+    case JDB_PREALLOCATE: submit_preallocate(q, op); return;
     case JDB_SYNC_ALL:
     case JDB_SYNC_DATA:
         op->file->inflight++;
@@ -194,7 +225,7 @@ void jdb_submit(jdb_queue *q, jdb_op *op) {
     }
 }
 
-/* ---- arrival --------------------------------------------------------------------------------- */
+/* ---- arrival -------------------------------------------------------------------------------- */
 
 void jdb_arrive(jdb_queue *q, jdb_op *op, int64_t result) {
     assert(op->state == JDB_INFLIGHT);
@@ -287,6 +318,7 @@ void jdb_finish(jdb_queue *q, jdb_op *op) {
     if (op->flags & JDB_OP_DSYNC) file->durable_writes--;
     if (file && op->code != JDB_CLOSE) {
         assert(file->inflight > 0);
+        release_held(q, file, op);
         if (--file->inflight == 0) jdb_list_append(&q->pending, &file->closers);
     }
     if (op->flags & JDB_OP_CHILD) {
@@ -304,19 +336,20 @@ void jdb_finish(jdb_queue *q, jdb_op *op) {
 static int second_try(jdb_queue *q, jdb_op *op) {
     int64_t r = op->result;
     jdb_code step = jdb_op_step(op);
-    if (r == -EINTR) return 1;
+    /* A flush is never asked for again: see sync.c. */
+    if (r == -EINTR) return step != JDB_SYNC_ALL && step != JDB_SYNC_DATA;
     if (r != -EAGAIN && r != -EOPNOTSUPP && r != -ENOSYS) return 0;
     if (op->flags & JDB_OP_POOLED) {
         /* A file system without RWF_DSYNC: a plain write and a flush do the same. */
         if (r != -EOPNOTSUPP || !(op->flags & JDB_OP_RWF_DSYNC)) return 0;
+        if (op->flags & JDB_OP_ATOMIC) return 0;
         op->file->info.method = JDB_METHOD_FLUSH;
         op->flags &= (uint16_t)~JDB_OP_RWF_DSYNC;
         return 1;
     }
     /* An opcode unknown to this kernel need not be tried again; one file system may refuse what
      * others have, so transfers are tried each time. */
-    if (r != -EAGAIN && step != JDB_READ && step != JDB_WRITE)
-        q->native &= ~(UINT64_C(1) << step);
+    if (r != -EAGAIN && step != JDB_READ && step != JDB_WRITE) q->native &= ~(UINT64_C(1) << step);
     op->flags |= JDB_OP_POOLED;
     return 1;
 }
@@ -453,7 +486,7 @@ void jdb_queue_signal(jdb_queue *q) {
     if (!q->closed) q->backend->signal(q);
 }
 
-/* ---- making and closing ---------------------------------------------------------------------- */
+/* ---- making and closing --------------------------------------------------------------------- */
 
 static void *fail(jdb_failure *failure, jdb_kind kind, int error, const char *cause) {
     memset(failure, 0, sizeof *failure);
@@ -569,7 +602,7 @@ void jdb_queue_unref(jdb_queue *q) {
     free(q);
 }
 
-/* ---- telling --------------------------------------------------------------------------------- */
+/* ---- telling -------------------------------------------------------------------------------- */
 
 uint64_t jdb_queue_pending(const jdb_queue *q) {
     return q->stats.submitted - q->stats.completed + q->undelivered;

@@ -48,7 +48,9 @@ end
 
 local function ended(what, state, ...)
   if state == "done" then return ... end
-  if state == "cancelled" then return core.failure("Cancelled", what, nil, "the task was cancelled") end
+  if state == "cancelled" then
+    return core.failure("Cancelled", what, nil, "the task was cancelled")
+  end
   local cause = "the task raised: " .. tostring((...))
   return core.failure("Join", what, nil, cause)
 end

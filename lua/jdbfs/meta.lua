@@ -445,7 +445,8 @@ function File:sync_all() end
 function File:truncate(len) end
 --- Reserves space up to len; never shrinks, keeps what is there. "size": the file grows and reads
 --- zeros; "keep_size": only the space; "zero": zeros are written, so that later overwrites change
---- no metadata; nobody may write behind the end of the file meanwhile. Yields.
+--- no metadata. Writes of this
+--- handle wait meanwhile; other handles must not write behind the end. Yields.
 ---@param len integer
 ---@param how "size"|"keep_size"|"zero"?
 ---@return true?

@@ -200,7 +200,9 @@ end
 
 --- Gives a buffer back; one that is not out raises.
 function Pool:put(b)
-  if not self.out[b] then error("bad argument #1 to 'put' (not a buffer taken from this pool)", 2) end
+  if not self.out[b] then
+    error("bad argument #1 to 'put' (not a buffer taken from this pool)", 2)
+  end
   self.out[b] = nil
   self.free[#self.free + 1] = b
   return self.permits:release()
