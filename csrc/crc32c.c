@@ -1,5 +1,6 @@
 /* crc32c.c: CRC-32C (Castagnoli, reflected 0x82f63b78), eight table lookups per eight bytes; the
  * processor's instruction where the platform offers one. */
+#include <stdatomic.h>
 #include <string.h>
 
 #include "os.h"
@@ -19,6 +20,18 @@ static void make_table(void) {
     by_instruction = jdb_os_crc32c();
 }
 
+/* Two threads may be first at once; the wait is a few microseconds, once. */
+static void make_once(void) {
+    static atomic_int ready;
+    static atomic_flag busy = ATOMIC_FLAG_INIT;
+    if (atomic_load_explicit(&ready, memory_order_acquire)) return;
+    while (atomic_flag_test_and_set_explicit(&busy, memory_order_acquire)) {
+    }
+    if (!atomic_load_explicit(&ready, memory_order_relaxed)) make_table();
+    atomic_store_explicit(&ready, 1, memory_order_release);
+    atomic_flag_clear_explicit(&busy, memory_order_release);
+}
+
 static uint32_t by_table(uint32_t crc, const uint8_t *p, size_t len) {
     while (len >= 8) {
         uint32_t low = crc ^ ((uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 |
@@ -34,7 +47,7 @@ static uint32_t by_table(uint32_t crc, const uint8_t *p, size_t len) {
 }
 
 uint32_t jdb_crc32c(uint32_t crc, const void *data, size_t len) {
-    jdb_os_once(make_table);
+    make_once();
     jdb_crc32c_fn run = by_instruction ? by_instruction : by_table;
     return ~run(~crc, data, len);
 }

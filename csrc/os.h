@@ -27,7 +27,6 @@ unsigned jdb_os_fork_generation(void); /* grows by one in every forked child */
 const char *jdb_os_getenv(const char *name);
 const char *jdb_os_platform(void);
 void jdb_os_error_text(int error, char *text, size_t size);
-void jdb_os_once(void (*make)(void)); /* for crc32c.c, the first time it is called */
 void jdb_os_stay_loaded(void);        /* this library, until the process ends */
 
 /* CRC-32C by instruction, or NULL. */

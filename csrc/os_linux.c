@@ -275,8 +275,8 @@ static int64_t finish_open(int fd, jdb_op *op, int *direct, int *wanted) {
     if (r == 0) r = set_flags(fd, op, direct);
     *wanted = r == 0;
     if (r == 0) r = lock_at_open(fd, op);
-    if (r == 0 && (how->flags & JDB_OPEN_TRUNCATE) && !op->file->info.device &&
-        ftruncate(fd, 0) != 0)
+    if (r == 0 && (how->flags & JDB_OPEN_TRUNCATE) && jdb_os_size(fd) > 0 &&
+        !op->file->info.device && ftruncate(fd, 0) != 0)
         r = -errno;
     if (r == 0 && (how->flags & JDB_OPEN_DURABLE)) {
         r = jdb_platform_sync(fd, 0);

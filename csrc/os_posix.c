@@ -66,11 +66,6 @@ void jdb_os_error_text(int error, char *text, size_t size) {
 #endif
 }
 
-void jdb_os_once(void (*make)(void)) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, make);
-}
-
 /* A finalizer of the host may call in here after its loader has let go of the library. */
 void jdb_os_stay_loaded(void) {
     Dl_info info;

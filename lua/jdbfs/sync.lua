@@ -53,7 +53,7 @@ local function wait(list, entry, lost)
   if list.last - list.first + 1 >= list.pack_at then pack(list) end
   push(list, entry)
   if entry.task then
-    park()
+    repeat park() until entry.woken -- 5.1 lets others resume it by hand
     return
   end
   local ok, err = pcall(drive, entry)
@@ -68,11 +68,10 @@ local function wake_one(list, value)
   local entry = pop(list)
   while entry do
     entry.value = value
-    if not entry.task and not entry.gone then
+    if not entry.gone and (not entry.task or wake(entry.task)) then
       entry.woken = true
       return true
     end
-    if entry.task and wake(entry.task) then return true end
     entry = pop(list)
   end
   return false
