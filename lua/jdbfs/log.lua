@@ -65,9 +65,15 @@ local function parent(path)
   return above or "."
 end
 
--- Before the first segment is there: a log that has one went through this.
+-- The directory and those above it that may have been made with it. Before the first segment is
+-- there: a log that has one went through this. A directory that may not be read was there before.
 local function make_durable(path)
-  return core.sync_dir(parent(path))
+  repeat
+    path = parent(path)
+    local ok, message, err = core.sync_dir(path)
+    if not ok and err.name ~= "EACCES" then return nil, message, err end
+  until path == "/" or path == "."
+  return true
 end
 
 local function rename_durable(self, from, to)
@@ -238,19 +244,21 @@ end
 -- A window on a segment. `limit` is the end of what may be read: what lies behind it may be being
 -- written.
 local function new_scan(self, segment, file, limit)
+  local window = align_up(segment.size, self.block)
   return {
     file = file, path = segment.path, block = self.block, memory = self.memory,
-    half = self.identity:sub(1, 8), limit = limit, at = 0, got = 0, pos = self.block,
+    window = window < WINDOW and window or WINDOW, half = self.identity:sub(1, 8),
+    limit = limit, at = 0, got = 0, pos = self.block,
   }
 end
 
 local function scan_buffer(scan, size)
   local b = scan.buffer
-  if b and #b >= size and (#b <= WINDOW or size > WINDOW) then return b end
+  if b and #b >= size and (#b <= scan.window or size > scan.window) then return b end
   if b then release(b) end
   local message, err
   scan.buffer = nil
-  b, message, err = new_buffer(size > WINDOW and size or WINDOW, scan.memory)
+  b, message, err = new_buffer(size > scan.window and size or scan.window, scan.memory)
   scan.buffer = b
   return b, message, err
 end
@@ -260,7 +268,7 @@ local function fill_window(scan, pos, length)
   local from = pos - pos % block
   local size = align_up(pos + length, block) - from
   local rest = align_up(scan.limit, block) - from
-  if size < WINDOW then size = rest < WINDOW and rest or WINDOW end
+  if size < scan.window then size = rest < scan.window and rest or scan.window end
   scan.got = 0
   local b, message, err = scan_buffer(scan, size)
   if not b then return nil, message, err end
@@ -441,7 +449,7 @@ end
 -- Reads on to the end of the segment. The end of what is not zero, or false and the number of a
 -- record that proves that `number` was acknowledged.
 local function look_behind(scan, number)
-  local block, zeros = scan.block, ("\0"):rep(WINDOW)
+  local block, zeros = scan.block, ("\0"):rep(scan.window)
   local from, stale = scan.pos % scan.block, scan.pos
   local pos = scan.pos - from
   while pos < scan.limit do
@@ -480,7 +488,7 @@ local function wipe(self, segment, scan, stale)
   local b, keep = scan.buffer, scan.pos - from
   b:fill(0, keep)
   while from < stop do
-    local length = stop - from < WINDOW and stop - from or WINDOW
+    local length = stop - from < #b and stop - from or #b
     ok, message, err = segment.file:write_at(b, from, 0, length)
     if not ok then return nil, message, err end
     b:fill(0, 0, keep)
