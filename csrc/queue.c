@@ -336,8 +336,8 @@ void jdb_finish(jdb_queue *q, jdb_op *op) {
 static int second_try(jdb_queue *q, jdb_op *op) {
     int64_t r = op->result;
     jdb_code step = jdb_op_step(op);
-    /* A flush is never asked for again: see sync.c. */
-    if (r == -EINTR) return step != JDB_SYNC_ALL && step != JDB_SYNC_DATA;
+    /* Also a flush: an interrupted one has not reported, and so not lost, any write error. */
+    if (r == -EINTR) return 1;
     if (r != -EAGAIN && r != -EOPNOTSUPP && r != -ENOSYS) return 0;
     if (op->flags & JDB_OP_POOLED) {
         /* A file system without RWF_DSYNC: a plain write and a flush do the same. */

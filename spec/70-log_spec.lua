@@ -102,7 +102,11 @@ local METHODS = { "write_at", "read_upto", "sync_data", "sync_all", "preallocate
 local function failed(core, hook, name, path, call, ...)
   local verdict = hook(name, path)
   if not verdict then return call(...) end
-  if verdict == "after" then call(...) end
+  -- No system leaves a file open, and locked, that was not opened or whose close failed.
+  if verdict == "after" or name == "close" then
+    local value = call(...)
+    if type(value) == "userdata" then value:close() end
+  end
   return core.failure("Io", name, path, "injected")
 end
 
