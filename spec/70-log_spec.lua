@@ -1476,7 +1476,7 @@ describe("a writer process killed with kill -9", function()
     support.put(file, WRITER)
     local acknowledged, first, highest, checked = {}, 1, 0, 0
     math.randomseed(os.time())
-    for round = 1, tonumber(os.getenv("JDBFS_KILLS") or 50) do
+    for round = 1, tonumber(os.getenv("JDBFS_KILLS") or 20) do
       local lines = round % 5 == 0 and 0 or math.random(150)
       for _, line in ipairs(kill_after(lines, file, path, round, round % 7 + 1)) do
         local number, key, size = line:match("^(%d+) (%S+;) (%d+)$")
