@@ -27,7 +27,7 @@ unsigned jdb_os_fork_generation(void); /* grows by one in every forked child */
 const char *jdb_os_getenv(const char *name);
 const char *jdb_os_platform(void);
 void jdb_os_error_text(int error, char *text, size_t size);
-void jdb_os_stay_loaded(void);        /* this library, until the process ends */
+void jdb_os_stay_loaded(void); /* this library, until the process ends */
 
 /* CRC-32C by instruction, or NULL. */
 typedef uint32_t (*jdb_crc32c_fn)(uint32_t crc, const uint8_t *data, size_t len);
