@@ -203,6 +203,14 @@ test:
 	@CC='$(CC)' MAKE='$(MAKE)' T='$(T)' LUAS='$(or $(LUAS),$(LUA))' BACKENDS='$(BACKENDS)' FS='$(FS)' \
 	    SAN='$(SAN)' bash spec/tools/test.sh
 
+# Measured against rivals in the same run; a few minutes each.
+.PHONY: bench bench-durable
+bench:
+	bash spec/bench/run.sh $(ARGS)
+
+bench-durable:
+	bash spec/bench/durable.sh $(ARGS)
+
 tidy:
 	@LUA_EXE='$(LUA_EXE)' MAKE='$(MAKE)' bash spec/tools/tidy.sh
 
@@ -233,6 +241,7 @@ help:
 	@echo 'make run         install what is missing, build, run "jdbfs run" (ARGS="...")'
 	@echo 'make test        everything; T=spec/x_spec.lua LUAS="lua5.4" BACKENDS="threads" FS="own"'
 	@echo 'make tidy        include rules, formatting, luacheck, rockspec'
+	@echo 'make bench       random reads against a bare liburing loop; bench-durable: group commit, streams'
 	@echo 'make install     PREFIX=/usr/local DESTDIR= LUA=; also uninstall'
 	@echo 'make deps        install compilers, Luas and tools for all of these'
 	@echo 'make clean       remove build/'

@@ -95,9 +95,8 @@ end
 
 -- ---- the log on a core that counts and fails ----------------------------------------------------
 
-local CALLS = { "open", "open_rw", "create", "mkdir", "ls", "sync_dir", "rename", "remove" }
-local METHODS = { "write_at", "read_upto", "sync_data", "sync_all", "preallocate", "size", "close",
-  "truncate" }
+local CALLS = { "open", "open_rw", "create", "mkdir", "ls", "sync_dir" }
+local METHODS = { "read_upto", "sync_data", "sync_all", "preallocate", "size", "close", "truncate" }
 
 local function failed(core, hook, name, path, call, ...)
   local verdict = hook(name, path)
@@ -117,9 +116,28 @@ local function wrap_file(core, hook, file)
       return failed(core, hook, name, file:path(), file[name], file, ...)
     end
   end
+  -- A durable write counts as the two operations it is.
+  function proxy.write_at(_, b, off, b_off, len, flags)
+    local written, message, err = failed(core, hook, "write_at", file:path(), file.write_at, file,
+      b, off, b_off, len)
+    if not written or flags ~= "dsync" then return written, message, err end
+    local ok
+    ok, message, err = proxy:sync_data()
+    if not ok then return nil, message, err end
+    return written
+  end
   function proxy.info() return file:info() end
   function proxy.path() return file:path() end
   return proxy
+end
+
+-- A durable change of a name counts as the two operations it is.
+local function wrap_name(core, hook, name, path, to, o)
+  if name == "remove" then to, o = nil, to end
+  local ok, message, err = failed(core, hook, name, path, core[name], path, to)
+  if not ok or not (o and o.durable) then return ok, message, err end
+  local dir = path:match("^(.*)/")
+  return failed(core, hook, "sync_dir", dir, core.sync_dir, dir)
 end
 
 local function wrap_open(core, hook, ...)
@@ -140,6 +158,9 @@ local function hooked(hook)
       end
       return failed(core, hook, name, path, core[name], path, ...)
     end
+  end
+  for _, name in ipairs({ "rename", "remove" }) do
+    fake[name] = function(...) return wrap_name(core, hook, name, ...) end
   end
   local saved = package.loaded["jdbfs.log"]
   package.loaded["jdbfs.core"], package.loaded["jdbfs.log"] = fake, nil

@@ -1,0 +1,199 @@
+-- durable.lua DIRECTORY [ROUNDS [SECONDS]]: group commit, lists and streams, each against a rival
+-- in the same run, rounds alternating; medians of ratios with their quartiles. Needs
+-- build/bench/commit (see durable.sh); fio for the streams where it is there.
+
+local jdbfs = require "jdbfs"
+
+local dir, rounds, seconds = arg[1], tonumber(arg[2] or 7), tonumber(arg[3] or 1)
+local RECORD = ("r"):rep(512)
+local PAGE, PAGES = 4096, 16384
+
+local function run(command)
+  local pipe = assert(io.popen(command))
+  local out = pipe:read("*a")
+  pipe:close()
+  return out
+end
+
+local function quartiles(list)
+  table.sort(list)
+  local function at(p) return list[math.max(1, math.floor(p * (#list - 1) + 1.5))] end
+  return at(0.5), at(0.25), at(0.75)
+end
+
+local function show(name, list, rest)
+  local m, low, high = quartiles(list)
+  print(("| %-52s | %.2f [%.2f, %.2f] | %s |"):format(name, m, low, high, rest))
+end
+
+-- Appenders on a log: records a second, flushes a record.
+local function append_log(tasks)
+  local path = dir .. "/log"
+  run("rm -rf '" .. path .. "'")
+  local log = assert(jdbfs.log(path))
+  local count, before, started = 0, jdbfs.stats().flushes, jdbfs.now()
+  local stop = started + seconds
+  jdbfs.run(function()
+    for _ = 1, tasks do
+      jdbfs.spawn(function()
+        while jdbfs.now() < stop do
+          assert(log:append(RECORD))
+          count = count + 1
+        end
+      end)
+    end
+  end)
+  local rate = count / (jdbfs.now() - started)
+  local flushes = (jdbfs.stats().flushes - before) / count
+  assert(log:close())
+  return rate, flushes
+end
+
+-- The same number of writers, each write with a flush of its own.
+local function write_alone(file, tasks)
+  local count, started = 0, jdbfs.now()
+  local stop = started + seconds
+  jdbfs.run(function()
+    for i = 1, tasks do
+      jdbfs.spawn(function()
+        local page = jdbfs.buffer(PAGE)
+        while jdbfs.now() < stop do
+          assert(file:write_at(page, (i - 1) * PAGE, 0, PAGE, "dsync"))
+          count = count + 1
+        end
+      end)
+    end
+  end)
+  return count / (jdbfs.now() - started)
+end
+
+local function commits()
+  local path = dir .. "/commit.data"
+  local file = assert(jdbfs.create(path, { durable_method = "write" }))
+  assert(file:preallocate(64 * 1024 * 1024, "zero"))
+  assert(file:sync_all())
+  for _, tasks in ipairs { 1, 8, 32, 128 } do
+    local to_c, to_alone, rates, flushes = {}, {}, {}, {}
+    for i = 1, rounds do
+      rates[i], flushes[i] = append_log(tasks)
+      local _, bare = run(("build/bench/commit %s %d %g"):format(path, tasks, seconds))
+        :match("(%d+) (%d+)")
+      to_c[i] = rates[i] / bare
+      to_alone[i] = rates[i] / write_alone(file, tasks)
+    end
+    local rate, per = quartiles(rates), quartiles(flushes)
+    show(("log, %d appenders: records/s, of the C loop"):format(tasks), to_c,
+      ("%.0f records/s, %.3f flushes a record"):format(rate, per))
+    show(("log, %d appenders: of one flush a write"):format(tasks), to_alone, "")
+  end
+  file:close()
+  jdbfs.remove(path)
+end
+
+local function read_list(file, state)
+  local list = {}
+  local page = jdbfs.buffer(64 * PAGE)
+  return function()
+    for i = 1, 64 do
+      state.x = (state.x * 16807) % 2147483647
+      list[i] = { page, state.x % PAGES * PAGE, (i - 1) * PAGE, PAGE }
+    end
+    assert(file:read_many(list))
+    return 64
+  end
+end
+
+local function read_tasks(file, state)
+  local page = jdbfs.buffer(64 * PAGE)
+  return function()
+    local tasks = {}
+    for i = 1, 64 do
+      state.x = (state.x * 16807) % 2147483647
+      local off = state.x % PAGES * PAGE
+      tasks[i] = jdbfs.spawn(function() assert(file:read_at(page, off, (i - 1) * PAGE, PAGE)) end)
+    end
+    for i = 1, 64 do tasks[i]:join() end
+    return 64
+  end
+end
+
+local function rate_of(make, file)
+  local count, cpu, started = 0, os.clock(), jdbfs.now()
+  jdbfs.run(function()
+    local turn = make(file, { x = 4711 })
+    while jdbfs.now() - started < seconds do count = count + turn() end
+  end)
+  return count / (jdbfs.now() - started), (os.clock() - cpu) / count * 1e6
+end
+
+local function lists()
+  local path = dir .. "/pages"
+  local file = assert(jdbfs.create(path))
+  assert(file:preallocate(PAGES * PAGE, "zero"))
+  local speed, cpu, each = {}, {}, {}
+  for i = 1, rounds do
+    local a, a_cpu = rate_of(read_list, file)
+    local b, b_cpu = rate_of(read_tasks, file)
+    speed[i], cpu[i], each[i] = a / b, a_cpu / b_cpu, a_cpu
+  end
+  show("read_many of 64: reads/s, of 64 tasks", speed, "")
+  show("read_many of 64: CPU a read, of 64 tasks", cpu, ("%.2f us"):format((quartiles(each))))
+  file:close()
+  jdbfs.remove(path)
+end
+
+local MIB, TOTAL = 1024 * 1024, 256
+
+local function write_stream(path)
+  local block, started = ("s"):rep(MIB), jdbfs.now()
+  jdbfs.run(function()
+    local file = assert(jdbfs.open_rw(path))
+    local w = assert(jdbfs.writer(file))
+    for _ = 1, TOTAL do assert(w:write(block)) end
+    assert(w:close())
+    assert(file:close())
+  end)
+  return TOTAL / (jdbfs.now() - started)
+end
+
+local function read_stream(path)
+  local started = jdbfs.now()
+  jdbfs.run(function()
+    local file = assert(jdbfs.open(path))
+    local r = assert(jdbfs.reader(file))
+    while r:read(MIB) do end
+    assert(r:close())
+    assert(file:close())
+  end)
+  return TOTAL / (jdbfs.now() - started)
+end
+
+local function fio(path, how)
+  local out = run(("fio --name=s --filename=%s --rw=%s --bs=1m --size=%dm --direct=1 --iodepth=4 "
+    .. "--ioengine=io_uring --minimal 2>/dev/null"):format(path, how, TOTAL))
+  local fields = {}
+  for field in out:gmatch("[^;]*;?") do fields[#fields + 1] = field:gsub(";", "") end
+  return tonumber(fields[how == "write" and 48 or 7]) / 1024
+end
+
+local function streams()
+  if run("command -v fio") == "" then return print("streams: fio is not here") end
+  local path = dir .. "/stream"
+  local file = assert(jdbfs.create(path))
+  assert(file:preallocate(TOTAL * MIB, "zero"))
+  file:close()
+  local w, r, ws, rs = {}, {}, {}, {}
+  for i = 1, rounds do
+    ws[i], rs[i] = write_stream(path), read_stream(path)
+    w[i], r[i] = ws[i] / fio(path, "write"), rs[i] / fio(path, "read")
+  end
+  show("writer, 1 MiB blocks, of fio at depth 4", w, ("%.0f MiB/s"):format((quartiles(ws))))
+  show("reader, 1 MiB blocks, of fio at depth 4", r, ("%.0f MiB/s"):format((quartiles(rs))))
+  jdbfs.remove(path)
+end
+
+print(("%s, %s, %d rounds of %g s"):format(jdbfs.info().lua, jdbfs.info().backend, rounds, seconds))
+print("| what | ratio, median [quartiles] | |\n|---|---|---|")
+commits()
+lists()
+streams()
