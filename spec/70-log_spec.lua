@@ -185,6 +185,15 @@ end
 describe("a log", function()
   support.setup()
 
+  support.both("has one opener at a time", function()
+    local path = support.path("log")
+    local log = assert(open(path))
+    support.fails({ kind = "Busy", says = "lock" }, open(path))
+    assert.are.equal(1, assert(log:append("kept")))
+    assert(log:close())
+    assert.are.same({ "kept" }, (reopen(path)))
+  end)
+
   support.both("gives back what was appended, numbered from 1", function()
     local path = support.path("log")
     local log = assert(open(path))

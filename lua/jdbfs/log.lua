@@ -91,10 +91,7 @@ end
 
 -- The lock is a file's of its own: segments come and go.
 local function lock_directory(path)
-  path = path .. "/" .. LOCK
-  local file, message, err = core.open_rw(path, { direct = "off", lock = "exclusive" })
-  if file or err.kind ~= "Unsupported" then return file, message, err end
-  return core.open_rw(path, { direct = "off" })
+  return core.open_rw(path .. "/" .. LOCK, { direct = "off", lock = "exclusive" })
 end
 
 -- A buffer that an operation of a cancelled task still has goes when that has ended.
