@@ -8,16 +8,19 @@
 
 #include "lua_jdb.h"
 
-static void set_number(lua_State *L, const char *name, int64_t value) {
-    if (value < 0) return;
-    jl_push_size(L, (uint64_t)value);
+void jl_set_size(lua_State *L, const char *name, uint64_t value) {
+    jl_push_size(L, value);
     lua_setfield(L, -2, name);
 }
 
-static void set_string(lua_State *L, const char *name, const char *value) {
+void jl_set_text(lua_State *L, const char *name, const char *value) {
     if (!value) return;
     lua_pushstring(L, value);
     lua_setfield(L, -2, name);
+}
+
+static void set_number(lua_State *L, const char *name, int64_t value) {
+    if (value >= 0) jl_set_size(L, name, (uint64_t)value);
 }
 
 int jl_fail(lua_State *L, const jdb_failure *f) {
@@ -27,17 +30,17 @@ int jl_fail(lua_State *L, const jdb_failure *f) {
     lua_pushnil(L);
     lua_pushstring(L, text);
     lua_createtable(L, 0, 9);
-    set_string(L, "kind", jdb_kind_name(f->kind));
-    set_string(L, "message", text);
-    set_string(L, "op", f->op);
-    set_string(L, "path", f->path);
+    jl_set_text(L, "kind", jdb_kind_name(f->kind));
+    jl_set_text(L, "message", text);
+    jl_set_text(L, "op", f->op);
+    jl_set_text(L, "path", f->path);
     set_number(L, "offset", f->offset);
     set_number(L, "length", f->length);
     set_number(L, "actual", f->actual);
     if (f->index >= 0) set_number(L, "index", f->index + 1);
     if (f->error) {
         set_number(L, "errno", f->error);
-        set_string(L, "name", jdb_errno_name(f->error));
+        jl_set_text(L, "name", jdb_errno_name(f->error));
     }
     jl_push_ref(L, jl_self(L)->ref_error_meta);
     lua_setmetatable(L, -2);

@@ -334,16 +334,6 @@ static int file_lock(lua_State *L) {
 
 static int file_unlock(lua_State *L) { return plain(L, JDB_UNLOCK); }
 
-static void set_text(lua_State *L, const char *name, const char *value) {
-    lua_pushstring(L, value ? value : "");
-    lua_setfield(L, -2, name);
-}
-
-static void set_size(lua_State *L, const char *name, uint64_t value) {
-    jl_push_size(L, value);
-    lua_setfield(L, -2, name);
-}
-
 static void set_flag(lua_State *L, const char *name, int value) {
     if (value < 0) return; /* unknown */
     lua_pushboolean(L, value);
@@ -353,9 +343,9 @@ static void set_flag(lua_State *L, const char *name, int value) {
 /* durability = {class =, reasons = {...}, device =, ...}: what is unknown is absent. */
 static void set_durability(lua_State *L, const jdb_evidence *e) {
     lua_createtable(L, 0, 6);
-    set_text(L, "class", e->class_name);
-    if (e->device[0]) set_text(L, "device", e->device);
-    if (e->mount_options[0]) set_text(L, "mount_options", e->mount_options);
+    jl_set_text(L, "class", e->class_name);
+    if (e->device[0]) jl_set_text(L, "device", e->device);
+    if (e->mount_options[0]) jl_set_text(L, "mount_options", e->mount_options);
     set_flag(L, "volatile_cache", e->volatile_cache);
     set_flag(L, "fua", e->fua);
     lua_newtable(L);
@@ -372,18 +362,19 @@ static void set_durability(lua_State *L, const jdb_evidence *e) {
 
 /* What f:info() and probe() both tell, into the table on top. */
 void jl_set_file_info(lua_State *L, const jdb_file_info *info) {
-    set_text(L, "direct_reason", info->direct_reason);
-    set_text(L, "alignment_source", info->align_source);
-    set_text(L, "file_system", info->file_system);
+    jl_set_text(L, "direct_reason", info->direct_reason);
+    jl_set_text(L, "alignment_source", info->align_source);
+    jl_set_text(L, "file_system", info->file_system);
     set_flag(L, "direct", info->direct);
-    set_size(L, "memory_alignment", info->memory_align);
-    set_size(L, "read_alignment", info->read_align);
-    set_size(L, "write_alignment", info->write_align);
-    if (info->evidence.logical_block) set_size(L, "logical_block", info->evidence.logical_block);
-    if (info->evidence.physical_block) set_size(L, "physical_block", info->evidence.physical_block);
+    jl_set_size(L, "memory_alignment", info->memory_align);
+    jl_set_size(L, "read_alignment", info->read_align);
+    jl_set_size(L, "write_alignment", info->write_align);
+    if (info->evidence.logical_block) jl_set_size(L, "logical_block", info->evidence.logical_block);
+    if (info->evidence.physical_block)
+        jl_set_size(L, "physical_block", info->evidence.physical_block);
     lua_createtable(L, 0, 2);
-    set_size(L, "min", info->atomic_min);
-    set_size(L, "max", info->atomic_max);
+    jl_set_size(L, "min", info->atomic_min);
+    jl_set_size(L, "max", info->atomic_max);
     lua_setfield(L, -2, "atomic");
     set_durability(L, &info->evidence);
 }
@@ -394,13 +385,13 @@ int jl_push_file_info(lua_State *L, const jdb_file *file) {
     jdb_file_info info;
     jdb_file_info_get(file, &info);
     lua_createtable(L, 0, 20);
-    set_text(L, "path", jdb_file_path(file));
-    set_text(L, "direct_policy", policies[info.policy]);
-    set_text(L, "backend", jdb_queue_backend(jl_self(L)->queue));
+    jl_set_text(L, "path", jdb_file_path(file));
+    jl_set_text(L, "direct_policy", policies[info.policy]);
+    jl_set_text(L, "backend", jdb_queue_backend(jl_self(L)->queue));
     set_flag(L, "writable", info.writable);
     set_flag(L, "dsync", info.dsync);
-    set_text(L, "durable_method", methods[info.method]);
-    set_text(L, "durable_reason", jdb_file_method_reason(file));
+    jl_set_text(L, "durable_method", methods[info.method]);
+    jl_set_text(L, "durable_reason", jdb_file_method_reason(file));
     set_flag(L, "poisoned", info.poisoned != 0);
     jl_set_file_info(L, &info);
     return 1;

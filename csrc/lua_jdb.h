@@ -126,6 +126,9 @@ uint64_t jl_check_bits(lua_State *L, int i, int is_signed);
 void jl_push_u64(lua_State *L, uint64_t value);
 void jl_push_i64(lua_State *L, int64_t value);
 void jl_push_size(lua_State *L, uint64_t value);
+/* Fields of the table on top; a text that is NULL is left out. */
+void jl_set_size(lua_State *L, const char *name, uint64_t value);
+void jl_set_text(lua_State *L, const char *name, const char *value);
 int jl_open_error(lua_State *L);
 
 /* lua_buf.c */

@@ -55,16 +55,6 @@ int jl_refuse(lua_State *L, jdb_op *op) {
 
 /* ---- results -------------------------------------------------------------------------------- */
 
-static void set_size(lua_State *L, const char *name, uint64_t value) {
-    jl_push_size(L, value);
-    lua_setfield(L, -2, name);
-}
-
-static void set_text(lua_State *L, const char *name, const char *value) {
-    lua_pushstring(L, value);
-    lua_setfield(L, -2, name);
-}
-
 static void set_time(lua_State *L, const char *name, int64_t ns) {
     lua_pushnumber(L, (lua_Number)ns / 1e9);
     lua_setfield(L, -2, name);
@@ -72,20 +62,20 @@ static void set_time(lua_State *L, const char *name, int64_t ns) {
 
 static int push_stat(lua_State *L, const jdb_stat *st) {
     lua_createtable(L, 0, 10);
-    set_size(L, "size", st->size);
-    set_size(L, "allocated", st->allocated);
-    set_size(L, "inode", st->inode);
-    set_size(L, "device", st->device);
-    set_size(L, "links", st->links);
-    set_size(L, "mode", st->mode);
+    jl_set_size(L, "size", st->size);
+    jl_set_size(L, "allocated", st->allocated);
+    jl_set_size(L, "inode", st->inode);
+    jl_set_size(L, "device", st->device);
+    jl_set_size(L, "links", st->links);
+    jl_set_size(L, "mode", st->mode);
     set_time(L, "atime", st->atime_ns);
     set_time(L, "mtime", st->mtime_ns);
     set_time(L, "ctime", st->ctime_ns);
-    set_text(L, "type",
-             st->type == 'f'   ? "file"
-             : st->type == 'd' ? "directory"
-             : st->type == 'b' ? "block device"
-                               : "other");
+    jl_set_text(L, "type",
+                st->type == 'f'   ? "file"
+                : st->type == 'd' ? "directory"
+                : st->type == 'b' ? "block device"
+                                  : "other");
     return 1;
 }
 
@@ -121,10 +111,10 @@ static int push_transfer(lua_State *L, const jdb_op *op) {
 static int push_probe(lua_State *L, const jdb_op *op) {
     jdb_queue *q = jl_self(L)->queue;
     lua_createtable(L, 0, 20);
-    set_text(L, "kernel", jdb_platform());
-    set_text(L, "backend", jdb_queue_backend(q));
-    set_text(L, "backend_reason", jdb_queue_reason(q));
-    set_text(L, "features", jdb_queue_features(q));
+    jl_set_text(L, "kernel", jdb_platform());
+    jl_set_text(L, "backend", jdb_queue_backend(q));
+    jl_set_text(L, "backend_reason", jdb_queue_reason(q));
+    jl_set_text(L, "features", jdb_queue_features(q));
     jl_set_file_info(L, jdb_op_probe(op));
     return 1;
 }
@@ -202,13 +192,13 @@ static int info(lua_State *L) {
         return jl_fail(L, &failure);
     }
     lua_createtable(L, 0, 9);
-    set_text(L, "version", JDB_VERSION);
-    set_text(L, "backend", jdb_queue_backend(q));
-    set_text(L, "reason", jdb_queue_reason(q));
-    set_text(L, "features", jdb_queue_features(q));
-    set_text(L, "kernel", jdb_platform());
-    set_size(L, "depth", jdb_queue_depth(q));
-    set_size(L, "page_size", jdb_page_size());
+    jl_set_text(L, "version", JDB_VERSION);
+    jl_set_text(L, "backend", jdb_queue_backend(q));
+    jl_set_text(L, "reason", jdb_queue_reason(q));
+    jl_set_text(L, "features", jdb_queue_features(q));
+    jl_set_text(L, "kernel", jdb_platform());
+    jl_set_size(L, "depth", jdb_queue_depth(q));
+    jl_set_size(L, "page_size", jdb_page_size());
     return 1;
 }
 
@@ -220,20 +210,20 @@ static int stats(lua_State *L) {
     if (S->queue) jdb_queue_stats(S->queue, &s);
     jdb_live(&buffers, &files);
     lua_createtable(L, 0, 14);
-    set_size(L, "submitted", s.submitted);
-    set_size(L, "completed", s.completed);
-    set_size(L, "entries", s.entries);
-    set_size(L, "pool_operations", s.pool_operations);
-    set_size(L, "flushes", s.flushes);
-    set_size(L, "resubmitted", s.resubmitted);
-    set_size(L, "in_flight", s.in_flight);
-    set_size(L, "waiting", s.waiting);
-    set_size(L, "abandoned", s.abandoned);
-    set_size(L, "slots", s.slots);
-    set_size(L, "workers", s.workers);
-    set_size(L, "tasks", S->tasks);
-    set_size(L, "buffers", buffers);
-    set_size(L, "files", files);
+    jl_set_size(L, "submitted", s.submitted);
+    jl_set_size(L, "completed", s.completed);
+    jl_set_size(L, "entries", s.entries);
+    jl_set_size(L, "pool_operations", s.pool_operations);
+    jl_set_size(L, "flushes", s.flushes);
+    jl_set_size(L, "resubmitted", s.resubmitted);
+    jl_set_size(L, "in_flight", s.in_flight);
+    jl_set_size(L, "waiting", s.waiting);
+    jl_set_size(L, "abandoned", s.abandoned);
+    jl_set_size(L, "slots", s.slots);
+    jl_set_size(L, "workers", s.workers);
+    jl_set_size(L, "tasks", S->tasks);
+    jl_set_size(L, "buffers", buffers);
+    jl_set_size(L, "files", files);
     return 1;
 }
 
