@@ -241,7 +241,7 @@ help:
 	@echo 'make run         install what is missing, build, run "jdbfs run" (ARGS="...")'
 	@echo 'make test        everything; T=spec/x_spec.lua LUAS="lua5.4" BACKENDS="threads" FS="own"'
 	@echo 'make tidy        include rules, formatting, luacheck, rockspec'
-	@echo 'make bench       random reads against a bare liburing loop; bench-durable: group commit, streams'
+	@echo 'make bench       against a bare liburing loop; bench-durable: commits, streams'
 	@echo 'make install     PREFIX=/usr/local DESTDIR= LUA=; also uninstall'
 	@echo 'make deps        install compilers, Luas and tools for all of these'
 	@echo 'make clean       remove build/'

@@ -241,6 +241,19 @@ static int close_coroutine(lua_State *L, jl_state *S, lua_State *co) {
     return 1;
 }
 
+/* results[task] = {...}, of the values on top of its coroutine; takes the task from the stack. Not
+ * the coroutine: its stack may refer to the task, and such a circle would never be collected. */
+static void keep_results(lua_State *L, jl_state *S, jl_task *t) {
+    jl_push_ref(L, S->ref_results);
+    lua_insert(L, -2);
+    lua_createtable(L, t->results, 0);
+    int table = lua_gettop(L);
+    lua_xmove(t->co, L, t->results);
+    for (int i = t->results; i > 0; i--) lua_rawseti(L, table, i);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+}
+
 /* Takes the task out of the books and wakes who waited for it. t->results values lie on top of
  * its stack: they are kept as long as somebody has the handle. */
 static void finish(lua_State *L, jl_state *S, jl_task *t, enum jl_task_state state) {
@@ -262,19 +275,15 @@ static void finish(lua_State *L, jl_state *S, jl_task *t, enum jl_task_state sta
         make_ready(S, j);
     }
     t->joiners = NULL;
-    luaL_checkstack(L, 6, "task");
+    luaL_checkstack(L, t->results + 8, "task");
     jl_push_ref(L, S->ref_anchors);
     push_thread(L, t->co);
     if (t->results > 0) {
-        jl_push_ref(L, S->ref_results);
-        lua_pushvalue(L, -2);
-        lua_rawget(L, -4); /* the userdata */
-        lua_pushvalue(L, -3);
-        lua_rawset(L, -3);
-        lua_pop(L, 1);
-    } else {
-        t->co = NULL;
+        lua_pushvalue(L, -1);
+        lua_rawget(L, -3); /* the userdata */
+        keep_results(L, S, t);
     }
+    t->co = NULL;
     lua_pushnil(L);
     lua_rawset(L, -3);
     lua_pop(L, 1);
@@ -336,6 +345,11 @@ static void resume(lua_State *L, jl_state *S, jl_task *t, int nargs) {
     int status = jl_resume(t->co, L, nargs, &n);
     S->current = NULL;
     S->goal.resumed++;
+    /* Prepared for a wait that raised: nothing holds file and buffer any longer. */
+    if (S->spare && !S->wanted) {
+        jdb_op_release(S->queue, S->spare);
+        S->spare = NULL;
+    }
     if (status == LUA_YIELD) {
         int ours = n == 1 && lua_touserdata(t->co, -1) == (const void *)&jl_magic_task;
         if (n > 0) lua_pop(t->co, n);
@@ -615,7 +629,7 @@ static void clean_up(lua_State *L, jl_state *S) {
     jdb_queue_wait_abandoned(S->queue);
 }
 
-static int push_end(lua_State *L, jl_state *S, jl_task *t, int with_state);
+static int push_end(lua_State *L, jl_state *S, int index, int with_state);
 
 static int task_run(lua_State *L) {
     jl_state *S = jl_self(L);
@@ -632,7 +646,7 @@ static int task_run(lua_State *L) {
     if (status != LUA_OK) clean_up(L, S);
     S->run = 0;
     if (status != LUA_OK) return lua_error(L);
-    int n = push_end(L, S, t, 0);
+    int n = push_end(L, S, 1, 0);
     return t->state == JL_FAILED ? lua_error(L) : n;
 }
 
@@ -818,19 +832,21 @@ static const char *state_name(const jl_task *t) {
 }
 
 /* What an ended task left: its results; what it raised; or why there is nothing. */
-static int push_end(lua_State *L, jl_state *S, jl_task *t, int with_state) {
+static int push_end(lua_State *L, jl_state *S, int index, int with_state) {
+    const jl_task *t = lua_touserdata(L, index);
     int n = t->results;
-    (void)S;
     if (with_state) lua_pushstring(L, state_name(t));
     if (t->state == JL_CANCELLED)
         return with_state + jl_fail_kind(L, JDB_CANCELLED, "join", NULL, "the task was cancelled");
     if (n == 0) return with_state;
-    luaL_checkstack(L, n, "too many results");
-    /* Copies: the task keeps its results for the next join. */
-    if (!lua_checkstack(t->co, n)) return luaL_error(L, "out of memory");
-    int top = lua_gettop(t->co);
-    for (int i = 0; i < n; i++) lua_pushvalue(t->co, top - n + 1 + i);
-    lua_xmove(t->co, L, n);
+    luaL_checkstack(L, n + 2, "too many results");
+    jl_push_ref(L, S->ref_results);
+    lua_pushvalue(L, index);
+    lua_rawget(L, -2);
+    lua_remove(L, -2);
+    int table = lua_gettop(L);
+    for (int i = 1; i <= n; i++) lua_rawgeti(L, table, i);
+    lua_remove(L, table);
     return with_state + n;
 }
 
@@ -838,7 +854,8 @@ static int push_end(lua_State *L, jl_state *S, jl_task *t, int with_state) {
 static int task_results(lua_State *L) {
     jl_task *t = check_task(L, 1);
     if (!ended(t)) return luaL_error(L, "the task has not ended");
-    return push_end(L, jl_self(L), t, 1);
+    lua_settop(L, 1);
+    return push_end(L, jl_self(L), 1, 1);
 }
 
 /* A task that waits is ended by the loop, never here: its variables may do anything. One that is

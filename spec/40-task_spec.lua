@@ -961,11 +961,11 @@ describe("sleep", function()
       end
     end)
     assert.are.equal(10000, #woken)
-    -- `due` is taken a moment before the sleep counts its own deadline.
+    -- `due` is taken before the sleep counts its own deadline; a busy machine may lie between.
     local latest = 0
     for k = 1, #woken do
       local when = due[woken[k]]
-      assert.is_true(when > latest - 0.002, "woken " .. (latest - when) .. " s too late")
+      assert.is_true(when > latest - 0.05, "woken " .. (latest - when) .. " s too late")
       if when > latest then latest = when end
     end
   end)
