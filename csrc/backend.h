@@ -47,6 +47,7 @@ struct jdb_queue {
     uint32_t staged;        /* of inflight, not yet handed to the kernel */
     uint32_t refs;
     int closed;
+    int kept; /* closed by a thread that could not wait: nothing is freed */
     unsigned fork_generation;
     const void *thread; /* identifies the owning thread */
     int64_t gap_ns;     /* running mean between completions, for batching */

@@ -189,7 +189,6 @@ static int suspend(lua_State *L, jl_state *S, enum place where) {
 static void commit(jl_state *S, jl_task *t) {
     jdb_op *op = S->spare;
     forget_wait(S, t);
-    S->wanted = 0;
     S->spare = NULL;
     t->op = op;
     jdb_op_set_waiter(op, t);
@@ -343,19 +342,22 @@ static void resume(lua_State *L, jl_state *S, jl_task *t, int nargs) {
     t->state = JL_RUNNING;
     S->current = t;
     int status = jl_resume(t->co, L, nargs, &n);
+    int ours =
+        status == LUA_YIELD && n == 1 && lua_touserdata(t->co, -1) == (const void *)&jl_magic_task;
+    int submits = ours && S->wanted && !t->cancelled;
     S->current = NULL;
+    S->wanted = 0;
     S->goal.resumed++;
-    /* Prepared for a wait that raised: nothing holds file and buffer any longer. */
-    if (S->spare && !S->wanted) {
+    /* Prepared for a wait that raised or was not awaited: nothing holds file and buffer now. */
+    if (S->spare && !submits) {
         jdb_op_release(S->queue, S->spare);
         S->spare = NULL;
     }
     if (status == LUA_YIELD) {
-        int ours = n == 1 && lua_touserdata(t->co, -1) == (const void *)&jl_magic_task;
         if (n > 0) lua_pop(t->co, n);
         if (t->cancelled) {
             kill(L, S, t);
-        } else if (ours && S->wanted) {
+        } else if (submits) {
             t->state = JL_WAITING;
             commit(S, t);
         } else if (ours && !t->yielding) {

@@ -582,7 +582,7 @@ void jdb_queue_close(jdb_queue *q) {
     if (q->closed) return;
     if (q->thread != this_thread() && q->fork_generation == jdb_os_fork_generation()) {
         /* Another thread cannot wait for the ring: everything the kernel may touch is kept. */
-        q->closed = 1;
+        q->closed = q->kept = 1;
         return;
     }
     /* The parent's operations are the parent's: a child gives back no memory of theirs. */
@@ -596,7 +596,7 @@ void jdb_queue_unref(jdb_queue *q) {
     assert(q->refs > 0);
     if (--q->refs > 0) return;
     jdb_queue_close(q);
-    if (q->backend && q->impl) return; /* kept: see jdb_queue_close */
+    if (q->kept) return;
     for (uint32_t i = 0; i < q->chunk_count; i++) free(q->chunks[i]);
     free(q->chunks);
     free(q);
