@@ -28,6 +28,9 @@
 /* A coroutine cannot be resumed when its first function is a C function that yielded. */
 enum { JL_C_CANNOT_YIELD_FIRST = 1 };
 
+/* LuaJIT runs finalizers as if in a debug hook, and takes a yield for one of the hook's. */
+enum { JL_FINALIZERS_ARE_HOOKS = 1 };
+
 #define lua_rawlen lua_objlen
 
 static inline void jl_setfuncs(lua_State *L, const luaL_Reg *functions, int nup) {
@@ -46,6 +49,7 @@ static inline int jl_absindex(lua_State *L, int i) {
 #else
 
 enum { JL_C_CANNOT_YIELD_FIRST = 0 };
+enum { JL_FINALIZERS_ARE_HOOKS = 0 };
 
 static inline void jl_setfuncs(lua_State *L, const luaL_Reg *functions, int nup) {
     luaL_setfuncs(L, functions, nup);

@@ -73,6 +73,7 @@ typedef struct jl_state {
     uint32_t run, runs; /* the current run; 0: none */
     uint32_t alive;     /* tasks of the current run */
     uint32_t tasks;     /* all that have not ended */
+    int probed;         /* see leave_finalizer */
     int running;        /* somebody drives: no second one may */
     struct {
         int kind;
@@ -83,7 +84,7 @@ typedef struct jl_state {
     } goal;
     int ref_anchors, ref_results, ref_generators, ref_error_meta, ref_pending;
     int ref_file_meta, ref_buf_meta, ref_task_meta, ref_close, ref_traceback, ref_tostring;
-    int ref_drive, ref_end_run, ref_box_u64, ref_nothing, ref_shell;
+    int ref_drive, ref_end_run, ref_box_u64, ref_nothing, ref_shell, ref_probe;
 } jl_state;
 
 typedef struct jl_file {

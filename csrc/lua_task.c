@@ -95,6 +95,7 @@ static void drop_timer(jl_state *S, jl_task *t) {
     if (!t->timer) return;
     uint32_t i = t->timer - 1;
     t->timer = 0;
+    if (S->closed) return; /* a finalizer after the state's own: the heap is gone */
     if (i == --S->timer_count) return;
     S->timers[i] = S->timers[S->timer_count];
     S->timers[i].task->timer = i + 1;
@@ -117,7 +118,7 @@ static void leave_joined(jl_task *t) {
 /* Ends whatever the task waits for; the reason may still happen, it finds nobody. */
 static void forget_wait(jl_state *S, jl_task *t) {
     if (t == S->current) S->wanted = 0;
-    if (t->op) jdb_op_abandon(S->queue, t->op);
+    if (t->op && !S->closed) jdb_op_abandon(S->queue, t->op);
     t->op = NULL;
     t->parked = t->expired = t->yielding = 0;
     drop_timer(S, t);
@@ -518,9 +519,45 @@ static int drive(lua_State *L) {
     return 0;
 }
 
+static int probe_yield(lua_State *L) {
+    int r = jl_yield(L, 0, NULL);
+    jl_self(L)->probed = 1;
+    return r;
+}
+
+static lua_State *new_probe(lua_State *L, jl_state *S) {
+    lua_State *co = lua_newthread(L);
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, LUA_REGISTRYINDEX, S->ref_probe);
+    if (luaL_loadstring(L, "local yield = ... while true do yield() end") != LUA_OK) lua_error(L);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_pushcclosure(L, probe_yield, 1);
+    lua_xmove(L, co, 2);
+    return co;
+}
+
+/* Tasks driven from a finalizer on LuaJIT: its mistake about yields ends with the first one, which
+ * does not come back. That one is made here, by a coroutine nobody needs afterwards. */
+static void leave_finalizer(lua_State *L, jl_state *S) {
+    int n;
+    if (!JL_FINALIZERS_ARE_HOOKS) return;
+    luaL_checkstack(L, 4, "probe");
+    jl_push_ref(L, S->ref_probe);
+    lua_State *co = lua_tothread(L, -1);
+    int args = co ? 0 : 1;
+    if (!co) co = new_probe(L, S);
+    S->probed = 0;
+    jl_resume(co, L, args, &n);
+    lua_pop(L, 1 + args);
+    if (S->probed) return;
+    lua_pushboolean(L, 0);
+    lua_rawseti(L, LUA_REGISTRYINDEX, S->ref_probe);
+}
+
 /* Drives under protection, so that `running` is cleared whatever happens. An optional token is on
  * top and is taken. 0, or the error on top. */
 static int protected_drive(lua_State *L, jl_state *S, int args, int ref) {
+    leave_finalizer(L, S);
     S->running = 1;
     S->goal.resumed = 0;
     jl_push_ref(L, ref);
@@ -936,6 +973,8 @@ int jl_open_task(lua_State *L) {
     lua_pushvalue(L, lua_upvalueindex(1));
     lua_pushcclosure(L, end_run, 1);
     S->ref_end_run = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushboolean(L, 0);
+    S->ref_probe = luaL_ref(L, LUA_REGISTRYINDEX);
     jl_register(L, functions);
     return 0;
 }
