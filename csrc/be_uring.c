@@ -146,7 +146,7 @@ static int uring_open(jdb_queue *q) {
 
 static void prepare(struct io_uring_sqe *sqe, jdb_op *op) {
     int fd = (int)op->file->handle;
-    switch (jdb_op_step(op)) {
+    switch (op->step) {
     case JDB_READ:
         io_uring_prep_read(sqe, fd, op->buf->base + op->buf_off + op->moved, op->chunk,
                            op->off + op->moved);
@@ -154,13 +154,13 @@ static void prepare(struct io_uring_sqe *sqe, jdb_op *op) {
     case JDB_WRITE:
         io_uring_prep_write(sqe, fd, op->buf->base + op->buf_off + op->moved, op->chunk,
                             op->off + op->moved);
-        if (op->flags & JDB_OP_RWF_DSYNC) sqe->rw_flags |= FLAG_DSYNC;
-        if (op->flags & JDB_OP_ATOMIC) sqe->rw_flags |= FLAG_ATOMIC;
+        if (op->rw & JDB_RW_DSYNC) sqe->rw_flags |= FLAG_DSYNC;
+        if (op->rw & JDB_RW_ATOMIC) sqe->rw_flags |= FLAG_ATOMIC;
         break;
     case JDB_SYNC_ALL: io_uring_prep_fsync(sqe, fd, 0); break;
     case JDB_SYNC_DATA: io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC); break;
     default:
-        assert(jdb_op_step(op) == JDB_TRUNCATE);
+        assert(op->step == JDB_TRUNCATE);
         io_uring_prep_rw(OP_FTRUNCATE, sqe, fd, NULL, 0, op->len);
         break;
     }

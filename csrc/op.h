@@ -29,6 +29,8 @@ enum {
     JDB_OP_CHILD = 1 << 10     /* of the operation in `link` */
 };
 
+enum { JDB_RW_DSYNC = 1, JDB_RW_ATOMIC = 2 }; /* of jdb_op.rw */
+
 /* Which argument a refusal is about. */
 enum jdb_fault {
     JDB_FAULT_NONE,
@@ -81,6 +83,8 @@ struct jdb_op {
     uint32_t index; /* of a child in its list */
     uint16_t flags;
     uint8_t code, state, kind, fault, how;
+    /* What was handed over: workers read these, never `flags`, which the owner goes on changing. */
+    uint8_t step, rw;
 };
 
 static inline void jdb_list_push(struct jdb_list *list, jdb_op *op) {

@@ -322,8 +322,8 @@ int64_t jdb_platform_sync(int fd, int data_only) {
 ssize_t jdb_platform_write(const jdb_op *op, int fd, const void *data, size_t len, off_t off) {
     struct iovec vector = {(void *)(uintptr_t)data, len};
     int flags = 0;
-    if (op->flags & JDB_OP_RWF_DSYNC) flags |= RWF_DSYNC;
-    if (op->flags & JDB_OP_ATOMIC) flags |= FLAG_ATOMIC;
+    if (op->rw & JDB_RW_DSYNC) flags |= RWF_DSYNC;
+    if (op->rw & JDB_RW_ATOMIC) flags |= FLAG_ATOMIC;
     return pwritev2(fd, &vector, 1, off, flags);
 }
 

@@ -105,9 +105,8 @@ static int64_t transfer(jdb_op *op) {
     ssize_t n;
     do {
         n = op->code == JDB_READ ? pread(fd, memory, op->chunk, off)
-            : op->flags & (JDB_OP_RWF_DSYNC | JDB_OP_ATOMIC)
-                ? jdb_platform_write(op, fd, memory, op->chunk, off)
-                : pwrite(fd, memory, op->chunk, off);
+            : op->rw             ? jdb_platform_write(op, fd, memory, op->chunk, off)
+                                 : pwrite(fd, memory, op->chunk, off);
     } while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }
@@ -206,7 +205,7 @@ int64_t jdb_posix_write_zeros(jdb_file *file, uint64_t from, uint64_t to) {
 /* ---- all of them ---------------------------------------------------------------------------- */
 
 int64_t jdb_os_perform(jdb_op *op) {
-    switch (jdb_op_step(op)) {
+    switch ((jdb_code)op->step) {
     case JDB_READ:
     case JDB_WRITE: return transfer(op);
     case JDB_SYNC_ALL: return jdb_platform_sync((int)op->file->handle, 0);

@@ -81,6 +81,9 @@ static int hand_over(jdb_queue *q, jdb_op *op) {
     if (step == JDB_WRITE && (op->flags & JDB_OP_DSYNC) && op->moved == 0 &&
         durable_by_write(op->file))
         op->flags |= JDB_OP_RWF_DSYNC;
+    op->step = (uint8_t)step;
+    op->rw = (uint8_t)((op->flags & JDB_OP_RWF_DSYNC ? JDB_RW_DSYNC : 0) |
+                       (op->flags & JDB_OP_ATOMIC ? JDB_RW_ATOMIC : 0));
     op->state = JDB_INFLIGHT;
     if (!(op->flags & JDB_OP_POOLED) && (q->native >> step & 1)) {
         int r = q->backend->submit(q, op);

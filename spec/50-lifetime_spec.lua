@@ -581,6 +581,9 @@ describe("the end of the process", function()
   end)
 
   it("finalizers that call jdbfs while the state closes get an answer, not a crash", function()
+    if os.getenv("JDBFS_TEST_SAN") == "address" then
+      return pending("Lua 5.4 runs no finalizer of what finalizers make at its end: a leak of its own")
+    end
     local out = process.script([[
       local created
       local function at_close(f)
@@ -910,7 +913,9 @@ describe("nothing leaks", function()
       local threads = count("/proc/self/task")
       round(10000)
       check("Lua memory", collectgarbage("count") - kib < 64, collectgarbage("count") - kib)
-      check("resident memory", rss() - resident < 3000, rss() - resident)
+      -- A sanitizer keeps freed memory for a while.
+      local most = (os.getenv("JDBFS_TEST_SAN") or "") == "" and 3000 or 100000
+      check("resident memory", rss() - resident < most, rss() - resident)
       check("descriptors", count("/proc/self/fd") == fds)
       check("threads", count("/proc/self/task") <= math.max(threads, 17))
       local s = jdbfs.stats()
