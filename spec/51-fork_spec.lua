@@ -7,6 +7,9 @@ local function forked(name, source)
   it(name, function()
     local forker, why = process.forker()
     if not forker then return pending(why) end
+    if name:find("fresh Lua state", 1, true) and os.getenv("JDBFS_TEST_SAN") == "thread" then
+      return pending("the thread sanitizer cannot follow new threads in a forked child")
+    end
     local out = process.script([[
       io.stdout:setvbuf("no")
       local page = jdbfs.PAGE_SIZE

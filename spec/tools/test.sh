@@ -119,7 +119,7 @@ prepare_san() {
     # A huge buffer must be refused, not end the process.
     c_env=(ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=1
         UBSAN_OPTIONS=print_stacktrace=1
-        TSAN_OPTIONS=allocator_may_return_null=1:die_after_fork=0:exitcode=66)
+        TSAN_OPTIONS=allocator_may_return_null=1:die_after_fork=0:atexit_sleep_ms=0:exitcode=66)
     san_env=("${c_env[@]}")
     [[ -n $runtime ]] || return 0
     if [[ $runtime != /* ]]; then
