@@ -4,7 +4,7 @@
 # The rockspec has the same lists; `make tidy` compares them.
 
 CORE_SRC := error buf crc32c file op queue sync
-LUA_SRC  := lua_core lua_error lua_buf lua_file lua_fs lua_queue lua_task
+LUA_SRC  := lua_core lua_error lua_buf lua_file lua_fs lua_log lua_queue lua_task
 
 PLATFORM := $(shell uname -s)
 PLATFORM_SRC_Linux  := be_uring be_pool os_posix os_posix_names os_linux os_linux_evidence os_cpu

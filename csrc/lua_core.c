@@ -96,6 +96,7 @@ static int open_all(lua_State *L) {
     jl_open_buf(L);
     jl_open_file(L);
     jl_open_fs(L);
+    jl_open_log(L);
     jl_open_queue(L);
     jl_open_task(L);
     jl_register(L, functions);

@@ -134,6 +134,9 @@ int jl_open_error(lua_State *L);
 
 /* lua_buf.c */
 jl_buf *jl_check_buf(lua_State *L, int i);
+/* A range of the buffer at i, to be read or changed; raises when it is out of range, freed or in
+ * flight. */
+uint8_t *jl_buf_bytes(lua_State *L, int i, size_t off, size_t len, int change);
 int jl_open_buf(lua_State *L);
 
 /* lua_file.c */
@@ -141,6 +144,9 @@ int jl_open_file(lua_State *L);
 int jl_push_file(lua_State *L, jdb_file *file);
 int jl_push_file_info(lua_State *L, const jdb_file *file);
 void jl_set_file_info(lua_State *L, const jdb_file_info *info); /* into the table on top */
+
+/* lua_log.c */
+int jl_open_log(lua_State *L);
 
 /* lua_fs.c */
 int jl_open_fs(lua_State *L);

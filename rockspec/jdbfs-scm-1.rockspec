@@ -65,6 +65,7 @@ build = {
             "csrc/lua_buf.c",
             "csrc/lua_file.c",
             "csrc/lua_fs.c",
+            "csrc/lua_log.c",
             "csrc/lua_queue.c",
             "csrc/lua_task.c",
           },

@@ -6,14 +6,11 @@
 --
 --   header  0 "jdbfslog"  8 u32 version  12 u32 block  16 identity of the log, 16 bytes
 --           32 u64 number of the segment  40 u64 number of its first record  48 u32 CRC of 0..47
---   record  0 u32 CRC of 4..31  4 u32 length  8 u64 number  16 u32 place in its batch, from 0
---           20 u32 CRC of the data  24 first half of the identity  32 the data
 --
--- A record starts on a multiple of 8. A batch is what one write brought: it starts on a block
--- boundary and ends, padded with zeros, on another, so that a block that holds an acknowledged
--- record is never written again. The header has a CRC of its own, which covers the data's CRC:
--- a length is believed before the data is read, and looking for records behind a damaged one is
--- linear whatever the bytes are.
+-- Records: see lua_log.c. A batch is what one write brought: it starts on a block boundary and
+-- ends, padded with zeros, on another, so that a block that holds an acknowledged record is never
+-- written again. A record's header has a CRC of its own: a length is believed before the data is
+-- read, and looking for records behind a damaged one is linear whatever the bytes are.
 --
 -- One batch is with the device at a time. Hence the rule of recovery: whatever belongs to a batch
 -- was written only after all batches before it were durable. If record s is not there, but a
@@ -24,7 +21,9 @@ local core = require "jdbfs.core"
 local sync = require "jdbfs.sync"
 
 local current, spawn, failure, wait = core.current, core.spawn, core.failure, core.wait
+local park, wake, drive = core.park, core.wake, core.drive
 local is_buffer, new_buffer = core.is_buffer, core.buffer
+local get_record, put_record = core.get_record, core.put_record
 local error, floor, getmetatable = error, math.floor, getmetatable
 local ipairs, pairs, pcall = ipairs, pairs, pcall
 local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
@@ -53,12 +52,6 @@ end
 
 -- ---- what is made of the core's calls -----------------------------------------------------------
 
-local function durable_write(file, buffer, offset, length)
-  local ok, message, err = file:write_at(buffer, offset, 0, length)
-  if not ok then return nil, message, err end
-  return file:sync_data()
-end
-
 local function parent(path)
   local above = path:gsub("/+$", ""):match("^(.*)/[^/]*$")
   if above == "" then return "/" end
@@ -76,17 +69,11 @@ local function make_durable(path)
   return true
 end
 
-local function rename_durable(self, from, to)
-  local ok, message, err = core.rename(from, to)
-  if not ok then return nil, message, err end
-  return core.sync_dir(self.path)
-end
-
 -- A file that is gone already was removed by a call that failed to make that durable.
 local function remove_durable(self, path)
-  local ok, message, err = core.remove(path)
-  if not ok and err.name ~= "ENOENT" then return nil, message, err end
-  return core.sync_dir(self.path)
+  local ok, message, err = core.remove(path, { durable = true })
+  if not ok and err.name == "ENOENT" then return core.sync_dir(self.path) end
+  return ok, message, err
 end
 
 -- The lock is a file's of its own: segments come and go.
@@ -179,7 +166,7 @@ local function publish(self, spare, number, first)
   end
   spare.file:close()
   local path = segment_path(self, number)
-  ok, message, err = rename_durable(self, spare.path, path)
+  ok, message, err = core.rename(spare.path, path, { durable = true })
   local file
   if ok then
     file, message, err = core.open_rw(path, { direct = self.direct, must_exist = true })
@@ -287,21 +274,12 @@ local function load(scan, pos, length)
   return pos - scan.at
 end
 
--- The record header at this place of a buffer: number, place in the batch, length. Nil when there
--- is none. Nothing of it is believed before its checksum is right.
-local function parse(b, at, half)
-  local high, length = b:u32(at + 12), b:u32(at + 4)
-  if high >= NUMBER_HIGH or length > RECORD_MAX then return nil end
-  if b:string(at + 24, 8) ~= half or b:u32(at) ~= b:crc32c(at + 4, HEADER - 4) then return nil end
-  return b:u32(at + 8) + high * 4294967296, b:u32(at + 16), length
-end
-
 -- The length of record `number` if it is here, as the first of a batch or one of this batch; else
 -- false.
 local function record_at(scan, pos, number, batch, without_data)
   local at, message, err = load(scan, pos, HEADER)
   if not at then return at, message, err end
-  local found, index, length = parse(scan.buffer, at, scan.half)
+  local found, index, length, crc = get_record(scan.buffer, at, scan.half)
   if found ~= number then return false end
   if index == 0 then
     if pos % scan.block ~= 0 then return false end
@@ -311,8 +289,7 @@ local function record_at(scan, pos, number, batch, without_data)
   if without_data and pos + HEADER + length <= scan.limit then return length, number - index end
   at, message, err = load(scan, pos, HEADER + length)
   if not at then return at, message, err end
-  local b = scan.buffer
-  if b:crc32c(at + HEADER, length) ~= b:u32(at + 20) then return false end
+  if scan.buffer:crc32c(at + HEADER, length) ~= crc then return false end
   return length, number - index
 end
 
@@ -431,7 +408,7 @@ local function look_at_block(scan, at, from, number)
   local text = b:string(at + from, length - from)
   if text == ("\0"):rep(#text) then return nil end
   if from == 0 and length >= HEADER then
-    local found, index = parse(b, at, scan.half)
+    local found, index = get_record(b, at, scan.half)
     if found and found - index > number then return nil, found end
   end
   return text
@@ -631,60 +608,52 @@ end
 
 -- ---- batches ------------------------------------------------------------------------------------
 
--- The records of one group commit. `page` is one of the two buffers that alternate; `buffer` is
--- what is written: that, or one of its own for a record that is larger.
+-- The records of one group commit, and at 1, 2, ... the tasks that wait for it. `page` is one of
+-- the two buffers that alternate; `buffer` is what is written: that, or one of its own for a record
+-- that is larger.
 local function new_batch(page)
-  return { page = page, buffer = page, used = 0, count = 0, event = sync.event() }
+  return { page = page, buffer = page, room = #page, used = 0, count = 0, waiting = 0 }
 end
 
 local function finish_batch(batch, ok, message, err)
   batch.ok, batch.message, batch.err = ok, message, err
   if batch.buffer ~= batch.page then release(batch.buffer) end
-  batch.event:set()
+  batch.woken = true
+  for i = 1, batch.waiting do wake(batch[i]) end
+end
+
+-- Outside a task the wait drives the loop until the batch is `woken`.
+local function await(batch, task)
+  if batch.woken then return end
+  if not task then return drive(batch) end
+  local n = batch.waiting + 1
+  batch[n], batch.waiting = task, n
+  repeat park() until batch.woken -- 5.1 lets others resume it by hand
 end
 
 local function fits(batch, size)
-  return batch.count == 0 or batch.used + size <= #batch.buffer
-end
-
--- A buffer of the caller's that is freed or in flight raises in its methods; here it is returned.
-local function refuse_data(self, text)
-  local kind = tostring(text):match("%((%u%l+)%)") or "Busy"
-  return failure(kind, "append", self.path, tostring(text))
+  return batch.count == 0 or batch.used + size <= batch.room
 end
 
 -- Encodes a record into the batch, which has room. The batch, and the record's number.
 local function place(self, batch, data, length)
-  local size = align_up(HEADER + length, 8)
-  if size > #batch.buffer then
-    local own, message, err = new_buffer(align_up(size, self.block), self.memory)
+  if batch.count == 0 and HEADER + length > batch.room then
+    local own, message, err = new_buffer(align_up(HEADER + length, self.block), self.memory)
     if not own then return nil, message, err end
-    batch.buffer = own
-  end
-  local b, at = batch.buffer, batch.used
-  if type(data) == "string" then
-    b:set(at + HEADER, data)
-  else
-    local ok, text = pcall(b.copy, b, at + HEADER, data)
-    if not ok then
-      if batch.count == 0 and b ~= batch.page then
-        release(b)
-        batch.buffer = batch.page
-      end
-      return refuse_data(self, text)
-    end
+    batch.buffer, batch.room = own, #own
   end
   local number = self.next
+  local size, kind, cause =
+    put_record(batch.buffer, batch.used, data, number, batch.count, self.half)
+  if not size then
+    if batch.count == 0 and batch.buffer ~= batch.page then
+      release(batch.buffer)
+      batch.buffer, batch.room = batch.page, #batch.page
+    end
+    return failure(kind, "append", self.path, cause)
+  end
   if batch.count == 0 then batch.first = number end
-  b:u32(at + 4, length)
-  b:u64(at + 8, number)
-  b:u32(at + 16, batch.count)
-  b:u32(at + 20, b:crc32c(at + HEADER, length))
-  b:set(at + 24, self.half)
-  b:u32(at, b:crc32c(at + 4, HEADER - 4))
-  local pad = size - HEADER - length
-  if pad > 0 then b:fill(0, at + HEADER + length, pad) end
-  batch.used = at + size
+  batch.used = batch.used + size
   batch.count = batch.count + 1
   self.next = number + 1
   return batch, number
@@ -759,7 +728,7 @@ local function write_batch(self, batch)
   end
   local segment = self.current
   batch.buffer:fill(0, batch.used, length - batch.used)
-  local ok, message, err = durable_write(segment.file, batch.buffer, segment.tail, length)
+  local ok, message, err = segment.file:write_at(batch.buffer, segment.tail, 0, length, "dsync")
   if not ok then return nil, message, err end
   segment.tail = segment.tail + length
   self.last = batch.first + batch.count - 1
@@ -851,7 +820,8 @@ local function length_of(self, data)
   end
   local ok, length = pcall(function() return #data end)
   if ok then return length end
-  return refuse_data(self, length)
+  local text = tostring(length)
+  return failure(text:match("%((%u%l+)%)"), "append", self.path, text)
 end
 
 function Log:append(data)
@@ -876,7 +846,7 @@ function Log:append(data)
     batch, number, err = stand_in_line(self, data, length, task)
     if not batch then return nil, number, err end
   end
-  batch.event:wait()
+  await(batch, can_wait and task)
   if batch.ok then return number end
   return nil, batch.message, batch.err
 end
