@@ -47,10 +47,10 @@ static uint8_t *bytes(lua_State *L, const jl_buf *b, size_t off, size_t len, int
     return (uint8_t *)jdb_buf_data(b->mem) + at;
 }
 
-uint8_t *jl_buf_bytes(lua_State *L, int i, size_t off, size_t len, int change) {
+const uint8_t *jl_buf_bytes(lua_State *L, int i, size_t off, size_t len) {
     jl_buf *b = live(L, i);
     in_range(L, b, i + 1, off, len);
-    return bytes(L, b, off, len, change);
+    return bytes(L, b, off, len, 0);
 }
 
 static int buf_len(lua_State *L) {

@@ -37,6 +37,7 @@ struct jl_task {
     jl_task *join_next; /* ... linked by this */
     jl_task *joined;    /* the one this task waits for; NULL: none */
     jl_task *child;     /* cancelled with this task (timeout) */
+    uint64_t reply;     /* what the wait returns when it is over; 0: true */
     jdb_op *op;         /* the operation it waits for: no other may resume it */
     uint32_t timer;     /* place in the heap + 1; 0: none */
     uint32_t run;       /* the run it belongs to; 0: none */
@@ -83,7 +84,8 @@ typedef struct jl_state {
         int resumed; /* out: tasks resumed */
     } goal;
     int ref_anchors, ref_results, ref_generators, ref_error_meta, ref_pending;
-    int ref_file_meta, ref_buf_meta, ref_task_meta, ref_close, ref_traceback, ref_tostring;
+    int ref_file_meta, ref_buf_meta, ref_batch_meta, ref_task_meta, ref_close, ref_traceback,
+        ref_tostring;
     int ref_drive, ref_end_run, ref_box_u64, ref_nothing, ref_shell, ref_probe;
 } jl_state;
 
@@ -99,7 +101,7 @@ typedef struct jl_buf {
     size_t align;
 } jl_buf;
 
-extern const char jl_magic_state, jl_magic_file, jl_magic_buf, jl_magic_task;
+extern const char jl_magic_state, jl_magic_file, jl_magic_buf, jl_magic_task, jl_magic_batch;
 
 static inline jl_state *jl_self(lua_State *L) { return lua_touserdata(L, lua_upvalueindex(1)); }
 
@@ -134,9 +136,8 @@ int jl_open_error(lua_State *L);
 
 /* lua_buf.c */
 jl_buf *jl_check_buf(lua_State *L, int i);
-/* A range of the buffer at i, to be read or changed; raises when it is out of range, freed or in
- * flight. */
-uint8_t *jl_buf_bytes(lua_State *L, int i, size_t off, size_t len, int change);
+/* A range of the buffer at i, to be read; raises when it is out of range, freed or in flight. */
+const uint8_t *jl_buf_bytes(lua_State *L, int i, size_t off, size_t len);
 int jl_open_buf(lua_State *L);
 
 /* lua_file.c */
@@ -164,6 +165,13 @@ int jl_open_queue(lua_State *L);
 /* lua_task.c */
 int jl_run_op(lua_State *L, jdb_op *op); /* submits a checked operation and waits for it */
 int jl_ending(lua_State *L);             /* in a variable of a task that is being ended */
+int jl_in_task(lua_State *L);            /* a wait here suspends a task */
+int jl_task_alive(lua_State *L, int i);  /* the value is a task that has not ended */
+/* A gate is a zeroed jl_task that nobody runs: tasks wait at it until it is opened, and their wait
+ * returns `reply`. Only where jl_in_task(); dropped before its memory goes. */
+int jl_join_gate(lua_State *L, jl_task *gate, uint64_t reply);
+void jl_open_gate(lua_State *L, jl_task *gate);
+void jl_drop_gate(jl_task *gate);
 void jl_task_close(jl_state *S);
 int jl_open_task(lua_State *L);
 

@@ -1,4 +1,5 @@
-/* lua_log.c: the record format of jdbfs.log, one call to encode and one to decode a header.
+/* lua_log.c: what of jdbfs.log is done for every record: encoding it into the batch that gathers
+ * and waiting there, and decoding its header. Policy and recovery are log.lua's.
  *
  *   0 u32 CRC of 4..31   4 u32 length   8 u64 number   16 u32 place in its batch, from 0
  *   20 u32 CRC of the data   24 first half of the log's identity   32 the data, zeros up to 8
@@ -13,6 +14,19 @@ enum { HEADER = 32, HALF = 8 };
 
 static const uint64_t record_max = 1 << 30;
 static const uint64_t numbers_end = (uint64_t)1 << 53; /* every Lua holds these exactly */
+
+/* The records of one group commit, in memory of the log's. */
+typedef struct jl_batch {
+    const void *magic;
+    jdb_buf *mem; /* one reference */
+    size_t off, room, used;
+    uint64_t first, count; /* numbers of its records */
+    int gathering;         /* join() may add to it */
+    char half[HALF];
+    jl_task gate; /* those that joined */
+} jl_batch;
+
+const char jl_magic_batch = 0;
 
 static void put(uint8_t *p, unsigned size, uint64_t v) {
     for (unsigned i = 0; i < size; i++, v >>= 8) p[i] = (uint8_t)v;
@@ -32,7 +46,7 @@ static uint64_t integer(lua_State *L, int i) {
     return n;
 }
 
-/* The identity's half. */
+/* The first half of an identity. */
 static const char *half(lua_State *L, int i) {
     size_t len;
     luaL_checktype(L, i, LUA_TSTRING);
@@ -41,52 +55,161 @@ static const char *half(lua_State *L, int i) {
     return s;
 }
 
-/* The caller's data; NULL with kind and cause pushed when its buffer may not be read now. */
-static const void *data_of(lua_State *L, int i, size_t *len, int *pushed) {
-    if (lua_type(L, i) == LUA_TSTRING) return lua_tolstring(L, i, len);
-    jl_buf *b = jl_check_buf(L, i);
-    const uint8_t *base = b->mem ? jdb_buf_data(b->mem) : NULL;
-    *len = b->len;
-    if (base && jdb_buf_readable(b->mem, b->off, b->len)) return base + b->off;
-    lua_pushnil(L);
-    lua_pushstring(L, !b->mem ? "Closed" : !base ? "Forked" : "Busy");
-    lua_pushstring(L, !b->mem ? "the buffer was freed"
-                      : !base ? "the buffer belongs to the parent process"
-                              : "the buffer is in flight");
-    *pushed = 3;
-    return NULL;
+static jl_batch *check_batch(lua_State *L) {
+    jl_batch *b = jl_test(L, 1, &jl_magic_batch, sizeof *b);
+    if (!b) luaL_argerror(L, 1, "batch expected");
+    return b;
 }
 
-/* put_record(buffer, at, data, number, index, half): the bytes it took, a multiple of 8; or nil,
- * kind, cause when data is a buffer that is freed or in flight. Raises when there is no room. */
-static int put_record(lua_State *L) {
-    int pushed;
-    size_t len, at = (size_t)integer(L, 2);
-    uint64_t number = integer(L, 4), index = integer(L, 5);
-    const char *identity = half(L, 6);
-    const void *data = data_of(L, 3, &len, &pushed);
-    if (!data) return pushed;
-    if (len > record_max) luaL_argerror(L, 3, "a record is 1 GiB at most");
-    size_t size = (HEADER + len + 7) & ~(size_t)7;
-    uint8_t *p = jl_buf_bytes(L, 1, at, size, 1);
-    memmove(p + HEADER, data, len);
-    memset(p + HEADER + len, 0, size - HEADER - len);
-    put(p + 4, 4, len);
+static size_t size_of(size_t len) { return (HEADER + len + 7) & ~(size_t)7; }
+
+static int fits(const jl_batch *b, size_t len) {
+    return len <= record_max && size_of(len) <= b->room - b->used;
+}
+
+/* Where a record of that length goes; NULL when it does not fit, or the memory is not ours now:
+ * being written, given up, or the parent's of a forked child. */
+static uint8_t *place_for(const jl_batch *b, size_t len) {
+    if (!b->mem || !jdb_buf_data(b->mem) || !fits(b, len)) return NULL;
+    size_t at = b->off + b->used;
+    if (!jdb_buf_writable(b->mem, at, size_of(len))) return NULL;
+    return (uint8_t *)jdb_buf_data(b->mem) + at;
+}
+
+struct bytes {
+    const void *data; /* NULL: not to be read now */
+    size_t len;
+    const char *kind, *cause; /* then why */
+};
+
+static struct bytes data_of(lua_State *L, int i) {
+    struct bytes s = {NULL, 0, NULL, NULL};
+    if (lua_type(L, i) == LUA_TSTRING) {
+        s.data = lua_tolstring(L, i, &s.len);
+        return s;
+    }
+    const jl_buf *b = jl_check_buf(L, i);
+    const uint8_t *base = b->mem ? jdb_buf_data(b->mem) : NULL;
+    s.len = b->len;
+    if (!b->mem) s.kind = "Closed", s.cause = "the buffer was freed";
+    else if (!base) s.kind = "Forked", s.cause = "the buffer belongs to the parent process";
+    else if (!jdb_buf_readable(b->mem, b->off, b->len))
+        s.kind = "Busy", s.cause = "the buffer is in flight";
+    else s.data = base + b->off;
+    return s;
+}
+
+/* Appends a record at its place; its number. */
+static uint64_t encode(jl_batch *b, uint8_t *p, const struct bytes *s) {
+    size_t size = size_of(s->len);
+    uint64_t number = b->first + b->count;
+    memmove(p + HEADER, s->data, s->len);
+    memset(p + HEADER + s->len, 0, size - HEADER - s->len);
+    put(p + 4, 4, s->len);
     put(p + 8, 8, number);
-    put(p + 16, 4, index);
-    put(p + 20, 4, jdb_crc32c(0, p + HEADER, len));
-    memcpy(p + 24, identity, HALF);
+    put(p + 16, 4, b->count++);
+    put(p + 20, 4, jdb_crc32c(0, p + HEADER, s->len));
+    memcpy(p + 24, b->half, HALF);
     put(p, 4, jdb_crc32c(0, p + 4, HEADER - 4));
-    jl_push_size(L, size);
+    b->used += size;
+    return number;
+}
+
+/* batch:join(data, committer): in a task, while the batch gathers and the committer lives, the
+ * record's number when the batch was opened; nil where that is not so: nothing has happened. */
+static int batch_join(lua_State *L) {
+    jl_batch *b = check_batch(L);
+    if (!b->gathering || !jl_task_alive(L, 3) || !jl_in_task(L)) return 0;
+    if (lua_type(L, 2) != LUA_TSTRING && !jl_test(L, 2, &jl_magic_buf, sizeof(jl_buf))) return 0;
+    struct bytes s = data_of(L, 2);
+    uint8_t *p = s.data ? place_for(b, s.len) : NULL;
+    if (!p) return 0;
+    return jl_join_gate(L, &b->gate, encode(b, p, &s));
+}
+
+/* batch:put(data): the record's number; or nil, kind, cause when data is a buffer that is freed or
+ * in flight. Raises when it does not fit. */
+static int batch_put(lua_State *L) {
+    jl_batch *b = check_batch(L);
+    struct bytes s = data_of(L, 2);
+    uint8_t *p = place_for(b, s.len);
+    if (!s.data) {
+        lua_pushnil(L);
+        lua_pushstring(L, s.kind);
+        lua_pushstring(L, s.cause);
+        return 3;
+    }
+    if (!p) return luaL_error(L, "the batch has no room");
+    jl_push_size(L, encode(b, p, &s));
     return 1;
 }
 
-/* get_record(buffer, at, half): number, place in its batch, length of the data and its CRC as the
- * header tells them; nothing when there is no header of this log. */
-static int get_record(lua_State *L) {
+/* batch:fits(length) */
+static int batch_fits(lua_State *L) {
+    const jl_batch *b = check_batch(L);
+    uint64_t len = integer(L, 2);
+    lua_pushboolean(L, len <= record_max && fits(b, (size_t)len));
+    return 1;
+}
+
+/* batch:gather(yes): whether join() may add to it. */
+static int batch_gather(lua_State *L) {
+    check_batch(L)->gathering = lua_toboolean(L, 2);
+    return 0;
+}
+
+/* batch:range(): number of its first record, how many there are, bytes used. */
+static int batch_range(lua_State *L) {
+    const jl_batch *b = check_batch(L);
+    jl_push_size(L, b->first);
+    jl_push_size(L, b->count);
+    jl_push_size(L, b->used);
+    return 3;
+}
+
+static void give_up(jl_batch *b) {
+    if (b->mem) jdb_buf_unref(b->mem);
+    b->mem = NULL;
+    b->gathering = 0;
+}
+
+/* batch:open(): it is over; those who joined go on. */
+static int batch_open(lua_State *L) {
+    jl_batch *b = check_batch(L);
+    give_up(b);
+    jl_open_gate(L, &b->gate);
+    return 0;
+}
+
+static int batch_gc(lua_State *L) {
+    jl_batch *b = jl_test(L, 1, &jl_magic_batch, sizeof *b);
+    if (!b) return 0;
+    jl_drop_gate(&b->gate);
+    give_up(b);
+    return 0;
+}
+
+/* batch(buffer, half, first): an empty one whose first record will have that number. */
+static int new_batch(lua_State *L) {
+    const jl_buf *page = jl_check_buf(L, 1);
+    const char *identity = half(L, 2);
+    uint64_t first = integer(L, 3);
+    if (!page->mem) return luaL_error(L, "the buffer was freed (Closed)");
+    jl_batch *b = jl_new(L, sizeof *b, &jl_magic_batch, jl_self(L)->ref_batch_meta);
+    b->mem = jdb_buf_ref(page->mem);
+    b->off = page->off;
+    b->room = page->len;
+    b->first = first;
+    memcpy(b->half, identity, HALF);
+    return 1;
+}
+
+/* record(buffer, at, half): number, place in its batch, length of the data and its CRC as the
+ * header there tells them; nothing when it is no header of this log. */
+static int record(lua_State *L) {
     size_t at = (size_t)integer(L, 2);
     const char *identity = half(L, 3);
-    const uint8_t *p = jl_buf_bytes(L, 1, at, HEADER, 0);
+    const uint8_t *p = jl_buf_bytes(L, 1, at, HEADER);
     uint64_t len = get(p + 4, 4), number = get(p + 8, 8);
     if (len > record_max || number >= numbers_end || memcmp(p + 24, identity, HALF) != 0) return 0;
     if (get(p, 4) != jdb_crc32c(0, p + 4, HEADER - 4)) return 0;
@@ -98,8 +221,13 @@ static int get_record(lua_State *L) {
 }
 
 int jl_open_log(lua_State *L) {
-    static const luaL_Reg functions[] = {
-        {"put_record", put_record}, {"get_record", get_record}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"join", batch_join}, {"put", batch_put},
+                                       {"fits", batch_fits}, {"gather", batch_gather},
+                                       {"open", batch_open}, {"range", batch_range},
+                                       {NULL, NULL}};
+    static const luaL_Reg meta[] = {{"__gc", batch_gc}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"batch", new_batch}, {"record", record}, {NULL, NULL}};
+    jl_self(L)->ref_batch_meta = jl_new_class(L, "jdbfs.batch", methods, meta);
     jl_register(L, functions);
     return 0;
 }

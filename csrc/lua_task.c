@@ -105,6 +105,12 @@ static void drop_timer(jl_state *S, jl_task *t) {
 
 /* ---- waiting -------------------------------------------------------------------------------- */
 
+static void add_joiner(jl_task *t, jl_task *waiter) {
+    waiter->join_next = t->joiners;
+    t->joiners = waiter;
+    waiter->joined = t;
+}
+
 static void leave_joined(jl_task *t) {
     if (!t->joined) return;
     for (jl_task **link = &t->joined->joiners; *link; link = &(*link)->join_next)
@@ -121,6 +127,7 @@ static void forget_wait(jl_state *S, jl_task *t) {
     if (t->op && !S->closed) jdb_op_abandon(S->queue, t->op);
     t->op = NULL;
     t->parked = t->expired = t->yielding = 0;
+    t->reply = 0;
     drop_timer(S, t);
     leave_joined(t);
 }
@@ -254,13 +261,8 @@ static void keep_results(lua_State *L, jl_state *S, jl_task *t) {
     lua_pop(L, 1);
 }
 
-/* Takes the task out of the books and wakes who waited for it. t->results values lie on top of
- * its stack: they are kept as long as somebody has the handle. */
-static void finish(lua_State *L, jl_state *S, jl_task *t, enum jl_task_state state) {
-    forget_wait(S, t);
-    t->state = (uint8_t)state;
-    S->tasks--;
-    if (S->run && t->run == S->run) S->alive--;
+/* In the order in which they came. */
+static void wake_joiners(jl_state *S, jl_task *t) {
     jl_task *in_order = NULL;
     for (jl_task *j = t->joiners, *after; j; j = after) {
         after = j->join_next;
@@ -275,6 +277,16 @@ static void finish(lua_State *L, jl_state *S, jl_task *t, enum jl_task_state sta
         make_ready(S, j);
     }
     t->joiners = NULL;
+}
+
+/* Takes the task out of the books and wakes who waited for it. t->results values lie on top of
+ * its stack: they are kept as long as somebody has the handle. */
+static void finish(lua_State *L, jl_state *S, jl_task *t, enum jl_task_state state) {
+    forget_wait(S, t);
+    t->state = (uint8_t)state;
+    S->tasks--;
+    if (S->run && t->run == S->run) S->alive--;
+    wake_joiners(S, t);
     luaL_checkstack(L, t->results + 8, "task");
     jl_push_ref(L, S->ref_anchors);
     push_thread(L, t->co);
@@ -392,8 +404,10 @@ static void run_ready(lua_State *L, jl_state *S, jl_task *t) {
         resume(L, S, t, t->nargs);
         return;
     }
-    lua_pushboolean(t->co, !t->expired);
+    if (t->reply) jl_push_size(t->co, t->reply);
+    else lua_pushboolean(t->co, !t->expired);
     t->expired = 0;
+    t->reply = 0;
     resume(L, S, t, 1);
 }
 
@@ -814,12 +828,6 @@ static int task_generator(lua_State *L) {
     return 0;
 }
 
-static void add_joiner(jl_task *t, jl_task *waiter) {
-    waiter->join_next = t->joiners;
-    t->joiners = waiter;
-    waiter->joined = t;
-}
-
 static int wait_outside(lua_State *L, jl_state *S, jl_task *t, int64_t until) {
     if (S->running)
         return luaL_error(L, "cannot wait here: this coroutine was not made by jdbfs.wrap");
@@ -855,6 +863,29 @@ static int task_wait(lua_State *L) {
     }
     self->child = owned ? t : NULL;
     return suspend(L, S, where);
+}
+
+int jl_in_task(lua_State *L) { return place(L, jl_self(L)) == IN_TASK; }
+
+int jl_join_gate(lua_State *L, jl_task *gate, uint64_t reply) {
+    jl_state *S = jl_self(L);
+    forget_wait(S, S->current);
+    if (!S->current->cancelled) {
+        add_joiner(gate, S->current);
+        S->current->reply = reply;
+    }
+    return suspend(L, S, IN_TASK);
+}
+
+void jl_open_gate(lua_State *L, jl_task *gate) { wake_joiners(jl_self(L), gate); }
+
+void jl_drop_gate(jl_task *gate) {
+    while (gate->joiners) leave_joined(gate->joiners);
+}
+
+int jl_task_alive(lua_State *L, int i) {
+    const jl_task *t = jl_test(L, i, &jl_magic_task, sizeof *t);
+    return t && !ended(t);
 }
 
 /* ---- the handle ----------------------------------------------------------------------------- */

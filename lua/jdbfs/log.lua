@@ -20,10 +20,9 @@
 local core = require "jdbfs.core"
 local sync = require "jdbfs.sync"
 
-local current, spawn, failure, wait = core.current, core.spawn, core.failure, core.wait
-local park, wake, drive = core.park, core.wake, core.drive
+local spawn, failure, wait = core.spawn, core.failure, core.wait
 local is_buffer, new_buffer = core.is_buffer, core.buffer
-local get_record, put_record = core.get_record, core.put_record
+local batch_of, record = core.batch, core.record
 local error, floor, getmetatable = error, math.floor, getmetatable
 local ipairs, pairs, pcall = ipairs, pairs, pcall
 local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
@@ -95,7 +94,7 @@ end
 -- Whether a wait is possible here, and the task it would suspend: a plain coroutine inside a task
 -- cannot wait for what another task does, its operations complete in place.
 local function place_of_call()
-  return pcall(current)
+  return pcall(core.current)
 end
 
 -- ---- segments -----------------------------------------------------------------------------------
@@ -279,7 +278,7 @@ end
 local function record_at(scan, pos, number, batch, without_data)
   local at, message, err = load(scan, pos, HEADER)
   if not at then return at, message, err end
-  local found, index, length, crc = get_record(scan.buffer, at, scan.half)
+  local found, index, length, crc = record(scan.buffer, at, scan.half)
   if found ~= number then return false end
   if index == 0 then
     if pos % scan.block ~= 0 then return false end
@@ -408,7 +407,7 @@ local function look_at_block(scan, at, from, number)
   local text = b:string(at + from, length - from)
   if text == ("\0"):rep(#text) then return nil end
   if from == 0 and length >= HEADER then
-    local found, index = get_record(b, at, scan.half)
+    local found, index = record(b, at, scan.half)
     if found and found - index > number then return nil, found end
   end
   return text
@@ -608,55 +607,64 @@ end
 
 -- ---- batches ------------------------------------------------------------------------------------
 
--- The records of one group commit, and at 1, 2, ... the tasks that wait for it. `page` is one of
--- the two buffers that alternate; `buffer` is what is written: that, or one of its own for a record
--- that is larger.
-local function new_batch(page)
-  return { page = page, buffer = page, room = #page, used = 0, count = 0, waiting = 0 }
+-- One group commit. `page` is one of the two buffers that alternate; `buffer` is what is written:
+-- that, or one of its own for a record that is larger; `records` encodes into it, and most
+-- appenders wait there; those that it cannot suspend are at 1, 2, ...
+local function new_batch(self, page)
+  return {
+    page = page, buffer = page, records = batch_of(page, self.half, self.next), waiting = 0,
+  }
 end
 
 local function finish_batch(batch, ok, message, err)
   batch.ok, batch.message, batch.err = ok, message, err
-  if batch.buffer ~= batch.page then release(batch.buffer) end
   batch.woken = true
-  for i = 1, batch.waiting do wake(batch[i]) end
+  batch.records:open()
+  if batch.buffer ~= batch.page then release(batch.buffer) end
+  for i = 1, batch.waiting do core.wake(batch[i]) end
 end
 
 -- Outside a task the wait drives the loop until the batch is `woken`.
 local function await(batch, task)
   if batch.woken then return end
-  if not task then return drive(batch) end
+  if not task then return core.drive(batch) end
   local n = batch.waiting + 1
   batch[n], batch.waiting = task, n
-  repeat park() until batch.woken -- 5.1 lets others resume it by hand
+  repeat core.park(task) until batch.woken -- 5.1 lets others resume it by hand
 end
 
-local function fits(batch, size)
-  return batch.count == 0 or batch.used + size <= batch.room
+local function is_empty(batch)
+  local _, count = batch.records:range()
+  return count == 0
+end
+
+-- Appenders may join while somebody commits and nobody stands in line.
+local function let_join(self)
+  local line = self.line
+  local may = self.committer and not self.failed and not self.closing and line.first > line.last
+  self.gather.records:gather(may)
+end
+
+local function fits(batch, length)
+  return batch.records:fits(length) or is_empty(batch)
 end
 
 -- Encodes a record into the batch, which has room. The batch, and the record's number.
 local function place(self, batch, data, length)
-  if batch.count == 0 and HEADER + length > batch.room then
-    local own, message, err = new_buffer(align_up(HEADER + length, self.block), self.memory)
+  local own
+  if not batch.records:fits(length) then
+    local message, err
+    own, message, err = new_buffer(align_up(HEADER + length, self.block), self.memory)
     if not own then return nil, message, err end
-    batch.buffer, batch.room = own, #own
+    batch.buffer, batch.records = own, batch_of(own, self.half, (batch.records:range()))
   end
-  local number = self.next
-  local size, kind, cause =
-    put_record(batch.buffer, batch.used, data, number, batch.count, self.half)
-  if not size then
-    if batch.count == 0 and batch.buffer ~= batch.page then
-      release(batch.buffer)
-      batch.buffer, batch.room = batch.page, #batch.page
-    end
-    return failure(kind, "append", self.path, cause)
+  local number, kind, cause = batch.records:put(data)
+  if number then return batch, number end
+  if own then
+    batch.buffer, batch.records = batch.page, batch_of(batch.page, self.half, self.next)
+    release(own)
   end
-  if batch.count == 0 then batch.first = number end
-  batch.used = batch.used + size
-  batch.count = batch.count + 1
-  self.next = number + 1
-  return batch, number
+  return failure(kind, "append", self.path, cause)
 end
 
 -- Records that found the batch full wait in a line, as large as their callers are many. Whoever
@@ -666,7 +674,7 @@ local function refill(self)
   while line.first <= line.last do
     local entry = line[line.first]
     local dropped = entry.task and not alive(entry.task)
-    if not dropped and not fits(self.gather, entry.size) then return end
+    if not dropped and not fits(self.gather, entry.length) then return end
     line[line.first] = nil
     line.first = line.first + 1
     if not dropped then
@@ -674,16 +682,15 @@ local function refill(self)
       entry.event:set()
     end
   end
+  let_join(self)
 end
 
 local function stand_in_line(self, data, length, task)
-  local entry = {
-    data = data, length = length, size = align_up(HEADER + length, 8), task = task,
-    event = sync.event(),
-  }
+  local entry = { data = data, length = length, task = task, event = sync.event() }
   local line = self.line
   line.last = line.last + 1
   line[line.last] = entry
+  let_join(self)
   entry.event:wait()
   return entry.batch, entry.number, entry.err
 end
@@ -698,10 +705,9 @@ end
 -- What is on disk is unknown from here on: nothing more is acknowledged until the log is reopened.
 local function poison(self, message)
   self.failed = message
-  if self.gather.count > 0 then
-    finish_batch(self.gather, poisoned(self, "append"))
-    self.gather = new_batch(self.gather.page)
-  end
+  local gather = self.gather
+  self.gather = new_batch(self, gather.page)
+  finish_batch(gather, poisoned(self, "append"))
   local line = self.line
   for i = line.first, line.last do
     line[i].batch, line[i].number, line[i].err = poisoned(self, "append")
@@ -710,13 +716,13 @@ local function poison(self, message)
   self.line = { first = 1, last = 0 }
 end
 
--- The batch could not be written and nothing of it was: its numbers, and those of what gathered
--- behind it, are given back.
-local function give_back(self, batch, message, err)
-  self.next = batch.first
-  if self.gather.count == 0 then return end
-  finish_batch(self.gather, nil, message, err)
-  self.gather = new_batch(self.gather.page)
+-- Nothing of a batch was written: its numbers, and those of what gathered behind it, are given
+-- back.
+local function give_back(self, first, message, err)
+  local gather = self.gather
+  self.next = first
+  self.gather = new_batch(self, gather.page)
+  finish_batch(gather, nil, message, err)
 end
 
 -- A fourth result says that nothing was written.
@@ -740,9 +746,11 @@ end
 
 local function commit_one(self, in_task)
   local batch = self.gather
-  self.flying = batch
-  self.gather = new_batch(self.free_page)
+  batch.first, batch.count, batch.used = batch.records:range()
+  self.flying, self.next = batch, batch.first + batch.count
+  self.gather = new_batch(self, self.free_page)
   self.free_page = nil
+  let_join(self)
   if self.line.first <= self.line.last then
     -- In a task the line is encoded while the device works.
     if in_task then spawn(refill, self) else refill(self) end
@@ -751,7 +759,7 @@ local function commit_one(self, in_task)
   self.flying = nil
   self.free_page = batch.page
   if not ok then
-    if unwritten then give_back(self, batch, message, err) else poison(self, message) end
+    if unwritten then give_back(self, batch.first, message, err) else poison(self, message) end
   end
   finish_batch(batch, ok, message, err)
 end
@@ -759,7 +767,7 @@ end
 -- Until nothing is left. Appenders that were just answered run before the next batch is taken, so
 -- that all of them share it.
 local function commit(self, in_task)
-  while self.gather.count > 0 do
+  while not is_empty(self.gather) do
     commit_one(self, in_task)
     if in_task then
       if not self.failed then prepare_soon(self) end
@@ -778,8 +786,8 @@ local function start_commit(self, task)
     -- A task of its own: the appender's may be cancelled in the middle of the write.
     local committer, message, err = spawn(commit, self, true)
     self.committer = committer
-    if committer then return end
-    give_back(self, self.gather, message, err)
+    if committer then return let_join(self) end
+    give_back(self, self.next, message, err)
     self.committing = false
     self.idle:set()
     return
@@ -816,7 +824,7 @@ end
 local function length_of(self, data)
   if type(data) == "string" then return #data end
   if not is_buffer(data) then
-    error("bad argument #1 to 'append' (string or jdbfs buffer expected)", 3)
+    error("bad argument #1 to 'append' (string or jdbfs buffer expected)", 4)
   end
   local ok, length = pcall(function() return #data end)
   if ok then return length end
@@ -824,8 +832,7 @@ local function length_of(self, data)
   return failure(text:match("%((%u%l+)%)"), "append", self.path, text)
 end
 
-function Log:append(data)
-  check_self(self, Log, "append")
+local function append_slowly(self, data)
   local length, message, err = length_of(self, data)
   if not length then return nil, message, err end
   if length > RECORD_MAX then
@@ -835,10 +842,10 @@ function Log:append(data)
   if self.closing then return closed(self, "append") end
   if self.failed then return poisoned(self, "append") end
   local can_wait, task = place_of_call()
-  if self.committing and not can_wait then error(task, 2) end
+  if self.committing and not can_wait then error(task, 3) end
   local batch, number
   local line = self.line
-  if line.first > line.last and fits(self.gather, align_up(HEADER + length, 8)) then
+  if line.first > line.last and fits(self.gather, length) then
     batch, number, err = place(self, self.gather, data, length)
     if not batch then return nil, number, err end
     if not self.committing then start_commit(self, can_wait and task) end
@@ -847,6 +854,20 @@ function Log:append(data)
     if not batch then return nil, number, err end
   end
   await(batch, can_wait and task)
+  if batch.ok then return number end
+  return nil, batch.message, batch.err
+end
+
+-- Nearly every record of a busy log joins the batch that gathers, in one call.
+function Log:append(data)
+  if getmetatable(self) ~= Log then check_self(self, Log, "append") end
+  local batch = self.gather
+  local number = batch.records:join(data, self.committer)
+  if not batch.woken then
+    local message, err -- no tail call: errors name the caller by its level
+    number, message, err = append_slowly(self, data)
+    return number, message, err
+  end
   if batch.ok then return number end
   return nil, batch.message, batch.err
 end
@@ -924,6 +945,7 @@ function Log:close()
   check_self(self, Log, "close")
   if self.closed then return true end
   self.closing = true
+  let_join(self)
   notice_end(self)
   self.idle:wait()
   while alive(self.preparer) do wait(self.preparer) end
@@ -1098,7 +1120,7 @@ local function make_pages(self, size)
   size = align_up(size, self.block)
   local page, message, err = new_buffer(size, self.memory)
   if not page then return nil, message, err end
-  self.gather = new_batch(page)
+  self.gather = new_batch(self, page)
   self.free_page, message, err = new_buffer(size, self.memory)
   return self.free_page, message, err
 end
