@@ -1,0 +1,211 @@
+-- Steps on logs. A log in the model: {first =, last =, records = {number = data}}; an open one:
+-- {log =, name =, found =, closed =}.
+
+local names = require("model.names")
+local text = require("model.text")
+local values = require("model.values")
+
+local value, fail = values.value, values.fail
+local ops = {}
+
+local function with_apply(expectation, apply)
+  expectation.apply = apply
+  return { expectation }
+end
+
+local function open_log(model, s)
+  return model.l[s.l]
+end
+
+local function closed(op)
+  return { fail({ kind = "Closed", op = op, name = false }) }
+end
+
+local function any_log(ctx) return { l = ctx.r:pick(ctx.logs) } end
+
+-- The log of that name; its directory, not itself, is one of the model's.
+local function find(model, name)
+  local log = model.logs[name] or { first = 1, last = 0, records = {} }
+  model.logs[name] = log
+  local above = name:match("^(.*)/")
+  if above then names.make(model, above) end
+  return log
+end
+
+ops.log = {
+  make = function(ctx)
+    local r = ctx.r
+    local l = r:pick(ctx.logs)
+    local o = { segment_size = r:pick({ 8192, 12288, 20000, 65536, 1048576 }) }
+    if r:one_in(2) then o.batch_size = r:pick({ 4096, 8192, 65536 }) end
+    if r:one_in(4) then o.direct = r:pick({ "off", "prefer" }) end
+    return { l = l, name = ctx.log_names[r:one_in(8) and ctx.logs[1] or l], o = o }
+  end,
+  text = function(s) return text.call("jdbfs.log", 2, text.path(s.name), s.o), text.log(s.l) end,
+  ready = function(model, s)
+    local l = model.l[s.l]
+    return (not l or l.closed) and model.facts[s.o.direct or "require"]
+  end,
+  expect = function(model, s)
+    for _, other in pairs(model.l) do
+      if other.name == s.name and not other.closed then return { fail({ kind = "Busy" }) } end
+    end
+    return { {
+      what = "check", text = "a log", want = function(got) return got[1] ~= nil, got[2] end,
+      apply = function()
+        local log = find(model, s.name)
+        local found = { first = log.first, last = log.last, records = log.last - log.first + 1 }
+        model.l[s.l] = { log = log, name = s.name, found = found }
+      end,
+    } }
+  end,
+}
+
+ops.log_close = {
+  make = any_log,
+  text = function(s) return text.log(s.l) .. ":close()" end,
+  ready = open_log,
+  expect = function(model, s)
+    return with_apply(value(true), function() open_log(model, s).closed = true end)
+  end,
+}
+
+-- Of several tasks that append, each knows only that its numbers are new and ascend.
+local function shared_number(log, last, data)
+  return values.check(function(got)
+    local n = got[1]
+    if type(n) ~= "number" then return nil, "no number: " .. tostring(got[2]) end
+    if n <= last or log.records[n] then return nil, "number again: " .. n end
+    log.records[n] = data
+    if n > log.last then log.last = n end
+    return true
+  end)
+end
+
+ops.append = {
+  make = function(ctx)
+    local r = ctx.r
+    local step = { l = r:pick(ctx.logs), seed = r:below(1000), shared = ctx.shared }
+    step.len = r:pick({ 0, 1, 10, 100, 1000, 4000, 4064, 5000, 9000, 30000 })
+    if r:one_in(60) then step.len = 2500000 end
+    if r:one_in(6) then step.b = r:pick(ctx.bufs) end
+    return step
+  end,
+  text = function(s)
+    local data = s.b and text.raw(text.buf(s.b)) or text.content_call(s.seed, s.len)
+    return text.call(text.log(s.l) .. ":append", 1, data)
+  end,
+  ready = function(model, s) return model.l[s.l] and (not s.b or model.b[s.b]) end,
+  expect = function(model, s)
+    local l, view = open_log(model, s), s.b and model.b[s.b]
+    if l.closed or view and view.freed then return closed("append") end
+    local data = view and view.mem:read(view.off, view.len) or text.content(s.seed, s.len)
+    local log = l.log
+    if s.shared then return { shared_number(log, log.last_settled or log.last, data) } end
+    return with_apply(value(log.last + 1), function()
+      log.last = log.last + 1
+      log.records[log.last] = data
+    end)
+  end,
+}
+
+ops.records = {
+  make = function(ctx)
+    local r = ctx.r
+    local step = { l = r:pick(ctx.logs), most = r:pick({ 1, 3, 1000 }) }
+    if r:one_in(2) then step.from = r:between(1, 12) end
+    if r:one_in(10) then step.from = r:pick({ 0, -1, 1.5, 100000, 2 ^ 60 }) end
+    return step
+  end,
+  text = function(s)
+    return ([[(function()
+  local list, cursor = {}, %s
+  for _ = 1, %d do
+    local n, data, err = cursor:next()
+    if err then return n, data, err end
+    if not n then break end
+    list[#list + 1], list[#list + 2] = n, data
+  end
+  cursor:close()
+  return list
+end)()]]):format(text.call(text.log(s.l) .. ":records", 1, s.from), s.most)
+  end,
+  ready = open_log,
+  expect = function(model, s)
+    local l = open_log(model, s)
+    if l.closed then return closed("records") end
+    local log, from = l.log, s.from or l.log.first
+    if from < 1 or from ~= math.floor(from) or (from < log.first and from <= log.last) then
+      return { fail({ kind = "Overflow", op = "records", name = false }) }
+    end
+    local list = {}
+    for n = from, math.min(log.last, from + s.most - 1) do
+      list[#list + 1], list[#list + 2] = n, log.records[n]
+    end
+    return { value(list) }
+  end,
+}
+
+-- Whole segments go, so up to where is the log's affair.
+ops.truncate_before = {
+  make = function(ctx)
+    return { l = ctx.r:pick(ctx.logs), number = ctx.r:pick({ 0, 1, 2, 5, 9, 20, 100000 }) }
+  end,
+  text = function(s)
+    return ("%s, %s:stats().first"):format(
+      text.call(text.log(s.l) .. ":truncate_before", 1, s.number), text.log(s.l))
+  end,
+  ready = open_log,
+  expect = function(model, s)
+    local l = open_log(model, s)
+    local log = l.log
+    if l.closed then
+      return { values.check(function(got) return got[1] == nil, "the log is closed" end) }
+    end
+    return { values.check(function(got)
+      local first = got[2]
+      if got[1] ~= true then return nil, "not true" end
+      local most = s.number > log.first and s.number or log.first
+      if most > log.last + 1 then most = log.last + 1 end
+      if not first or first < log.first or first > most then
+        return nil, ("the first is %s, not from %d to %d"):format(first, log.first, most)
+      end
+      for n = log.first, first - 1 do log.records[n] = nil end
+      log.first = first
+      return true
+    end) }
+  end,
+}
+
+local function fields(name, find_fields)
+  return {
+    make = any_log,
+    text = function(s) return ("%s:%s()"):format(text.log(s.l), name) end,
+    ready = open_log,
+    expect = function(model, s)
+      local want = find_fields(open_log(model, s))
+      return { values.check(function(got)
+        for field, v in pairs(want) do
+          if got[1][field] ~= v then return nil, field .. " is " .. tostring(got[1][field]) end
+        end
+        return true
+      end) }
+    end,
+  }
+end
+
+ops.log_stats = fields("stats", function(l) return { first = l.log.first, last = l.log.last } end)
+ops.recovery = fields("recovery", function(l)
+  local found = l.found
+  return {
+    first = found.first, last = found.last, records = found.records, clean = true, cut_bytes = 0,
+  }
+end)
+
+return {
+  ops = ops,
+  weights = {
+    { "log", 8 }, { "append", 24 }, { "records", 6 }, { "truncate_before", 3 }, { "log_stats", 1 },
+    { "recovery", 2 }, { "log_close", 5 },
+  },
+}

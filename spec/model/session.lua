@@ -1,0 +1,364 @@
+-- Runs a program on jdbfs and on the model, step by step, and compares: every result, and at the
+-- end every byte, every directory, every counter.
+--
+-- run(program, o) gives nil, or the failure {step =, want =, got =, why =, signature =}, and the
+-- number of operations compared. o:
+--   dir      where it may work; made, and removed when all went well
+--   jdbfs    the module under test
+--   ops      steps; another table of them plants a mistake in the model
+--   plain    also look with io.open and lfs, which a simulated disk has nothing for
+--   facts    see M.facts
+
+local lfs = require("lfs")
+local files = require("model.files")
+local names = require("model.names")
+local text = require("model.text")
+local values = require("model.values")
+
+local M = {}
+local STOP = "the model test stops here"
+local WHOLE = 4194304 -- files up to this size are compared whole
+
+-- ---- running text -------------------------------------------------------------------------------
+
+local compile
+if rawget(_G, "setfenv") then
+  compile = function(source, env)
+    local f = assert(loadstring(source))
+    setfenv(f, env)
+    return f
+  end
+else
+  compile = function(source, env) return assert(load(source, "step", "t", env)) end
+end
+
+local function fail(S, step, failure)
+  failure.step, failure.op = step, step and step.op or failure.op
+  local words = (failure.op .. ": " .. failure.why):gsub("%%", "")
+  failure.signature = words:gsub("%-?%d[%d%.]*", "N"):gsub("[%%'\"].*", "")
+  S.failure = S.failure or failure
+  error(STOP, 0)
+end
+
+local function outcome(ok, ...)
+  return { ok = ok, n = select("#", ...), ... }
+end
+
+-- Only what cannot wait is run under pcall: plain 5.1 has no yield across it.
+local function call(op, f)
+  if op.guarded then return outcome(pcall(f)) end
+  return outcome(true, f())
+end
+
+local perform
+
+local function perform_tasks(S, step)
+  local jdbfs, tasks = S.jdbfs, {}
+  for _, l in pairs(S.model.l) do l.log.last_settled = l.log.last end
+  for i, list in ipairs(step.lists) do
+    tasks[i] = assert(jdbfs.spawn(function()
+      for _, inner in ipairs(list) do perform(S, inner) end
+    end))
+  end
+  if step.drive == "step" and S.outside then
+    while jdbfs.pending() > 0 do assert(jdbfs.step(1)) end
+  end
+  for _, task in ipairs(tasks) do task:join() end
+  for _, l in pairs(S.model.l) do
+    local log = l.log
+    log.last_settled = nil
+    for n = log.first, log.last do
+      if not log.records[n] then fail(S, step, { why = "a number was left out: " .. n }) end
+    end
+  end
+end
+
+perform = function(S, step)
+  S.at = step
+  if step.op == "tasks" then return perform_tasks(S, step) end
+  local op, model = S.ops[step.op], S.model
+  if not op.ready(model, step) then return end
+  local want = op.expect(model, step)
+  local source, into = op.text(step)
+  local got = call(op, compile("return " .. source, S.env))
+  S.compared = S.compared + 1
+  local agreed, why = values.match(want, got)
+  if not agreed then
+    fail(S, step, { want = values.describe(want), got = values.describe_got(got), why = why })
+  end
+  if into and got[1] ~= nil then
+    local name, slot = into:match("^(%a)%[(%d+)%]$")
+    S.env[name][tonumber(slot)] = got[1]
+  end
+  if agreed.apply then agreed.apply(got) end
+end
+
+-- ---- comparing the end --------------------------------------------------------------------------
+
+local function differ(S, op, why, path)
+  fail(S, nil, { op = op, why = why, want = "the model's state", got = path })
+end
+
+local function check(S, ok, op, why, path)
+  if not ok then differ(S, op, why or "failed", path) end
+  return ok
+end
+
+local function compare_bytes(S, node, path, read, how)
+  for _, part in ipairs(node.bytes:parts(WHOLE)) do
+    local data, why = read(part[1], #part[2])
+    local ok, difference = values.same(part[2], data)
+    if not ok then
+      differ(S, "content by " .. how, (difference or why) .. ", offset " .. part[1], path)
+    end
+    S.compared = S.compared + 1
+  end
+end
+
+local function compare_open(S)
+  for slot, h in pairs(S.model.f) do
+    local f = S.env.f[slot]
+    if not h.closed then
+      local size = f:size()
+      check(S, size == h.node.bytes.size, "size at the end", tostring(size), h.path)
+      compare_bytes(S, h.node, h.path, function(off, n) return f:read(off, n) end, "handle")
+    end
+    check(S, f:close() == true, "close at the end", "not true", h.path)
+    files.closed(h)
+  end
+end
+
+local function compare_log(S, name, log)
+  local l, message = S.jdbfs.log(S.model.path(name), { segment_size = 8192 })
+  check(S, l, "log at the end", message, name)
+  local found, n = l:recovery(), log.first
+  check(S, found.clean and found.first == log.first and found.last == log.last,
+    "recovery at the end", ("%s to %s, expected %s to %s"):format(
+      tostring(found.first), tostring(found.last), tostring(log.first), tostring(log.last)), name)
+  local cursor = l:records()
+  local number, data = cursor:next()
+  while number do
+    check(S, number == n and data == log.records[n], "record at the end", "number " .. n, name)
+    S.compared, n = S.compared + 1, n + 1
+    number, data = cursor:next()
+  end
+  check(S, n == log.last + 1, "records at the end", data or "one is missing", name)
+  cursor:close()
+  check(S, l:close() == true, "close of a log", "not true", name)
+end
+
+local function compare_logs(S)
+  for slot, l in pairs(S.model.l) do
+    check(S, S.env.l[slot]:close() == true, "close of a log", "not true", l.name)
+  end
+  for name, log in pairs(S.model.logs) do compare_log(S, name, log) end
+end
+
+local function plain_read(path)
+  return function(off, n)
+    local f = io.open(path, "rb")
+    if not f then return nil, "io.open fails" end
+    f:seek("set", off)
+    local data = n == 0 and "" or f:read(n) or ""
+    f:close()
+    return data
+  end
+end
+
+local function compare_file(S, node, path)
+  local size = S.jdbfs.size(path)
+  check(S, size == node.bytes.size, "size of a name", tostring(size), path)
+  local f, message = S.jdbfs.open(path, { direct = S.facts.require and "require" or "off" })
+  check(S, f, "open at the end", message, path)
+  compare_bytes(S, node, path, function(off, n) return f:read(off, n) end, "name")
+  f:close()
+  if S.plain then
+    check(S, lfs.attributes(path, "size") == node.bytes.size, "size by lfs", "differs", path)
+    compare_bytes(S, node, path, plain_read(path), "io.open")
+  end
+end
+
+local function is_log(S, name)
+  for log_name in pairs(S.model.logs) do
+    if log_name == name then return true end
+  end
+end
+
+-- What is there beside the names of the model: temporary files, a name that came back.
+local function compare_listing(S, node, path, prefix)
+  local listed = S.jdbfs.ls(path)
+  local ok, why = values.same_value(names.files_of(node), listed)
+  check(S, ok, "ls at the end", why, path)
+  if not S.plain then return end
+  local extra = {}
+  for name in lfs.dir(path) do
+    local known = name == "." or name == ".." or node.dir[name] or is_log(S, prefix .. name)
+    if not known then extra[#extra + 1] = name end
+  end
+  check(S, #extra == 0, "directory at the end", "there is also " .. table.concat(extra, " "), path)
+end
+
+local function compare_tree(S, node, path, prefix)
+  compare_listing(S, node, path, prefix)
+  for name, child in pairs(node.dir) do
+    local below = path .. "/" .. name
+    if child.dir then
+      check(S, S.jdbfs.exists(below), "directory at the end", "is not there", below)
+      compare_tree(S, child, below, prefix .. name .. "/")
+    else
+      compare_file(S, child, below)
+    end
+  end
+end
+
+local function remove_tree(S, node, path)
+  for name, child in pairs(node.dir) do
+    local below = path .. "/" .. name
+    if child.dir then remove_tree(S, child, below) else assert(S.jdbfs.remove(below)) end
+  end
+  if S.plain then lfs.rmdir(path) end
+end
+
+local function remove_log(S, name)
+  local path = S.model.path(name)
+  for _, file in ipairs(assert(S.jdbfs.ls(path))) do assert(S.jdbfs.remove(path .. "/" .. file)) end
+  if S.plain then lfs.rmdir(path) end
+end
+
+local function compare_end(S)
+  S.at = nil
+  compare_open(S)
+  compare_logs(S)
+  compare_tree(S, S.model.root, S.dir, "")
+  for name in pairs(S.model.logs) do remove_log(S, name) end
+  remove_tree(S, S.model.root, S.dir)
+end
+
+-- ---- counters -----------------------------------------------------------------------------------
+
+local function collect()
+  if rawget(_G, "jit") then require("jit").flush() end
+  collectgarbage()
+  collectgarbage()
+end
+
+local function open_descriptors(dir)
+  local count = 0
+  if not lfs.attributes("/proc/self/fd") then return 0 end
+  for fd in lfs.dir("/proc/self/fd") do
+    local target = lfs.symlinkattributes("/proc/self/fd/" .. fd, "target")
+    if target and target:find(dir .. "/", 1, true) then count = count + 1 end
+  end
+  return count
+end
+
+local function settle(jdbfs)
+  for _ = 1, 500 do
+    local s = jdbfs.stats()
+    if s.in_flight + s.waiting + s.abandoned == 0 then return end
+    jdbfs.step(0.01)
+  end
+end
+
+local function compare_counters(S, before)
+  local jdbfs = S.jdbfs
+  check(S, jdbfs.pending() == 0, "counters", "pending is " .. jdbfs.pending())
+  local s = jdbfs.stats()
+  for _, name in ipairs({ "in_flight", "waiting", "abandoned", "tasks" }) do
+    check(S, s[name] == 0, "counters", ("%s is %d"):format(name, s[name]))
+  end
+  check(S, s.submitted == s.completed, "counters", "submitted and completed differ")
+  local open = open_descriptors(S.dir)
+  check(S, open == 0, "counters", open .. " descriptors are open")
+  S.env = nil
+  if not before then return end
+  collect()
+  local after = jdbfs.stats()
+  for _, name in ipairs({ "files", "buffers" }) do
+    check(S, after[name] <= before[name], "counters", ("%d %s are left"):format(
+      after[name] - before[name], name))
+  end
+end
+
+-- ---- a program ----------------------------------------------------------------------------------
+
+local function new_model(S)
+  return {
+    root = names.new_dir(), f = {}, b = {}, l = {}, logs = {}, facts = S.facts,
+    path = function(name) return S.dir .. "/" .. name end,
+    -- What jdbfs has in memory where the contract does not say what must be there.
+    peek = function(slot, off, n) return S.env.b[slot]:string(off, n) end,
+  }
+end
+
+--- What the model has to be told about a place: how each kind of open file must be aligned.
+function M.facts(jdbfs, dir)
+  local facts = {}
+  for _, direct in ipairs({ "require", "prefer", "off" }) do
+    local f, _, err = jdbfs.create(dir .. "/facts", { direct = direct })
+    if f then
+      local info = assert(f:info())
+      facts[direct] = {
+        read = info.read_alignment, write = info.write_alignment, memory = info.memory_alignment,
+        atomic = info.atomic,
+      }
+      f:close()
+    else
+      assert(err.kind == "Unsupported", tostring(err))
+    end
+  end
+  jdbfs.remove(dir .. "/facts")
+  return facts
+end
+
+local function environment(S)
+  return {
+    jdbfs = S.jdbfs, f = {}, b = {}, l = {}, p = S.model.path, text = text.content,
+    assert = assert, pcall = pcall, error = error, ipairs = ipairs, math = math,
+    coroutine = coroutine, collectgarbage = collectgarbage,
+  }
+end
+
+local function run_all(S, program)
+  for _, step in ipairs(program.steps) do perform(S, step) end
+  compare_end(S)
+end
+
+-- Whatever happened, the next program finds nothing of this one.
+local function clean_up(S)
+  for _, f in pairs(S.env and S.env.f or {}) do pcall(f.close, f) end
+  for _, l in pairs(S.env and S.env.l or {}) do pcall(l.close, l) end
+  S.env = nil
+  settle(S.jdbfs)
+  collect()
+  settle(S.jdbfs)
+end
+
+function M.run(program, o)
+  local S = {
+    jdbfs = o.jdbfs, dir = o.dir, ops = o.ops, plain = o.plain, facts = o.facts,
+    outside = program.outside, compared = 0,
+  }
+  local before
+  if o.counters then
+    collect()
+    before = o.jdbfs.stats()
+  end
+  assert(S.jdbfs.mkdir(S.dir))
+  S.model = new_model(S)
+  S.env = environment(S)
+  local ok, message = pcall(function()
+    if program.outside then run_all(S, program) else S.jdbfs.run(run_all, S, program) end
+    settle(S.jdbfs)
+    compare_counters(S, before)
+  end)
+  if ok then return nil, S.compared end
+  if not S.failure then
+    pcall(fail, S, S.at, { op = "the end", why = "raised " .. tostring(message), want = "no error",
+      got = tostring(message) })
+  end
+  clean_up(S)
+  return S.failure, S.compared
+end
+
+return M

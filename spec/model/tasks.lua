@@ -1,0 +1,336 @@
+-- Steps about tasks: several lists of steps at once, transfers whose task is ended, memory in
+-- flight, and what tasks coordinate themselves with.
+
+local buffers = require("model.buffers")
+local files = require("model.files")
+local names = require("model.names")
+local text = require("model.text")
+local values = require("model.values")
+
+local value = values.value
+local PAGE, SECTOR = 4096, 512
+local ops = {}
+
+local function always() return true end
+
+-- ---- transfers that are ended -------------------------------------------------------------------
+
+-- A transfer that cannot fail: whole pages in the file and in the buffer.
+local function any_whole(ctx)
+  local r = ctx.r
+  local step = { f = r:pick(ctx.files), b = r:pick(ctx.bufs), write = r:one_in(2) }
+  local pages = math.floor((ctx.sizes[step.b] or PAGE) / PAGE)
+  step.b_off = pages > 0 and r:below(pages) * PAGE or 0
+  step.len = pages > 0 and r:between(1, pages - step.b_off / PAGE) * PAGE or PAGE
+  step.off = r:below(8) * PAGE
+  return step
+end
+
+local function whole_ready(model, s)
+  local h, view = model.f[s.f], model.b[s.b]
+  if not h or h.closed or not view or view.freed or s.write and not h.writable then return false end
+  if view.off % PAGE ~= 0 or s.b_off + s.len > view.len then return false end
+  return s.off + s.len <= h.node.bytes.size and names.find(model, h.name) == h.node
+end
+
+local function transfer(s)
+  return text.call(("%s:%s"):format(text.file(s.f), s.write and "write_at" or "read_at"), 4,
+    text.raw(text.buf(s.b)), s.off, s.b_off, s.len)
+end
+
+local ENDINGS = {
+  cancel = [[
+  local task = jdbfs.spawn(function() return %s end)
+  for _ = 1, %d do jdbfs.yield() end
+  local ended = task:cancel()
+  local n, message, err = task:join()]],
+  timeout = [[
+  local n, message, err = jdbfs.timeout(%.7f, function() return %s end)
+  local ended = err ~= nil]],
+  raise = [[
+  local ended, n, err = true, nil, nil
+  pcall(jdbfs.run, function()
+    jdbfs.spawn(function() n = %s; ended = false end)
+    for _ = 1, %d do jdbfs.yield() end
+    error("on purpose")
+  end)]],
+}
+
+-- Closing waits for what the task left behind; then the bytes are looked at.
+local LOOK = {
+  [true] = [[
+
+  local f_closed = %s:close()
+  local g = jdbfs.open(%s, { direct = "off" })
+  local data = g:read(%d, %d)
+  g:close()
+  return ended, n, err and err.kind, f_closed, data]],
+  [false] = [[
+
+  local f_closed = %s:close()
+  return ended, n, err and err.kind, f_closed, %s:string(%d, %d)]],
+}
+
+local function look(s)
+  if s.write then
+    return LOOK[true]:format(text.file(s.f), text.path(s.name).raw, s.off, s.len)
+  end
+  return LOOK[false]:format(text.file(s.f), text.buf(s.b), s.b_off, s.len)
+end
+
+-- Each sector is the old one or the new one.
+local function torn(old, new, got)
+  if #got ~= #new then return nil, #got .. " bytes" end
+  for at = 1, #got, SECTOR do
+    local piece = got:sub(at, at + SECTOR - 1)
+    if piece ~= new:sub(at, at + SECTOR - 1) and piece ~= old:sub(at, at + SECTOR - 1) then
+      return nil, ("sector at %d is neither old nor new"):format(at - 1)
+    end
+  end
+  return true
+end
+
+local KIND = { cancel = "Cancelled", timeout = "Timeout" }
+
+ops.interrupt = {
+  make = function(ctx)
+    local step = any_whole(ctx)
+    step.how = ctx.outside and "raise" or ctx.r:pick({ "cancel", "timeout" })
+    step.after = ctx.r:below(4)
+    return step
+  end,
+  text = function(s)
+    local body
+    if s.how == "timeout" then
+      body = ENDINGS.timeout:format(s.after * 0.00003, transfer(s))
+    else
+      body = ENDINGS[s.how]:format(transfer(s), s.after)
+    end
+    return "(function()\n" .. body .. look(s) .. "\nend)()"
+  end,
+  ready = function(model, s)
+    local ready = whole_ready(model, s)
+    if ready then s.name = model.f[s.f].name end
+    return ready
+  end,
+  expect = function(model, s)
+    local h, view = model.f[s.f], model.b[s.b]
+    local in_file, in_memory = h.node.bytes:read(s.off, s.len), buffers.read(view, s.b_off, s.len)
+    local old, new = in_file, in_memory
+    if not s.write then old, new = in_memory, in_file end
+    return { {
+      what = "check", text = "ended, or done",
+      want = function(got)
+        local ended, n, kind, closed, data = got[1], got[2], got[3], got[4], got[5]
+        if closed ~= true then return nil, "close gave " .. tostring(closed) end
+        if ended then
+          if n ~= nil or kind ~= KIND[s.how] then
+            return nil, ("ended with %s, %s"):format(tostring(n), tostring(kind))
+          end
+          return torn(old, new, data)
+        end
+        if n ~= s.len then return nil, "the count is " .. tostring(n) end
+        return values.same(new, data)
+      end,
+      apply = function(got)
+        files.closed(h)
+        if s.write then h.node.bytes:write(s.off, got[5])
+        else buffers.write(view, s.b_off, got[5]) end
+      end,
+    } }
+  end,
+}
+
+-- Memory in flight: not to be changed, when it is read into not to be read either.
+ops.busy = {
+  make = any_whole,
+  ready = whole_ready,
+}
+
+function ops.busy.text(s)
+  local b = text.buf(s.b)
+  return ([[(function()
+  local task = jdbfs.spawn(function() return %s end)
+  jdbfs.yield()
+  local busy = task:status() == "waiting"
+  local read = pcall(%s.string, %s, %d, 1)
+  local freed = busy and pcall(%s.free, %s)
+  local filled = busy and pcall(%s.fill, %s, 7, %d, 1)
+  local again, message, err = true, nil, nil
+  if busy then again, message, err = %s:read_at(%s, 0, %d, %d) end
+  return busy, read, freed, filled, again, err and err.kind, (task:join())
+end)()]]):format(transfer(s), b, b, s.b_off, b, b, b, b, s.b_off, text.file(s.f), b, s.b_off, s.len)
+end
+
+function ops.busy.expect(model, s)
+  local h, view = model.f[s.f], model.b[s.b]
+  return { {
+    what = "check", text = "the transfer, Busy meanwhile",
+    want = function(got)
+      local busy, read, freed, filled = got[1], got[2], got[3], got[4]
+      local again, kind, n = got[5], got[6], got[7]
+      if n ~= s.len then return nil, "the count is " .. tostring(n) end
+      if not busy then return true end
+      if read ~= s.write then return nil, "reading in flight: " .. tostring(read) end
+      if freed or filled then return nil, "changed in flight" end
+      if again ~= nil or kind ~= "Busy" then return nil, "read into twice: " .. tostring(kind) end
+      return true
+    end,
+    apply = function()
+      if s.write then h.node.bytes:write(s.off, buffers.read(view, s.b_off, s.len))
+      else buffers.write(view, s.b_off, h.node.bytes:read(s.off, s.len)) end
+    end,
+  } }
+end
+
+-- ---- coordination -------------------------------------------------------------------------------
+
+ops.semaphore = {
+  make = function(ctx)
+    local r = ctx.r
+    return { permits = r:between(1, 3), tasks = r:between(1, 6), rounds = r:between(1, 3) }
+  end,
+  text = function(s)
+    return ([[(function()
+  local s, tasks, inside, most, count = jdbfs.semaphore(%d), {}, 0, 0, 0
+  for i = 1, %d do
+    tasks[i] = jdbfs.spawn(function()
+      for _ = 1, %d do
+        s:acquire()
+        inside, count = inside + 1, count + 1
+        most = math.max(most, inside)
+        jdbfs.yield()
+        inside = inside - 1
+        s:release()
+      end
+    end)
+  end
+  for i = 1, #tasks do tasks[i]:join() end
+  return most, inside, count, s:try_acquire()
+end)()]]):format(s.permits, s.tasks, s.rounds)
+  end,
+  ready = always,
+  expect = function(_, s)
+    return { value(math.min(s.permits, s.tasks), 0, s.tasks * s.rounds, true) }
+  end,
+}
+
+ops.queue = {
+  make = function(ctx) return { max = ctx.r:between(1, 5), count = ctx.r:between(0, 12) } end,
+  text = function(s)
+    return ([[(function()
+  local q, list = jdbfs.queue(%d), {}
+  local putter = jdbfs.spawn(function()
+    for i = 1, %d do q:put(i) end
+    q:put(nil)
+    return q:size()
+  end)
+  local value = q:take()
+  while value do
+    list[#list + 1] = value
+    if value %% 3 == 0 then jdbfs.yield() end
+    value = q:take()
+  end
+  return list, q:size(), putter:status() == "done" or (putter:join() ~= nil)
+end)()]]):format(s.max, s.count)
+  end,
+  ready = always,
+  expect = function(_, s)
+    local list = {}
+    for i = 1, s.count do list[i] = i end
+    return { value(list, 0, true) }
+  end,
+}
+
+ops.event = {
+  make = function(ctx) return { tasks = ctx.r:between(1, 6), cancels = ctx.r:below(3) } end,
+  text = function(s)
+    return ([[(function()
+  local event, tasks, woken = jdbfs.event(), {}, 0
+  for i = 1, %d do
+    tasks[i] = jdbfs.spawn(function()
+      event:wait()
+      woken = woken + 1
+    end)
+  end
+  jdbfs.yield()
+  local before = woken
+  for i = 1, math.min(%d, #tasks) do tasks[i]:cancel() end
+  event:set()
+  for i = 1, #tasks do tasks[i]:join() end
+  return before, woken, event:is_set(), event:wait()
+end)()]]):format(s.tasks, s.cancels)
+  end,
+  ready = always,
+  expect = function(_, s)
+    return { value(0, math.max(0, s.tasks - s.cancels), true, true) }
+  end,
+}
+
+-- A generator that reads, in a task.
+ops.generator = {
+  make = function(ctx) return { f = ctx.r:pick(ctx.files), count = ctx.r:between(0, 4) } end,
+  text = function(s)
+    return ([[(function()
+  local list = {}
+  local next_piece = jdbfs.wrap(function()
+    for i = 1, %d do coroutine.yield((%s:read((i - 1) * 777, 777))) end
+  end)
+  local piece = next_piece()
+  while piece do
+    list[#list + 1] = piece
+    piece = next_piece()
+  end
+  return list
+end)()]]):format(s.count, text.file(s.f))
+  end,
+  ready = function(model, s)
+    local h = model.f[s.f]
+    return h and not h.closed
+  end,
+  expect = function(model, s)
+    local list = {}
+    for i = 1, s.count do list[i] = model.f[s.f].node.bytes:read((i - 1) * 777, 777) end
+    return { value(list) }
+  end,
+}
+
+ops.yield = {
+  make = function(ctx) return { sleep = ctx.r:one_in(5) } end,
+  text = function(s) return s.sleep and "jdbfs.sleep(0.0002)" or "jdbfs.yield()" end,
+  ready = always,
+  expect = function() return { value(true) } end,
+}
+
+ops.sleep_too_long = {
+  make = function() return {} end,
+  text = function() return "jdbfs.timeout(0.0005, jdbfs.sleep, 30)" end,
+  ready = always,
+  expect = function() return { values.fail({ kind = "Timeout", op = "timeout" }) } end,
+}
+
+ops.in_time = {
+  make = function(ctx) return { path = names.any_path(ctx) } end,
+  text = function(s) return text.call("jdbfs.timeout", 3, 60, text.raw("jdbfs.exists"),
+    text.path(s.path)) end,
+  ready = always,
+  expect = function(model, s) return { value(names.find(model, s.path) ~= nil) } end,
+}
+
+ops.collect = {
+  make = function() return {} end,
+  text = function() return 'collectgarbage("step", 200) ~= nil' end,
+  ready = always,
+  expect = function() return { value(true) } end,
+}
+
+return {
+  ops = ops,
+  -- Inside tasks; `interrupt` and `collect` everywhere.
+  weights = {
+    { "interrupt", 8 }, { "busy", 6 }, { "semaphore", 2 }, { "queue", 3 }, { "event", 2 },
+    { "generator", 3 }, { "yield", 5 }, { "sleep_too_long", 1 }, { "in_time", 2 },
+    { "collect", 2 },
+  },
+  weights_outside = { { "interrupt", 3 }, { "collect", 1 } },
+}
