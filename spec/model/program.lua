@@ -20,9 +20,9 @@ end
 
 local PAGE = 4096
 local SHARED = { file = 9, pages = 8 }
-local OUTSIDE_MIX = { { "files", 50 }, { "buffers", 16 }, { "names", 14 }, { "logs", 7 },
+local OUTSIDE_MIX = { { "files", 50 }, { "buffers", 16 }, { "names", 14 }, { "logs", 5 },
   { "streams", 4 }, { "tasks", 1 } }
-local TASK_MIX = { { "files", 46 }, { "buffers", 12 }, { "names", 12 }, { "logs", 7 },
+local TASK_MIX = { { "files", 46 }, { "buffers", 12 }, { "names", 12 }, { "logs", 5 },
   { "streams", 5 }, { "tasks", 8 } }
 local SHARED_OPS = { { "read_at", 3 }, { "read_upto", 2 }, { "write_at", 6 }, { "read", 3 },
   { "read_many", 2 }, { "write_many", 3 }, { "sync_data", 1 }, { "size", 1 } }
@@ -50,7 +50,16 @@ end
 local function add_any(list, ctx)
   local mix = ctx.outside and OUTSIDE_MIX or TASK_MIX
   local family = FAMILIES[ctx.r:weighted(mix)]
-  add(list, ctx, ctx.r:weighted(weights_of(family, ctx)))
+  local op = ctx.r:weighted(weights_of(family, ctx))
+  local step = M.ops[op].make(ctx)
+  if op == "interrupt" or op == "busy" then -- they need a file of some size
+    local path = ctx.home .. ctx.names[step.f % 5]
+    add(list, ctx, "open", { f = step.f, how = "open_rw", path = path })
+    add(list, ctx, "truncate", { f = step.f, len = 16 * PAGE })
+    add(list, ctx, "buffer", { b = step.b, size = 8 * PAGE })
+    ctx.sizes[step.b] = 8 * PAGE
+  end
+  add(list, ctx, op, step)
 end
 
 local function begin(list, ctx)
@@ -99,7 +108,9 @@ local function add_tasks(list, ctx, steps)
   add(list, ctx, "open", { f = SHARED.file, how = r:pick({ "open_rw", "create", "open_wal" }),
     path = "shared" })
   add(list, ctx, "truncate", { f = SHARED.file, len = 4 * SHARED.pages * PAGE })
-  add(list, ctx, "log", { l = 9, name = "log9", o = { segment_size = 65536 } })
+  if r:one_in(2) then
+    add(list, ctx, "log", { l = 9, name = "log9", o = { segment_size = 65536 } })
+  end
   for k = 1, count do step.lists[k] = own_list(r, k, r:between(3, steps)) end
   add(list, ctx, "tasks", step)
   add(list, ctx, "close", { f = SHARED.file })

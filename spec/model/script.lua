@@ -26,10 +26,14 @@ local function show(line, ...)
 end
 ]]
 
+local function one_line(v)
+  return (tostring(v or ""):gsub("%s*\n%s*", " "))
+end
+
 local function write_step(out, ops, step, indent, failing)
   if step == failing.step then
-    out[#out + 1] = indent .. "-- expected: " .. tostring(failing.want)
-    out[#out + 1] = indent .. "-- got: " .. tostring(failing.got):gsub("\n", " ")
+    out[#out + 1] = indent .. "-- expected: " .. one_line(failing.want)
+    out[#out + 1] = indent .. "-- got: " .. one_line(failing.got)
   end
   local source, into = ops[step.op].text(step)
   source = source:gsub("\n", "\n" .. indent)
@@ -53,7 +57,7 @@ end
 
 --- The text of the script, with what was expected where it fails.
 return function(program, ops, failing)
-  local out = { HEAD:format(program.seed, (failing.why or ""):gsub("\n", " ")) }
+  local out = { HEAD:format(program.seed, one_line(failing.why)) }
   local indent = program.outside and "" or "  "
   if not program.outside then out[#out + 1] = "jdbfs.run(function()" end
   for _, step in ipairs(program.steps) do
@@ -62,7 +66,7 @@ return function(program, ops, failing)
   end
   if not failing.step then
     out[#out + 1] = indent .. ("-- at the end: %s: %s %s"):format(
-      failing.op, failing.why, tostring(failing.got or ""))
+      failing.op, one_line(failing.why), one_line(failing.got))
   end
   if not program.outside then out[#out + 1] = "end)" end
   return table.concat(out, "\n") .. "\n"

@@ -54,6 +54,7 @@ local perform
 
 local function perform_tasks(S, step)
   local jdbfs, tasks = S.jdbfs, {}
+  S.tasks = tasks
   for _, l in pairs(S.model.l) do l.log.last_settled = l.log.last end
   for i, list in ipairs(step.lists) do
     tasks[i] = assert(jdbfs.spawn(function()
@@ -86,7 +87,7 @@ perform = function(S, step)
   if not agreed then
     fail(S, step, { want = values.describe(want), got = values.describe_got(got), why = why })
   end
-  if into and got[1] ~= nil then
+  if into and got.ok and got[1] ~= nil then
     local name, slot = into:match("^(%a)%[(%d+)%]$")
     S.env[name][tonumber(slot)] = got[1]
   end
@@ -326,6 +327,7 @@ end
 
 -- Whatever happened, the next program finds nothing of this one.
 local function clean_up(S)
+  for _, task in ipairs(S.tasks or {}) do task:cancel() end
   for _, f in pairs(S.env and S.env.f or {}) do pcall(f.close, f) end
   for _, l in pairs(S.env and S.env.l or {}) do pcall(l.close, l) end
   S.env = nil
