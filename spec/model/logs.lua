@@ -109,6 +109,133 @@ ops.append = {
   end,
 }
 
+-- Appenders some of whom are cancelled: their records may be there, once, in any order among them.
+ops.append_cancel = {
+  make = function(ctx)
+    local r = ctx.r
+    return {
+      l = r:pick(ctx.logs), count = r:between(1, 6), every = r:between(1, 3), after = r:below(4),
+      len = r:pick({ 1, 500, 3000, 9000 }), seed = r:below(100000),
+    }
+  end,
+  text = function(s)
+    return ([[(function()
+  local log, tasks, list = %s, {}, {}
+  local last = log:stats().last
+  for i = 1, %d do
+    tasks[i] = jdbfs.spawn(function() return log:append(text(%d + i, %d)) end)
+  end
+  for _ = 1, %d do jdbfs.yield() end
+  for i = 1, #tasks, %d do tasks[i]:cancel() end
+  for i = 1, #tasks do list[i] = tasks[i]:join() or 0 end
+  log:append("") -- what was in flight is settled when this is answered
+  local cursor, records = log:records(last + 1), {}
+  local n, data, err = cursor:next()
+  while n do
+    records[#records + 1] = data
+    n, data, err = cursor:next()
+  end
+  cursor:close()
+  return list, records, err
+end)()]]):format(text.log(s.l), s.count, s.seed, s.len, s.after, s.every)
+  end,
+  ready = function(model, s)
+    local l = model.l[s.l]
+    return l and not l.closed and not l.log.last_settled
+  end,
+}
+
+-- What of the answers and records of append_cancel contradicts the contract; nil: nothing.
+local function contradiction(s, last, list, records)
+  local number_of = {}
+  for i = 1, s.count do number_of[text.content(s.seed + i, s.len)] = i end
+  for k, data in ipairs(records) do
+    if data == "" and k == #records then break end
+    local i = number_of[data]
+    if not i then return "a record that nobody appended, or twice" end
+    number_of[data] = nil
+    if list[i] ~= 0 and list[i] ~= last + k then return "a record under another number" end
+    if list[i] == 0 and (i - 1) % s.every ~= 0 then return "an append failed" end
+  end
+  for _, i in pairs(number_of) do
+    if list[i] ~= 0 then return "an acknowledged record is not there" end
+    if (i - 1) % s.every ~= 0 then return "an append failed" end
+  end
+end
+
+function ops.append_cancel.expect(model, s)
+  local log = model.l[s.l].log
+  return { {
+    what = "check", text = "each acknowledged record once",
+    want = function(got)
+      if got[3] then return nil, tostring(got[3]) end
+      local why = contradiction(s, log.last, got[1], got[2])
+      return why == nil, why
+    end,
+    apply = function(got)
+      for _, data in ipairs(got[2]) do
+        log.last = log.last + 1
+        log.records[log.last] = data
+      end
+    end,
+  } }
+end
+
+-- A cursor that follows while others append, and a truncation behind it.
+ops.follow = {
+  make = function(ctx)
+    local r = ctx.r
+    return {
+      l = r:pick(ctx.logs), count = r:between(1, 8), len = r:pick({ 1, 500, 3000 }),
+      seed = r:below(100000), truncate = r:one_in(2),
+    }
+  end,
+  text = function(s)
+    return ([[(function()
+  local log, wrong = %s, 0
+  local last = log:stats().last
+  local writer = jdbfs.spawn(function()
+    for i = 1, %d do log:append(text(%d + i, %d)) end
+    if %s then log:truncate_before(last + 1) end
+  end)
+  local cursor, seen = log:records(last + 1), 0
+  while seen < %d do
+    local n, data, err = cursor:next()
+    if err then return n, data, err end
+    if n then
+      seen = seen + 1
+      if n ~= last + seen or data ~= text(%d + seen, %d) then wrong = wrong + 1 end
+    else
+      jdbfs.yield()
+    end
+  end
+  writer:join()
+  cursor:close()
+  return seen, wrong, log:stats().first
+end)()]]):format(text.log(s.l), s.count, s.seed, s.len, tostring(s.truncate), s.count,
+      s.seed, s.len)
+  end,
+  ready = ops.append_cancel.ready,
+  expect = function(model, s)
+    local log = model.l[s.l].log
+    return { {
+      what = "check", text = "every record in its turn",
+      want = function(got)
+        if got[1] ~= s.count or got[2] ~= 0 then
+          return nil, ("%s records, %s wrong"):format(tostring(got[1]), tostring(got[2]))
+        end
+        local most = s.truncate and log.last + 1 or log.first
+        return got[3] >= log.first and got[3] <= most, "the first is " .. tostring(got[3])
+      end,
+      apply = function(got)
+        for i = 1, s.count do log.records[log.last + i] = text.content(s.seed + i, s.len) end
+        for n = log.first, got[3] - 1 do log.records[n] = nil end
+        log.first, log.last = got[3], log.last + s.count
+      end,
+    } }
+  end,
+}
+
 ops.records = {
   make = function(ctx)
     local r = ctx.r
@@ -205,6 +332,10 @@ end)
 return {
   ops = ops,
   weights = {
+    { "log", 8 }, { "append", 24 }, { "records", 6 }, { "truncate_before", 3 }, { "log_stats", 1 },
+    { "recovery", 2 }, { "log_close", 5 }, { "append_cancel", 5 }, { "follow", 3 },
+  },
+  weights_outside = {
     { "log", 8 }, { "append", 24 }, { "records", 6 }, { "truncate_before", 3 }, { "log_stats", 1 },
     { "recovery", 2 }, { "log_close", 5 },
   },

@@ -52,7 +52,7 @@ local function add_any(list, ctx)
   local family = FAMILIES[ctx.r:weighted(mix)]
   local op = ctx.r:weighted(weights_of(family, ctx))
   local step = M.ops[op].make(ctx)
-  if op == "interrupt" or op == "busy" then -- they need a file of some size
+  if step.b_off and family == FAMILIES.tasks then -- it needs a file of some size, and memory
     local path = ctx.home .. ctx.names[step.f % 5]
     add(list, ctx, "open", { f = step.f, how = "open_rw", path = path })
     add(list, ctx, "truncate", { f = step.f, len = 16 * PAGE })

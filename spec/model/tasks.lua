@@ -183,6 +183,142 @@ function ops.busy.expect(model, s)
   } }
 end
 
+-- ---- files, memory and names that are let go meanwhile ------------------------------------------
+
+-- A close waits for what is in flight. What had not begun is Closed, the rest is done.
+ops.close_in_flight = {
+  make = function(ctx)
+    local step = any_whole(ctx)
+    step.write, step.count, step.after = true, ctx.r:between(1, 4), ctx.r:below(2)
+    return step
+  end,
+  text = function(s)
+    return ([[(function()
+  local tasks, done, refused = {}, 0, 0
+  for i = 1, %d do
+    tasks[i] = jdbfs.spawn(function()
+      local n, _, err = %s
+      if n == %d then done = done + 1 elseif err.kind == "Closed" then refused = refused + 1 end
+    end)
+  end
+  for _ = 1, %d do jdbfs.yield() end
+  local closed, done_before = %s:close(), done
+  for i = 1, #tasks do tasks[i]:join() end
+  return closed, done + refused, done, done_before
+end)()]]):format(s.count, transfer(s), s.len, s.after, text.file(s.f))
+  end,
+  ready = whole_ready,
+  expect = function(model, s)
+    local h, view = model.f[s.f], model.b[s.b]
+    return { {
+      what = "check", text = "true, and each transfer done or Closed",
+      want = function(got)
+        local done = got[3]
+        if got[1] ~= true or got[2] ~= s.count then return nil, "lost one: " .. tostring(got[2]) end
+        if s.after > 0 and done ~= s.count then return nil, "refused one that had begun" end
+        return true
+      end,
+      apply = function(got)
+        files.closed(h)
+        if got[3] > 0 then h.node.bytes:write(s.off, buffers.read(view, s.b_off, s.len)) end
+      end,
+    } }
+  end,
+}
+
+-- A write whose task, file and memory nobody has any more: it happens, or it does not.
+ops.abandon = {
+  make = function(ctx)
+    local step = any_whole(ctx)
+    step.write, step.after, step.seed = true, ctx.r:below(3), ctx.r:below(1000)
+    return step
+  end,
+  text = function(s)
+    return ([[(function()
+  local task = jdbfs.spawn(function()
+    local own, g = jdbfs.buffer(%d), jdbfs.open_rw(%s)
+    own:set(0, text(%d, %d))
+    return g:write_at(own, %d)
+  end)
+  for _ = 1, %d do jdbfs.sleep(0.00005) end
+  task:cancel()
+  task = nil
+  collectgarbage()
+  while jdbfs.stats().abandoned > 0 do jdbfs.sleep(0.0002) end
+  return %s:read(%d, %d)
+end)()]]):format(s.len, text.path(s.name).raw, s.seed, s.len, s.off, s.after, text.file(s.f), s.off,
+      s.len)
+  end,
+  ready = function(model, s)
+    local ready = whole_ready(model, s) and model.facts.require
+    if ready then s.name = model.f[s.f].name end
+    return ready
+  end,
+  expect = function(model, s)
+    local bytes = model.f[s.f].node.bytes
+    local old, new = bytes:read(s.off, s.len), text.content(s.seed, s.len)
+    return { {
+      what = "check", text = "old or new",
+      want = function(got) return torn(old, new, got[1] or "") end,
+      apply = function(got) bytes:write(s.off, got[1]) end,
+    } }
+  end,
+}
+
+local NAME_CALLS = {
+  open_rw = function(s) return text.call("jdbfs.open_rw", 1, text.path(s.path)) end,
+  remove = function(s) return text.call("jdbfs.remove", 1, text.path(s.path)) end,
+  atomic_write = function(s)
+    return text.call("jdbfs.atomic_write", 2, text.path(s.path), text.content_call(s.seed, 5000))
+  end,
+}
+
+-- A call on a name whose task is cancelled: all of it, or nothing.
+ops.interrupt_name = {
+  make = function(ctx)
+    local r = ctx.r
+    return {
+      how = r:pick({ "open_rw", "remove", "atomic_write" }), path = ctx.home .. r:pick(ctx.names),
+      seed = r:below(1000), after = r:below(3),
+    }
+  end,
+  text = function(s)
+    return ([[(function()
+  local task = jdbfs.spawn(function() return %s end)
+  for _ = 1, %d do jdbfs.yield() end
+  task:cancel()
+  task:join()
+  while jdbfs.stats().abandoned > 0 do jdbfs.sleep(0.0002) end
+  local g = jdbfs.open(%s, { direct = "off" })
+  local data = g and g:read(0, g:size()) or "nothing"
+  if g then g:close() end
+  return data
+end)()]]):format(NAME_CALLS[s.how](s), s.after, text.path(s.path).raw)
+  end,
+  ready = function(model, s)
+    local dir, _, node = names.walk(model, s.path)
+    return dir and not (node and node.dir) and (not node or node.bytes.size < 2 ^ 20)
+      and (model.facts.require or s.how ~= "open_rw")
+  end,
+  expect = function(model, s)
+    local _, _, node = names.walk(model, s.path)
+    local before = node and node.bytes:read(0, node.bytes.size) or "nothing"
+    local after, new = before, nil
+    if s.how == "remove" then
+      after = "nothing"
+    elseif s.how == "atomic_write" or not node then
+      new = names.new_file()
+      if s.how == "atomic_write" then new.bytes:write(0, text.content(s.seed, 5000)) end
+      after = new.bytes:read(0, new.bytes.size)
+    end
+    local happened, not_happened = value(after), value(before)
+    happened.apply = function()
+      if after ~= before then names.link(model, s.path, new) end
+    end
+    return { happened, not_happened }
+  end,
+}
+
 -- ---- coordination -------------------------------------------------------------------------------
 
 ops.semaphore = {
@@ -267,6 +403,43 @@ end)()]]):format(s.tasks, s.cancels)
   end,
 }
 
+-- Waiters that are cancelled take neither permit, value nor buffer with them.
+ops.cancelled_waiters = {
+  make = function(ctx)
+    return { tasks = ctx.r:between(1, 6), every = ctx.r:between(1, 3), first = ctx.r:one_in(2) }
+  end,
+  text = function(s)
+    return ([[(function()
+  local s, q, pool = jdbfs.semaphore(1), jdbfs.queue(), assert(jdbfs.pool(1, 64))
+  local tasks, count, first = {}, 0, %s
+  s:acquire()
+  local held = pool:get()
+  for i = 1, %d do
+    tasks[i] = jdbfs.spawn(function()
+      s:acquire()
+      local value, b = q:take(), pool:get()
+      count = count + value
+      pool:put(b)
+      s:release()
+    end)
+  end
+  jdbfs.yield()
+  if not first then s:release(); pool:put(held) end
+  for i = 1, #tasks, %d do tasks[i]:cancel() end
+  if first then s:release(); pool:put(held) end
+  for _ = 1, #tasks do q:put(1) end
+  for i = 1, #tasks do tasks[i]:join() end
+  return count, q:size(), s:try_acquire(), s:try_acquire(), #pool:get()
+end)()]]):format(tostring(s.first), s.tasks, s.every)
+  end,
+  ready = always,
+  expect = function(_, s)
+    local left = s.tasks - math.floor((s.tasks - 1) / s.every) - 1
+    if not s.first then left = left + 1 end -- woken before it was cancelled, and it waits no more
+    return { value(left, s.tasks - left, true, false, 64) }
+  end,
+}
+
 -- A generator that reads, in a task.
 ops.generator = {
   make = function(ctx) return { f = ctx.r:pick(ctx.files), count = ctx.r:between(0, 4) } end,
@@ -328,7 +501,9 @@ return {
   ops = ops,
   -- Inside tasks; `interrupt` and `collect` everywhere.
   weights = {
-    { "interrupt", 8 }, { "busy", 6 }, { "semaphore", 2 }, { "queue", 3 }, { "event", 2 },
+    { "interrupt", 8 }, { "busy", 6 }, { "close_in_flight", 3 }, { "abandon", 3 },
+    { "interrupt_name", 4 }, { "semaphore", 2 }, { "queue", 3 }, { "event", 2 },
+    { "cancelled_waiters", 2 },
     { "generator", 3 }, { "yield", 5 }, { "sleep_too_long", 1 }, { "in_time", 2 },
     { "collect", 2 },
   },
