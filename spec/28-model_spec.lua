@@ -2,9 +2,10 @@
 -- plain model in memory: every result, every byte and every name must agree. What fails is made
 -- short and printed as a script.
 --
--- JDBFS_MODEL_PROGRAMS  how many programs
+-- JDBFS_MODEL_PROGRAMS  how many programs; when it is not set, no more than a few seconds allow
 -- JDBFS_MODEL_SEED      seed of the first; the next ones follow
 -- JDBFS_MODEL_STEPS     steps of a program, about
+-- JDBFS_MODEL_DEPTH     operations that the queue holds at once; only when this spec runs alone
 
 local support = require("support")
 local program = require("model.program")
@@ -20,8 +21,12 @@ end
 
 local san = os.getenv("JDBFS_TEST_SAN") or ""
 local PROGRAMS = setting("PROGRAMS", san == "" and 150 or 30)
+local SECONDS = os.getenv("JDBFS_MODEL_PROGRAMS") and math.huge or 6 -- a slow disk does fewer
 local STEPS = setting("STEPS", 25)
 local SHRINK_TRIES = 600
+if setting("DEPTH") then
+  assert(jdbfs.setup({ depth = setting("DEPTH"), workers = setting("DEPTH") }))
+end
 
 -- Every Lua, backend and file system has seeds of its own, the same ones each time.
 local function first_seed()
@@ -44,23 +49,25 @@ local function runner(o)
   end
 end
 
--- Runs that many programs; the operations compared, or the first failure made short.
-local function search(run, seed, programs, steps)
-  local compared = 0
+-- Runs that many programs. How many operations were compared, how many programs there was time
+-- for, and the first failure, made short.
+local function search(run, seed, programs, steps, seconds)
+  local compared, stop = 0, jdbfs.now() + seconds
   for i = 0, programs - 1 do
+    if jdbfs.now() > stop then return compared, i end
     local p = program.make(seed + i, steps)
     local failure, n = run(p, i % 10 == 9)
     compared = compared + n
     if failure then
       local function again(q) return run(q, failure.op == "counters") end
       local small, found, tried = shrink.shrink(p, failure, again, SHRINK_TRIES)
-      return compared, {
+      return compared, i, {
         seed = seed + i, before = program.count(p.steps), after = program.count(small.steps),
         tried = tried, failure = found, program = small,
       }
     end
   end
-  return compared
+  return compared, programs
 end
 
 local function describe_failure(found)
@@ -75,11 +82,11 @@ describe("a random program", function()
 
   it("does what the model says", function()
     local seed, start = first_seed(), jdbfs.now()
-    local compared, found = search(runner({}), seed, PROGRAMS, STEPS)
+    local compared, programs, found = search(runner({}), seed, PROGRAMS, STEPS, SECONDS)
     if found then error(describe_failure(found), 0) end
-    assert.is_true(compared > PROGRAMS * 5)
+    assert.is_true(compared > programs * 5)
     local figures = "model: %d programs from seed %.0f on, %d operations compared, %.1f s\n"
-    io.stdout:write(figures:format(PROGRAMS, seed, compared, jdbfs.now() - start))
+    io.stdout:write(figures:format(programs, seed, compared, jdbfs.now() - start))
   end)
 
   it("is the same on every Lua", function()
@@ -96,7 +103,7 @@ end
 
 -- Found, and short when it is shown. `seed` is one from which it does not take long.
 local function finds(o, most, seed)
-  local _, found = search(runner(o), seed, 400, 30)
+  local _, _, found = search(runner(o), seed, 400, 30, math.huge)
   assert(found, "400 programs did not meet the mistake")
   assert(found.after <= most, describe_failure(found))
   assert.is_true(found.after < found.before)

@@ -53,8 +53,7 @@ end
 local perform
 
 local function perform_tasks(S, step)
-  local jdbfs, tasks = S.jdbfs, {}
-  S.tasks = tasks
+  local jdbfs, tasks = S.env.jdbfs, {}
   for _, l in pairs(S.model.l) do l.log.last_settled = l.log.last end
   for i, list in ipairs(step.lists) do
     tasks[i] = assert(jdbfs.spawn(function()
@@ -313,9 +312,17 @@ function M.facts(jdbfs, dir)
   return facts
 end
 
+-- Tasks are remembered, weakly: outside a run nobody ends those that a failure leaves behind.
 local function environment(S)
+  local jdbfs = setmetatable({}, { __index = S.jdbfs })
+  function jdbfs.spawn(...)
+    local task, message, err = S.jdbfs.spawn(...)
+    S.spawned = S.spawned + 1
+    S.tasks[S.spawned] = task
+    return task, message, err
+  end
   return {
-    jdbfs = S.jdbfs, f = {}, b = {}, l = {}, p = S.model.path, text = text.content,
+    jdbfs = jdbfs, f = {}, b = {}, l = {}, p = S.model.path, text = text.content,
     assert = assert, pcall = pcall, error = error, ipairs = ipairs, math = math,
     coroutine = coroutine, collectgarbage = collectgarbage,
   }
@@ -328,7 +335,11 @@ end
 
 -- Whatever happened, the next program finds nothing of this one.
 local function clean_up(S)
-  for _, task in ipairs(S.tasks or {}) do task:cancel() end
+  for _, task in pairs(S.tasks) do task:cancel() end
+  for _ = 1, 100 do
+    if S.jdbfs.pending() == 0 then break end
+    pcall(S.jdbfs.step, 0.01)
+  end
   for _, f in pairs(S.env and S.env.f or {}) do pcall(f.close, f) end
   for _, l in pairs(S.env and S.env.l or {}) do pcall(l.close, l) end
   S.env = nil
@@ -340,7 +351,8 @@ end
 function M.run(program, o)
   local S = {
     jdbfs = o.jdbfs, dir = o.dir, ops = o.ops, plain = o.plain, facts = o.facts,
-    outside = program.outside, compared = 0,
+    outside = program.outside, compared = 0, tasks = setmetatable({}, { __mode = "v" }),
+    spawned = 0,
   }
   local before
   if o.counters then
