@@ -339,6 +339,11 @@ local function any_flags(r)
   return r:one_in(12) and "dsync" or r:one_in(60) and r:pick({ "atomic", "dsync,atomic" }) or nil
 end
 
+-- Whether a double holds the end of that range: beyond 2^53 not of every one.
+local function exact(off, len)
+  return text.is_bad(off) or not len or text.is_bad(len) or off + len - off == len
+end
+
 -- Far behind the end some file systems stop and others do not.
 local function write_outcomes(h, off, ok, op)
   if off < 2 ^ 43 then return { ok } end
@@ -359,7 +364,10 @@ ops.write_at = {
   text = function(s)
     return method(s, "write_at", 5, text.raw(text.buf(s.b)), s.off, s.b_off, s.len, s.flags)
   end,
-  ready = function(model, s) return model.f[s.f] and model.b[s.b] end,
+  ready = function(model, s)
+    local view = model.b[s.b]
+    return model.f[s.f] and view and exact(s.off, s.len or view.len - (s.b_off or 0))
+  end,
   expect = function(model, s)
     local h, view = handle(model, s), model.b[s.b]
     local faults, len, b_off = check_transfer(h, view, s, true)
@@ -568,7 +576,7 @@ ops.punch = {
     return step
   end,
   text = function(s) return method(s, "punch", 2, s.off, s.len) end,
-  ready = handle,
+  ready = function(model, s) return handle(model, s) and exact(s.off, s.len) end,
   expect = function(model, s)
     local h = handle(model, s)
     local faults = change_faults(h, s.off, s.len)
