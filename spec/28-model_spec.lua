@@ -21,7 +21,7 @@ end
 
 local san = os.getenv("JDBFS_TEST_SAN") or ""
 local PROGRAMS = setting("PROGRAMS", san == "" and 150 or 30)
-local SECONDS = os.getenv("JDBFS_MODEL_PROGRAMS") and math.huge or 6 -- a slow disk does fewer
+local SECONDS = os.getenv("JDBFS_MODEL_PROGRAMS") and math.huge or 5 -- a slow disk does fewer
 local STEPS = setting("STEPS", 25)
 local SHRINK_TRIES = 600
 if setting("DEPTH") then
@@ -103,7 +103,7 @@ end
 
 -- Found, and short when it is shown. `seed` is one from which it does not take long.
 local function finds(o, most, seed)
-  local _, _, found = search(runner(o), seed, 400, 30, math.huge)
+  local _, _, found = search(runner(o), seed, 400, 20, math.huge)
   assert(found, "400 programs did not meet the mistake")
   assert(found.after <= most, describe_failure(found))
   assert.is_true(found.after < found.before)
@@ -141,7 +141,7 @@ describe("a mistake", function()
       local data, message, err = f:read(off, len)
       if data and #data > 4096 then data = data:sub(1, -2) end
       return data, message, err
-    end) }, 5, 2)
+    end) }, 5, 6)
     assert.truthy(found.failure.why:find("bytes, "))
   end)
 
@@ -165,7 +165,7 @@ describe("a mistake", function()
       end
       return list
     end
-    finds({ ops = with(program.ops, { punch = with(punch, { expect = expect }) }) }, 8, 60)
+    finds({ ops = with(program.ops, { punch = with(punch, { expect = expect }) }) }, 8, 67)
   end)
 
   it("in what is left behind is found: a log that does not close", function()
@@ -178,7 +178,7 @@ describe("a mistake", function()
           return function(_, ...) return l[name](l, ...) end
         end })
       end,
-    }) }, 4, 11)
+    }) }, 4, 19)
     assert.truthy(found.failure.why)
   end)
 
@@ -186,6 +186,6 @@ describe("a mistake", function()
     finds({ jdbfs = with_method("write_at", function(f, b, off, ...)
       if f:path():find("shared$") and off >= 32768 and off < 2 ^ 20 then off = off - 32768 end
       return f:write_at(b, off, ...)
-    end) }, 10, 58)
+    end) }, 10, 48)
   end)
 end)
