@@ -366,7 +366,8 @@ static int64_t preallocate_zero(jdb_file *file, uint64_t size, uint64_t len) {
     uint64_t from = (size + align - 1) / align * align;
     uint64_t to = (len + align - 1) / align * align;
     r = jdb_posix_write_zeros(file, from, to);
-    if (r == 0 && to != len && ftruncate(fd, (off_t)len) != 0) r = -errno;
+    /* Within the last block the file has, nothing was written. */
+    if (r == 0 && (to != len || from >= to) && ftruncate(fd, (off_t)len) != 0) r = -errno;
     /* Whoever fills a file with zeros must not write behind its end meanwhile, so nothing else is
      * cut off here. */
     if (r < 0 && ftruncate(fd, (off_t)size) != 0) return r;
