@@ -3,6 +3,7 @@
 -- session, so any part of a program is a program.
 
 local new_random = require("model.random")
+local text = require("model.text")
 
 local M = { ops = {} }
 
@@ -52,6 +53,11 @@ local function add_any(list, ctx)
   local family = FAMILIES[ctx.r:weighted(mix)]
   local op = ctx.r:weighted(weights_of(family, ctx))
   local step = M.ops[op].make(ctx)
+  if family ~= FAMILIES.tasks and not M.ops[op].guarded and ctx.r:one_in(5) then
+    step.via = ctx.r:pick(text.VIA)
+    -- In place the log cannot wait for its other appenders.
+    if family == FAMILIES.logs then step.via = nil end
+  end
   if step.b_off and family == FAMILIES.tasks then -- it needs a file of some size, and memory
     local path = ctx.home .. ctx.names[step.f % 5]
     add(list, ctx, "open", { f = step.f, how = "open_rw", path = path })
@@ -91,7 +97,8 @@ local function own_list(r, k, steps)
   begin(list, ctx)
   for _ = 1, steps do
     if r:one_in(4) then
-      add(list, shared, r:weighted(SHARED_OPS))
+      local step = add(list, shared, r:weighted(SHARED_OPS))
+      if r:one_in(6) then step.via = r:pick(text.VIA) end
     elseif r:one_in(8) then
       add(list, shared, "append")
     else

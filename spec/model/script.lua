@@ -1,5 +1,7 @@
 -- A program as a Lua script that runs on its own: lua script.lua DIRECTORY.
 
+local text = require("model.text")
+
 local HEAD = [[
 -- seed %d: %s
 local jdbfs = require("jdbfs")
@@ -35,7 +37,7 @@ local function write_step(out, ops, step, indent, failing)
     out[#out + 1] = indent .. "-- expected: " .. one_line(failing.want)
     out[#out + 1] = indent .. "-- got: " .. one_line(failing.got)
   end
-  local source, into = ops[step.op].text(step)
+  local source, into = text.of_step(ops, step)
   source = source:gsub("\n", "\n" .. indent)
   local line = ("show(%q, %s)"):format(step.op, source)
   if ops[step.op].guarded and step == failing.step then

@@ -79,7 +79,7 @@ perform = function(S, step)
   local op, model = S.ops[step.op], S.model
   if not op.ready(model, step) then return end
   local want = op.expect(model, step)
-  local source, into = op.text(step)
+  local source, into = text.of_step(S.ops, step)
   local got = call(op, compile("return " .. source, S.env))
   S.compared = S.compared + 1
   local agreed, why = values.match(want, got)

@@ -4,6 +4,7 @@
 local buffers = require("model.buffers")
 local files = require("model.files")
 local names = require("model.names")
+local new_bytes = require("model.bytes")
 local text = require("model.text")
 local values = require("model.values")
 
@@ -33,7 +34,19 @@ local function whole_ready(model, s)
   return s.off + s.len <= h.node.bytes.size and names.find(model, h.name) == h.node
 end
 
+-- A list has one entry for each page.
+local function transfer_list(s)
+  local words = {}
+  for at = 0, s.len - 1, PAGE do
+    words[#words + 1] = ("{ %s, %.0f, %.0f, %d }"):format(text.buf(s.b), s.off + at, s.b_off + at,
+      PAGE)
+  end
+  return ("%s:%s({ %s })"):format(text.file(s.f), s.write and "write_many" or "read_many",
+    table.concat(words, ", "))
+end
+
 local function transfer(s)
+  if s.list then return transfer_list(s) end
   return text.call(("%s:%s"):format(text.file(s.f), s.write and "write_at" or "read_at"), 4,
     text.raw(text.buf(s.b)), s.off, s.b_off, s.len)
 end
@@ -96,7 +109,7 @@ ops.interrupt = {
   make = function(ctx)
     local step = any_whole(ctx)
     step.how = ctx.outside and "raise" or ctx.r:pick({ "cancel", "timeout" })
-    step.after = ctx.r:below(4)
+    step.after, step.list = ctx.r:below(4), ctx.r:one_in(4)
     return step
   end,
   text = function(s)
@@ -129,7 +142,9 @@ ops.interrupt = {
           end
           return torn(old, new, data)
         end
-        if n ~= s.len then return nil, "the count is " .. tostring(n) end
+        if n ~= (s.list and s.len / PAGE or s.len) then
+          return nil, "the count is " .. tostring(n)
+        end
         return values.same(new, data)
       end,
       apply = function(got)
@@ -261,6 +276,110 @@ end)()]]):format(s.len, text.path(s.name).raw, s.seed, s.len, s.off, s.after, te
       what = "check", text = "old or new",
       want = function(got) return torn(old, new, got[1] or "") end,
       apply = function(got) bytes:write(s.off, got[1]) end,
+    } }
+  end,
+}
+
+-- A change of size or space whose task is cancelled: all of it, or nothing.
+ops.interrupt_change = {
+  make = function(ctx)
+    local step, r = any_whole(ctx), ctx.r
+    step.write, step.how, step.after = true, r:pick({ "truncate", "preallocate", "punch" }),
+      r:below(3)
+    step.length = r:below(30 * PAGE)
+    return step
+  end,
+  text = function(s)
+    local call = s.how == "punch" and text.call("punch", 2, s.off, s.length)
+      or text.call(s.how, 1, s.length)
+    return ([[(function()
+  local task = jdbfs.spawn(function() return %s:%s end)
+  for _ = 1, %d do jdbfs.yield() end
+  task:cancel()
+  task:join()
+  local closed = %s:close()
+  local g = jdbfs.open(%s, { direct = "off" })
+  local data = g:read(0, g:size())
+  g:close()
+  return closed, data
+end)()]]):format(text.file(s.f), call, s.after, text.file(s.f), text.path(s.name).raw)
+  end,
+  ready = function(model, s)
+    local ready = whole_ready(model, s) and model.f[s.f].node.bytes.size < 2 ^ 20
+    if ready then s.name = model.f[s.f].name end
+    return ready
+  end,
+  expect = function(model, s)
+    local h = model.f[s.f]
+    local bytes = h.node.bytes
+    local before = bytes:read(0, bytes.size)
+    local changed = new_bytes(0)
+    changed:write(0, before)
+    if s.how == "punch" then changed:zero(s.off, s.length)
+    elseif s.how == "truncate" or s.length > bytes.size then changed:resize(s.length) end
+    local happened = value(true, changed:read(0, changed.size))
+    local not_happened = value(true, before)
+    happened.apply = function()
+      files.closed(h)
+      h.node.bytes = changed
+    end
+    not_happened.apply = function() files.closed(h) end
+    return { happened, not_happened }
+  end,
+}
+
+-- A writer whose task is cancelled: any of its blocks are there; closing it ends its tasks.
+ops.interrupt_writer = {
+  make = function(ctx)
+    local step, r = any_whole(ctx), ctx.r
+    step.write, step.after, step.seed = true, r:below(6), r:below(1000)
+    step.pieces, step.piece = r:between(1, 6), r:pick({ 100, 4096, 9000 })
+    step.o = { block = 4096, depth = r:between(1, 3) }
+    return step
+  end,
+  text = function(s)
+    return ([[(function()
+  local w = assert(jdbfs.writer(%s, %s))
+  local task = jdbfs.spawn(function()
+    for i = 1, %d do assert(w:write(text(%d, %d))) end
+    assert(w:sync())
+  end)
+  for _ = 1, %d do jdbfs.yield() end
+  local ended = task:cancel()
+  task:join()
+  local ok, _, err = w:close()
+  local closed = %s:close()
+  local g = jdbfs.open(%s, { direct = "off" })
+  local data = g:read(0, g:size())
+  g:close()
+  return ended, closed, data, ok or err.kind
+end)()]]):format(text.file(s.f), text.lit(s.o), s.pieces, s.seed, s.piece, s.after,
+      text.file(s.f), text.path(s.name).raw)
+  end,
+  ready = ops.interrupt_change.ready,
+  expect = function(model, s)
+    local h = model.f[s.f]
+    local bytes, all = h.node.bytes, text.content(s.seed, s.piece):rep(s.pieces)
+    local old = bytes:read(0, bytes.size)
+    local new = all .. old:sub(#all + 1)
+    return { {
+      what = "check", text = "blocks, old or new",
+      want = function(got)
+        if got[2] ~= true then return nil, "close gave " .. tostring(got[2]) end
+        if not got[1] and got[3] ~= new then return nil, "done, and not written" end
+        if #got[3] > #new or #got[3] < #old then return nil, #got[3] .. " bytes" end
+        if got[4] == true then -- what was written before the cancellation, and nothing else
+          local n = 0
+          while n < #all and got[3]:byte(n + 1) == all:byte(n + 1) do n = n + 1 end
+          return values.same(all:sub(1, n) .. old:sub(n + 1), got[3])
+        end
+        return true
+      end,
+      apply = function(got)
+        files.closed(h)
+        bytes:resize(0)
+        bytes:write(0, got[3])
+      end,
     } }
   end,
 }
@@ -502,7 +621,8 @@ return {
   -- Inside tasks; `interrupt` and `collect` everywhere.
   weights = {
     { "interrupt", 8 }, { "busy", 6 }, { "close_in_flight", 3 }, { "abandon", 3 },
-    { "interrupt_name", 4 }, { "semaphore", 2 }, { "queue", 3 }, { "event", 2 },
+    { "interrupt_name", 4 }, { "interrupt_change", 3 }, { "interrupt_writer", 3 },
+    { "semaphore", 2 }, { "queue", 3 }, { "event", 2 },
     { "cancelled_waiters", 2 },
     { "generator", 3 }, { "yield", 5 }, { "sleep_too_long", 1 }, { "in_time", 2 },
     { "collect", 2 },

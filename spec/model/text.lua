@@ -55,6 +55,24 @@ function M.content_call(seed, n)
   return M.raw(("text(%d, %d)"):format(seed, n))
 end
 
+-- Ways to run a call in a task that must not change what it gives.
+local VIA = {
+  coroutine = "coroutine.wrap(function() return %s end)()", -- completes in place
+  wrap = "jdbfs.wrap(function() return %s end)()",
+  pcall = "select_from_2(jdbfs.pcall(function() return %s end))",
+  timeout = "jdbfs.timeout(60, function() return %s end)",
+  spawn = "jdbfs.spawn(function() return %s end):join()",
+}
+M.VIA = { "coroutine", "wrap", "pcall", "timeout", "spawn" }
+
+--- A step's expression, and where its value goes ("f[1]") or nil.
+function M.of_step(ops, step)
+  local source, into = ops[step.op].text(step)
+  local via = step.via and VIA[step.via]:gsub("select_from_2", "(function(_, ...) return ... end)")
+  if via then source = via:gsub("%%s", function() return source end) end
+  return source, into
+end
+
 --- A number that is no offset and no length.
 M.BAD = { -1, 0.5, 4096.25, 0 / 0, math.huge, -math.huge, 2 ^ 63, 2 ^ 64, 1e300 }
 
