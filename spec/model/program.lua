@@ -124,8 +124,8 @@ local function add_tasks(list, ctx, steps)
   add(list, ctx, "log_close", { l = 9 })
 end
 
---- The program of that seed, of about that many steps.
-function M.make(seed, steps)
+--- The program of that seed, of about that many steps; `tasks`: with several tasks in any case.
+function M.make(seed, steps, tasks)
   local r = new_random(seed)
   local program = { seed = seed, outside = r:one_in(3), steps = {} }
   local ctx = context(r, program.outside)
@@ -134,6 +134,7 @@ function M.make(seed, steps)
   if r:one_in(3) then
     add(list, ctx, "mkdir", { path = r:pick(ctx.dirs) })
   end
+  if tasks then add_tasks(list, ctx, steps) end
   while #list < steps do
     add_any(list, ctx)
     if r:one_in(40) then add_tasks(list, ctx, math.floor(steps / 3)) end
