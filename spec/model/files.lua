@@ -266,6 +266,11 @@ local function check_transfer(h, view, s, writing)
   return faults, len, b_off
 end
 
+-- Whether a double holds the end of that range: beyond 2^53 not of every one.
+local function exact(off, len)
+  return text.is_bad(off) or not len or text.is_bad(len) or off + len - off == len
+end
+
 local function there(node, off, len)
   local rest = node.bytes.size - off
   return rest <= 0 and 0 or rest < len and rest or len
@@ -280,6 +285,11 @@ local function fill_in(model, s, view, b_off, data, len)
 end
 M.fill_in = fill_in
 
+local function transfer_ready(model, s)
+  local view = model.b[s.b]
+  return model.f[s.f] and view and exact(s.off, s.len or view.len - (s.b_off or 0))
+end
+
 local function read_op(name, upto)
   return {
     make = function(ctx)
@@ -288,7 +298,7 @@ local function read_op(name, upto)
     text = function(s)
       return method(s, name, 4, text.raw(text.buf(s.b)), s.off, s.b_off, s.len)
     end,
-    ready = function(model, s) return model.f[s.f] and model.b[s.b] end,
+    ready = transfer_ready,
     expect = function(model, s)
       local h, view = handle(model, s), model.b[s.b]
       local faults, len, b_off = check_transfer(h, view, s, false)
@@ -323,7 +333,8 @@ ops.read = {
   text = function(s) return method(s, "read", 2, s.off, s.len) end,
   ready = function(model, s)
     local h = handle(model, s)
-    return h and (text.is_bad(s.len) or text.is_bad(s.off) or there(h.node, s.off, s.len) < 2 ^ 22)
+    if not h or not exact(s.off, s.len) then return false end
+    return text.is_bad(s.len) or text.is_bad(s.off) or there(h.node, s.off, s.len) < 2 ^ 22
   end,
   expect = function(model, s)
     local h, faults = handle(model, s), {}
@@ -337,11 +348,6 @@ ops.read = {
 
 local function any_flags(r)
   return r:one_in(12) and "dsync" or r:one_in(60) and r:pick({ "atomic", "dsync,atomic" }) or nil
-end
-
--- Whether a double holds the end of that range: beyond 2^53 not of every one.
-local function exact(off, len)
-  return text.is_bad(off) or not len or text.is_bad(len) or off + len - off == len
 end
 
 -- Far behind the end some file systems stop and others do not.
@@ -364,10 +370,7 @@ ops.write_at = {
   text = function(s)
     return method(s, "write_at", 5, text.raw(text.buf(s.b)), s.off, s.b_off, s.len, s.flags)
   end,
-  ready = function(model, s)
-    local view = model.b[s.b]
-    return model.f[s.f] and view and exact(s.off, s.len or view.len - (s.b_off or 0))
-  end,
+  ready = transfer_ready,
   expect = function(model, s)
     local h, view = handle(model, s), model.b[s.b]
     local faults, len, b_off = check_transfer(h, view, s, true)
