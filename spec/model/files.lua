@@ -268,7 +268,8 @@ end
 
 -- Whether a double holds the end of that range: beyond 2^53 not of every one.
 local function exact(off, len)
-  return text.is_bad(off) or not len or text.is_bad(len) or off + len - off == len
+  if text.is_bad(off) or text.is_bad(len) then return true end
+  return off + len - off == len and off + len - len == off
 end
 
 local function there(node, off, len)
