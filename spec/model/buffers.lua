@@ -384,7 +384,7 @@ ops.typed = {
 
 M.ops = ops
 M.weights = {
-  { "buffer", 10 }, { "slice", 8 }, { "free", 1 }, { "set", 20 }, { "fill", 5 }, { "copy", 6 },
+  { "buffer", 6 }, { "slice", 14 }, { "free", 1 }, { "set", 20 }, { "fill", 5 }, { "copy", 6 },
   { "string", 8 }, { "length", 2 }, { "crc32c", 3 }, { "typed", 12 },
 }
 

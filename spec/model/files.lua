@@ -44,6 +44,7 @@ local function any_options(r, how)
   if how ~= "open" and r:one_in(10) then o.durable_create = true end
   if r:one_in(8) then o.lock = r:pick({ "exclusive", "shared" }) end
   if r:one_in(12) then o.dsync = true end
+  if how ~= "open" and r:one_in(8) then o.mode = 384 end -- 0600
   if r:one_in(12) then o.atime = true end
   if r:one_in(12) then o.durable_method = r:pick({ "auto", "write", "flush" }) end
   return next(o) and o or nil
@@ -112,6 +113,7 @@ ops.open = {
       apply = function()
         if not node then
           node = names.new_file()
+          node.mode = s.o and s.o.mode
           names.link(model, s.path, node)
         end
         if s.how == "create" then node.bytes:resize(0) end
@@ -504,6 +506,7 @@ local function any_length(ctx)
   local r = ctx.r
   local len = r:below(30 * PAGE)
   if r:one_in(2) then len = r:below(30) * PAGE end
+  if r:one_in(3) then len = r:pick({ 1, 100, 4095, 4096, 4097, 8191, 8192, 12287, 12288 }) end
   if r:one_in(12) then len = r:pick(text.BAD) end
   return len
 end
@@ -594,9 +597,9 @@ ops.punch = {
 M.ops = ops
 M.weights = {
   { "open", 30 }, { "close", 7 }, { "size", 4 }, { "stat", 3 }, { "info", 1 }, { "path", 1 },
-  { "sync_data", 2 }, { "sync_all", 2 }, { "lock", 4 }, { "unlock", 2 }, { "read_at", 16 },
+  { "sync_data", 2 }, { "sync_all", 2 }, { "lock", 7 }, { "unlock", 3 }, { "read_at", 16 },
   { "read_upto", 12 }, { "read", 16 }, { "write_at", 40 }, { "read_many", 8 },
-  { "write_many", 10 }, { "truncate", 8 }, { "preallocate", 7 }, { "punch", 6 },
+  { "write_many", 10 }, { "truncate", 9 }, { "preallocate", 9 }, { "punch", 6 },
 }
 
 return M

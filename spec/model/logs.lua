@@ -36,10 +36,10 @@ ops.log = {
   make = function(ctx)
     local r = ctx.r
     local l = r:pick(ctx.logs)
-    local o = { segment_size = r:pick({ 8192, 12288, 20000, 65536, 1048576 }) }
+    local o = { segment_size = r:pick({ 8192, 12288, 20000, 65536 }) }
     if r:one_in(2) then o.batch_size = r:pick({ 4096, 8192, 65536 }) end
     if r:one_in(4) then o.direct = r:pick({ "off", "prefer" }) end
-    return { l = l, name = ctx.log_names[r:one_in(8) and ctx.logs[1] or l], o = o }
+    return { l = l, name = ctx.log_names[r:one_in(3) and ctx.logs[1] or l], o = o }
   end,
   text = function(s) return text.call("jdbfs.log", 2, text.path(s.name), s.o), text.log(s.l) end,
   ready = function(model, s)
@@ -276,7 +276,7 @@ end)()]]):format(text.call(text.log(s.l) .. ":records", 1, s.from), s.most)
 -- Whole segments go, so up to where is the log's affair.
 ops.truncate_before = {
   make = function(ctx)
-    return { l = ctx.r:pick(ctx.logs), number = ctx.r:pick({ 0, 1, 2, 5, 9, 20, 100000 }) }
+    return { l = ctx.r:pick(ctx.logs), number = ctx.r:pick({ 0, 2, 3, 4, 5, 6, 9, 100000 }) }
   end,
   text = function(s)
     return ("%s, %s:stats().first"):format(

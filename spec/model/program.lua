@@ -21,9 +21,9 @@ end
 
 local PAGE = 4096
 local SHARED = { file = 9, pages = 8 }
-local OUTSIDE_MIX = { { "files", 50 }, { "buffers", 16 }, { "names", 14 }, { "logs", 5 },
+local OUTSIDE_MIX = { { "files", 50 }, { "buffers", 16 }, { "names", 14 }, { "logs", 2 },
   { "streams", 4 }, { "tasks", 1 } }
-local TASK_MIX = { { "files", 46 }, { "buffers", 12 }, { "names", 12 }, { "logs", 5 },
+local TASK_MIX = { { "files", 46 }, { "buffers", 12 }, { "names", 12 }, { "logs", 2 },
   { "streams", 5 }, { "tasks", 8 } }
 local SHARED_OPS = { { "read_at", 3 }, { "read_upto", 2 }, { "write_at", 6 }, { "read", 3 },
   { "read_many", 2 }, { "write_many", 3 }, { "sync_data", 1 }, { "size", 1 } }
@@ -48,9 +48,7 @@ local function weights_of(family, ctx)
   return ctx.outside and family.weights_outside or family.weights
 end
 
-local function add_any(list, ctx)
-  local mix = ctx.outside and OUTSIDE_MIX or TASK_MIX
-  local family = FAMILIES[ctx.r:weighted(mix)]
+local function add_one(list, ctx, family)
   local op = ctx.r:weighted(weights_of(family, ctx))
   local step = M.ops[op].make(ctx)
   if family ~= FAMILIES.tasks and not M.ops[op].guarded and ctx.r:one_in(5) then
@@ -66,6 +64,14 @@ local function add_any(list, ctx)
     ctx.sizes[step.b] = 8 * PAGE
   end
   add(list, ctx, op, step)
+end
+
+-- Steps of one kind come together: a log with one record has little to go wrong.
+local function add_any(list, ctx)
+  local mix = ctx.outside and OUTSIDE_MIX or TASK_MIX
+  local family = FAMILIES[ctx.r:weighted(mix)]
+  local count = family == FAMILIES.logs and ctx.r:between(1, 7) or ctx.r:between(1, 2)
+  for _ = 1, count do add_one(list, ctx, family) end
 end
 
 local function begin(list, ctx)
