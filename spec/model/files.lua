@@ -411,6 +411,18 @@ local function any_list(ctx, step)
   return step
 end
 
+-- More entries than some queues hold, out of the same memory.
+local function long_list(ctx, step)
+  local r, b = ctx.r, ctx.r:pick(ctx.bufs)
+  local pages = math.floor((ctx.sizes[b] or PAGE) / PAGE)
+  step.list = {}
+  for i = 1, pages > 0 and r:between(20, 90) or 0 do
+    step.list[i] = { b = b, off = (2 * i + r:below(2)) * PAGE, b_off = r:below(pages) * PAGE,
+      len = PAGE }
+  end
+  return step
+end
+
 local function list_text(s, name)
   local words = {}
   for i, e in ipairs(s.list) do
@@ -484,7 +496,8 @@ ops.read_many = {
 ops.write_many = {
   make = function(ctx)
     local flags = ctx.r:one_in(8) and "dsync" or nil
-    return any_list(ctx, { f = ctx.r:pick(ctx.files), flags = flags })
+    local make = not ctx.last and ctx.r:one_in(8) and long_list or any_list
+    return make(ctx, { f = ctx.r:pick(ctx.files), flags = flags })
   end,
   text = function(s) return list_text(s, "write_many") end,
   ready = list_ready,

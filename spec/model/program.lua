@@ -66,10 +66,23 @@ local function add_one(list, ctx, family)
   add(list, ctx, op, step)
 end
 
+-- Two handles of one file.
+local function add_pair(list, ctx)
+  local path = ctx.home .. ctx.names[1]
+  for i = 1, 2 do
+    add(list, ctx, "close", { f = ctx.files[i] })
+    local step = add(list, ctx, "open", M.ops.open.make(ctx))
+    step.f, step.path, step.how = ctx.files[i], path, "open_rw"
+    if step.o then step.o.exclusive = nil end
+    if step.o and step.o.lock then step.o.lock = "shared" end
+  end
+end
+
 -- Steps of one kind come together: a log with one record has little to go wrong.
 local function add_any(list, ctx)
   local mix = ctx.outside and OUTSIDE_MIX or TASK_MIX
   local family = FAMILIES[ctx.r:weighted(mix)]
+  if family == FAMILIES.files and ctx.r:one_in(12) then add_pair(list, ctx) end
   local count = family == FAMILIES.logs and ctx.r:between(1, 7) or ctx.r:between(1, 2)
   for _ = 1, count do add_one(list, ctx, family) end
 end

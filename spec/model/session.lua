@@ -324,7 +324,7 @@ local function environment(S)
   return {
     jdbfs = jdbfs, f = {}, b = {}, l = {}, p = S.model.path, text = text.content,
     assert = assert, pcall = pcall, error = error, ipairs = ipairs, math = math,
-    coroutine = coroutine, collectgarbage = collectgarbage,
+    type = type, coroutine = coroutine, collectgarbage = collectgarbage,
   }
 end
 

@@ -385,14 +385,16 @@ end)()]]):format(text.file(s.f), text.lit(s.o), s.pieces, s.seed, s.piece, s.aft
 }
 
 local NAME_CALLS = {
-  open_rw = function(s) return text.call("jdbfs.open_rw", 1, text.path(s.path)) end,
+  open_rw = function(s)
+    return text.call("jdbfs.open_rw", 2, text.path(s.path), { lock = "exclusive" })
+  end,
   remove = function(s) return text.call("jdbfs.remove", 1, text.path(s.path)) end,
   atomic_write = function(s)
     return text.call("jdbfs.atomic_write", 2, text.path(s.path), text.content_call(s.seed, 5000))
   end,
 }
 
--- A call on a name whose task is cancelled: all of it, or nothing.
+-- A call on a name whose task is cancelled: all of it, or nothing; and no lock stays behind.
 ops.interrupt_name = {
   make = function(ctx)
     local r = ctx.r
@@ -406,10 +408,11 @@ ops.interrupt_name = {
   local task = jdbfs.spawn(function() return %s end)
   for _ = 1, %d do jdbfs.yield() end
   task:cancel()
-  task:join()
+  local result = task:join()
+  if type(result) == "userdata" then result:close() end
   while jdbfs.stats().abandoned > 0 do jdbfs.sleep(0.0002) end
-  local g = jdbfs.open(%s, { direct = "off" })
-  local data = g and g:read(0, g:size()) or "nothing"
+  local g, _, err = jdbfs.open(%s, { direct = "off", lock = "exclusive" })
+  local data = g and g:read(0, g:size()) or err.name == "ENOENT" and "nothing" or err.kind
   if g then g:close() end
   return data
 end)()]]):format(NAME_CALLS[s.how](s), s.after, text.path(s.path).raw)
@@ -417,7 +420,7 @@ end)()]]):format(NAME_CALLS[s.how](s), s.after, text.path(s.path).raw)
   ready = function(model, s)
     local dir, _, node = names.walk(model, s.path)
     return dir and not (node and node.dir) and (not node or node.bytes.size < 2 ^ 20)
-      and (model.facts.require or s.how ~= "open_rw")
+      and (model.facts.require or s.how ~= "open_rw") and not (node and next(node.locks))
   end,
   expect = function(model, s)
     local _, _, node = names.walk(model, s.path)
