@@ -20,9 +20,9 @@ local function setting(name, default)
 end
 
 local san = os.getenv("JDBFS_TEST_SAN") or ""
-local PROGRAMS = setting("PROGRAMS", san == "" and 150 or 30)
+local PROGRAMS = setting("PROGRAMS", san == "" and 100 or 20)
 local SECONDS = os.getenv("JDBFS_MODEL_PROGRAMS") and math.huge or 5 -- a slow disk does fewer
-local STEPS = setting("STEPS", 25)
+local STEPS = setting("STEPS", 60)
 local SHRINK_TRIES = 600
 if setting("DEPTH") then
   assert(jdbfs.setup({ depth = setting("DEPTH"), workers = setting("DEPTH") }))

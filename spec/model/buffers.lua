@@ -95,6 +95,8 @@ ops.slice = {
   make = function(ctx)
     local r = ctx.r
     local step = { b = r:pick(ctx.bufs), from = r:pick(ctx.bufs) }
+    if ctx.sliced and r:one_in(2) then step.from = ctx.sliced end -- a slice of a slice
+    ctx.sliced = step.b
     local size = ctx.sizes[step.from] or PAGE
     if r:one_in(2) then
       step.off, step.len = any_range(ctx, step.from, size)

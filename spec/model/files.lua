@@ -44,7 +44,7 @@ local function any_options(r, how)
   if how ~= "open" and r:one_in(10) then o.durable_create = true end
   if r:one_in(8) then o.lock = r:pick({ "exclusive", "shared" }) end
   if r:one_in(12) then o.dsync = true end
-  if how ~= "open" and r:one_in(8) then o.mode = 384 end -- 0600
+  if how ~= "open" and r:one_in(4) then o.mode = 384 end -- 0600
   if r:one_in(12) then o.atime = true end
   if r:one_in(12) then o.durable_method = r:pick({ "auto", "write", "flush" }) end
   return next(o) and o or nil
@@ -113,7 +113,7 @@ ops.open = {
       apply = function()
         if not node then
           node = names.new_file()
-          node.mode = s.o and s.o.mode
+          node.mode = s.o and s.o.mode or model.facts.mode
           names.link(model, s.path, node)
         end
         if s.how == "create" then node.bytes:resize(0) end

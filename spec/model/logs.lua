@@ -21,7 +21,7 @@ local function closed(op)
   return { fail({ kind = "Closed", op = op, name = false }) }
 end
 
-local function any_log(ctx) return { l = ctx.r:pick(ctx.logs) } end
+local function any_log(ctx) return { l = ctx.log or ctx.r:pick(ctx.logs) } end
 
 -- The log of that name; its directory, not itself, is one of the model's.
 local function find(model, name)
@@ -35,7 +35,7 @@ end
 ops.log = {
   make = function(ctx)
     local r = ctx.r
-    local l = r:pick(ctx.logs)
+    local l = any_log(ctx).l
     local o = { segment_size = r:pick({ 8192, 12288, 20000, 65536 }) }
     if r:one_in(2) then o.batch_size = r:pick({ 4096, 8192, 65536 }) end
     if r:one_in(4) then o.direct = r:pick({ "off", "prefer" }) end
@@ -85,7 +85,7 @@ end
 ops.append = {
   make = function(ctx)
     local r = ctx.r
-    local step = { l = r:pick(ctx.logs), seed = r:below(1000), shared = ctx.shared }
+    local step = { l = any_log(ctx).l, seed = r:below(1000), shared = ctx.shared }
     step.len = r:pick({ 0, 1, 10, 100, 1000, 4000, 4064, 5000, 9000, 30000 })
     if r:one_in(60) then step.len = 2500000 end
     if r:one_in(6) then step.b = r:pick(ctx.bufs) end
@@ -114,7 +114,7 @@ ops.append_cancel = {
   make = function(ctx)
     local r = ctx.r
     return {
-      l = r:pick(ctx.logs), count = r:between(1, 6), every = r:between(1, 3), after = r:below(4),
+      l = any_log(ctx).l, count = r:between(1, 6), every = r:between(1, 3), after = r:below(4),
       len = r:pick({ 1, 500, 3000, 9000 }), seed = r:below(100000),
     }
   end,
@@ -186,7 +186,7 @@ ops.follow = {
   make = function(ctx)
     local r = ctx.r
     return {
-      l = r:pick(ctx.logs), count = r:between(1, 8), len = r:pick({ 1, 500, 3000 }),
+      l = any_log(ctx).l, count = r:between(1, 8), len = r:pick({ 1, 500, 3000 }),
       seed = r:below(100000), truncate = r:one_in(2),
     }
   end,
@@ -239,7 +239,7 @@ end)()]]):format(text.log(s.l), s.count, s.seed, s.len, tostring(s.truncate), s.
 ops.records = {
   make = function(ctx)
     local r = ctx.r
-    local step = { l = r:pick(ctx.logs), most = r:pick({ 1, 3, 1000 }) }
+    local step = { l = any_log(ctx).l, most = r:pick({ 1, 3, 1000 }) }
     if r:one_in(2) then step.from = r:between(1, 12) end
     if r:one_in(10) then step.from = r:pick({ 0, -1, 1.5, 100000, 2 ^ 60 }) end
     return step
@@ -276,7 +276,7 @@ end)()]]):format(text.call(text.log(s.l) .. ":records", 1, s.from), s.most)
 -- Whole segments go, so up to where is the log's affair.
 ops.truncate_before = {
   make = function(ctx)
-    return { l = ctx.r:pick(ctx.logs), number = ctx.r:pick({ 0, 2, 3, 4, 5, 6, 9, 100000 }) }
+    return { l = any_log(ctx).l, number = ctx.r:pick({ 0, 2, 3, 4, 5, 6, 9, 100000 }) }
   end,
   text = function(s)
     return ("%s, %s:stats().first"):format(
@@ -332,11 +332,11 @@ end)
 return {
   ops = ops,
   weights = {
-    { "log", 8 }, { "append", 24 }, { "records", 6 }, { "truncate_before", 3 }, { "log_stats", 1 },
-    { "recovery", 2 }, { "log_close", 5 }, { "append_cancel", 5 }, { "follow", 3 },
+    { "log", 6 }, { "append", 24 }, { "records", 6 }, { "truncate_before", 5 }, { "log_stats", 1 },
+    { "recovery", 2 }, { "log_close", 4 }, { "append_cancel", 4 }, { "follow", 3 },
   },
   weights_outside = {
-    { "log", 8 }, { "append", 24 }, { "records", 6 }, { "truncate_before", 3 }, { "log_stats", 1 },
-    { "recovery", 2 }, { "log_close", 5 },
+    { "log", 6 }, { "append", 24 }, { "records", 6 }, { "truncate_before", 5 }, { "log_stats", 1 },
+    { "recovery", 2 }, { "log_close", 4 },
   },
 }

@@ -279,7 +279,7 @@ ops.atomic_write = {
     return with_apply(value(true), function()
       local node = M.new_file()
       node.bytes:write(0, data)
-      node.mode = old and old.mode
+      node.mode = old and old.mode or model.facts.mode
       M.link(model, s.path, node)
     end)
   end,

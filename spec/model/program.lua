@@ -83,8 +83,14 @@ local function add_any(list, ctx)
   local mix = ctx.outside and OUTSIDE_MIX or TASK_MIX
   local family = FAMILIES[ctx.r:weighted(mix)]
   if family == FAMILIES.files and ctx.r:one_in(12) then add_pair(list, ctx) end
-  local count = family == FAMILIES.logs and ctx.r:between(1, 7) or ctx.r:between(1, 2)
-  for _ = 1, count do add_one(list, ctx, family) end
+  if family == FAMILIES.logs then
+    ctx.log = ctx.r:pick(ctx.logs)
+    add(list, ctx, "log")
+    for _ = 1, ctx.r:between(2, 12) do add_one(list, ctx, family) end
+    ctx.log = nil
+  else
+    for _ = 1, ctx.r:between(1, 2) do add_one(list, ctx, family) end
+  end
 end
 
 local function begin(list, ctx)
@@ -94,7 +100,10 @@ local function begin(list, ctx)
     add(list, ctx, "buffer", { b = b, size = pages * PAGE })
     add(list, ctx, "set", { b = b, off = 0, len = pages * PAGE, seed = ctx.r:below(1000) })
   end
-  add(list, ctx, "open", { f = ctx.files[1], how = "open_rw", path = ctx.home .. ctx.names[1] })
+  local o = ctx.r:one_in(3) and { mode = 384 } or nil
+  add(list, ctx, "open", {
+    f = ctx.files[1], how = "open_rw", path = ctx.home .. ctx.names[1], o = o,
+  })
 end
 
 -- One of several tasks: files, buffers, names and a directory of its own.

@@ -292,7 +292,8 @@ local function new_model(S)
   }
 end
 
---- What the model has to be told about a place: how each kind of open file must be aligned.
+--- What the model has to be told about a place: how each kind of open file must be aligned, and
+--- which permissions a new one has.
 function M.facts(jdbfs, dir)
   local facts = {}
   for _, direct in ipairs({ "require", "prefer", "off" }) do
@@ -303,6 +304,7 @@ function M.facts(jdbfs, dir)
         read = info.read_alignment, write = info.write_alignment, memory = info.memory_alignment,
         atomic = info.atomic,
       }
+      facts.mode = assert(f:stat()).mode -- of a new file, by this process's umask
       f:close()
     else
       assert(err.kind == "Unsupported", tostring(err))

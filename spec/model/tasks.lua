@@ -430,7 +430,7 @@ end)()]]):format(NAME_CALLS[s.how](s), s.after, text.path(s.path).raw)
       after = "nothing"
     elseif s.how == "atomic_write" or not node then
       new = names.new_file()
-      new.mode = node and node.mode
+      new.mode = node and node.mode or model.facts.mode
       if s.how == "atomic_write" then new.bytes:write(0, text.content(s.seed, 5000)) end
       after = new.bytes:read(0, new.bytes.size)
     end
