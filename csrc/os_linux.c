@@ -268,6 +268,14 @@ char *jdb_platform_lock_holder(int fd) {
     return strdup(text);
 }
 
+/* An empty file is left as it is: truncating it would change its times. */
+static int64_t truncate_at_open(int fd, const jdb_op *op) {
+    if (!(op->detail->open.flags & JDB_OPEN_TRUNCATE) || op->file->info.device) return 0;
+    int64_t size = jdb_os_size(fd);
+    if (size <= 0) return size;
+    return ftruncate(fd, 0) == 0 ? 0 : -errno;
+}
+
 /* What may be refused comes before what changes an existing file. */
 static int64_t finish_open(int fd, jdb_op *op, int *direct, int *wanted) {
     const jdb_open *how = &op->detail->open;
@@ -275,9 +283,7 @@ static int64_t finish_open(int fd, jdb_op *op, int *direct, int *wanted) {
     if (r == 0) r = set_flags(fd, op, direct);
     *wanted = r == 0;
     if (r == 0) r = lock_at_open(fd, op);
-    if (r == 0 && (how->flags & JDB_OPEN_TRUNCATE) && jdb_os_size(fd) > 0 &&
-        !op->file->info.device && ftruncate(fd, 0) != 0)
-        r = -errno;
+    if (r == 0) r = truncate_at_open(fd, op);
     if (r == 0 && (how->flags & JDB_OPEN_DURABLE)) {
         r = jdb_platform_sync(fd, 0);
         if (r == 0) r = jdb_posix_sync_parent(op->detail->path);
