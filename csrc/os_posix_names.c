@@ -57,7 +57,8 @@ static int64_t make_directory(const char *path) {
     if (mkdir(path, 0777) == 0) return 1;
     int error = errno;
     if (error != EEXIST && error != EISDIR && error != EROFS && error != EACCES) return -error;
-    if (stat(path, &st) != 0) return -error;
+    /* Nothing behind the name: a link to nowhere. Else what stands in the way is the answer. */
+    if (stat(path, &st) != 0) return errno == ENOENT ? -error : -errno;
     if (S_ISDIR(st.st_mode)) return 0;
     return error == EEXIST ? -ENOTDIR : -error;
 }
