@@ -12,7 +12,26 @@ PLATFORM_LIBS_Linux  = $(URING_LIBS) -lpthread -ldl
 PLATFORM_SRC  := $(PLATFORM_SRC_$(PLATFORM))
 PLATFORM_LIBS  = $(PLATFORM_LIBS_$(PLATFORM))
 
+# Faults on purpose, for the specs: make FAULTS=1, in directories of its own, never installed. Calls
+# between our files and out of them go through be_faults.c, which has the reasons.
+FAULTS_SRC     := be_faults
+FAULTS_LUA_SRC := lua_faults
+FAULTS_WRAP := jdb_backends jdb_arrive jdb_pool_submit jdb_os_perform jdb_op_abandon jdb_os_map \
+    jdb_os_unmap malloc calloc realloc free strdup strndup posix_memalign getline __getdelim \
+    pthread_create io_uring_queue_init_params io_uring_register_probe io_uring_register_eventfd \
+    io_uring_submit io_uring_submit_and_wait io_uring_submit_and_wait_timeout \
+    io_uring_wait_cqe_timeout open openat close fopen opendir closedir readdir fstat stat lstat \
+    fstatat fstatfs fstatvfs statvfs fcntl ioctl syscall pread pwrite pwritev2 write ftruncate \
+    fallocate fsync fdatasync flock rename renameat mkdir unlink unlinkat fchmod fchown eventfd
+ifdef FAULTS
+FAULTS_SUFFIX := -faults
+PLATFORM_SRC  += $(FAULTS_SRC)
+LUA_SRC       += $(FAULTS_LUA_SRC)
+endif
+
 LUA_MODULES := $(sort $(shell find lua/jdbfs -name '*.lua'))
+
+comma := ,
 
 # ---- compiler --------------------------------------------------------------------------------
 
@@ -36,12 +55,19 @@ MUST_CFLAGS := -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread -Wall -
                -Wshadow -Wundef -Wstrict-prototypes -Wmissing-prototypes
 MUST_LDFLAGS := -pthread -Wl,-z,relro,-z,now
 
+ifdef FAULTS
+MUST_CFLAGS += -DJDB_FAULTS -DJDB_DEBUG
+MUST_LDFLAGS += $(addprefix -Wl$(comma)--wrap=,$(FAULTS_WRAP))
+endif
+
 ifndef SAN
 SAN_SUFFIX :=
 MUST_CFLAGS += -fstack-protector-strong
+ifndef FAULTS # fortified calls have other names
 # Fortified libc calls need an optimising compiler and warn without one.
 ifneq ($(filter-out -O0,$(lastword $(filter -O%,$(CFLAGS)))),)
 MUST_CFLAGS += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+endif
 endif
 else ifeq ($(SAN),address)
 SAN_SUFFIX := -asan
@@ -92,8 +118,8 @@ BINDIR     ?= $(PREFIX)/bin
 LUA_LMOD   ?= $(PREFIX)/share/lua/$(LUA_ABI)
 LUA_CMOD   ?= $(PREFIX)/lib/lua/$(LUA_ABI)
 
-CORE_DIR := build/core$(SAN_SUFFIX)
-LUA_DIR  := build/$(LUA_ID)$(SAN_SUFFIX)
+CORE_DIR := build/core$(FAULTS_SUFFIX)$(SAN_SUFFIX)
+LUA_DIR  := build/$(LUA_ID)$(FAULTS_SUFFIX)$(SAN_SUFFIX)
 CORE_LIB := $(CORE_DIR)/libjdb.a
 MODULE   := $(LUA_DIR)/jdbfs/core.so
 CORE_OBJ := $(patsubst %,$(CORE_DIR)/%.o,$(CORE_SRC) $(PLATFORM_SRC))
@@ -109,7 +135,7 @@ endif
 # ---- build -----------------------------------------------------------------------------------
 
 .PHONY: all core all-luas c-tests test run run-built deps install uninstall tidy clean help \
-        print-sources FORCE
+        print-sources print-test-sources FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -217,6 +243,9 @@ tidy:
 print-sources: # for tidy
 	@echo $(PLATFORM) $(patsubst %,csrc/%.c,$(CORE_SRC) $(PLATFORM_SRC) $(LUA_SRC)) $(LUA_MODULES)
 
+print-test-sources:
+	@echo $(patsubst %,csrc/%.c,$(FAULTS_SRC) $(FAULTS_LUA_SRC))
+
 install: $(MODULE)
 	install -d '$(DESTDIR)$(LUA_CMOD)/jdbfs' '$(DESTDIR)$(BINDIR)'
 	install -m 755 $(MODULE) '$(DESTDIR)$(LUA_CMOD)/jdbfs/core.so'
@@ -246,4 +275,5 @@ help:
 	@echo 'make deps        install compilers, Luas and tools for all of these'
 	@echo 'make clean       remove build/'
 	@echo 'SAN=address, undefined or thread: a sanitizer build in directories of its own'
+	@echo 'FAULTS=1: a build that fails on purpose, for the specs, in directories of its own'
 	@echo 'CFLAGS, LDFLAGS, LUA_INCDIR, V=1: as usual'

@@ -301,4 +301,17 @@ const char *jdb_platform(void); /* "Linux 6.1.0" */
 /* Objects alive in this process, for leak checks. */
 void jdb_live(uint64_t *buffers, uint64_t *files);
 
+#ifdef JDB_FAULTS
+/* ---- faults on purpose: only in the build for tests, see be_faults.c ------------------------- */
+
+int jdb_faults_plan(const char *text); /* 0, or -1 when it is no plan; the counts start again */
+void jdb_faults_suspend(void);         /* nothing fails any more; the counts stay */
+uint64_t jdb_faults_injected(void);
+const char *jdb_faults_last(void); /* the point where a rule fired last */
+int jdb_faults_rule(unsigned i, uint64_t *seen, uint64_t *fired); /* 0: there is no such rule */
+size_t jdb_faults_trace(const char **text);                       /* takes it */
+uint64_t jdb_faults_pieces(void);           /* allocations alive */
+uint64_t jdb_faults_check_quarantine(void); /* aborts on a change; freed buffers looked at so far */
+#endif
+
 #endif

@@ -29,6 +29,7 @@ enum {
     JDB_OP_CHILD = 1 << 10     /* of the operation in `link` */
 };
 
+enum { JDB_IDLE_PATTERN = 0x5b5b5b5b };
 enum { JDB_RW_DSYNC = 1, JDB_RW_ATOMIC = 2 }; /* of jdb_op.rw */
 
 /* Which argument a refusal is about. */
@@ -178,6 +179,30 @@ void jdb_op_clear(jdb_op *op);
 uint32_t jdb_op_next_chunk(const jdb_op *op);
 /* What is to be done now: a written durable write wants a flush. */
 jdb_code jdb_op_step(const jdb_op *op);
+
+/* An idle operation belongs to nobody: in a debug build a change made to it is found when it is
+ * taken again, or when the slab is freed. */
+static inline void jdb_op_fill(jdb_op *op) {
+#ifdef JDB_DEBUG
+    op->result = op->error = JDB_IDLE_PATTERN;
+    op->off = op->len = op->moved = op->buf_off = op->chunk = JDB_IDLE_PATTERN;
+#else
+    (void)op;
+#endif
+}
+
+static inline int jdb_op_untouched(const jdb_op *op) {
+#ifdef JDB_DEBUG
+    return op->state != JDB_IDLE ||
+           (op->result == JDB_IDLE_PATTERN && op->error == JDB_IDLE_PATTERN &&
+            op->off == JDB_IDLE_PATTERN && op->len == JDB_IDLE_PATTERN &&
+            op->moved == JDB_IDLE_PATTERN && op->buf_off == JDB_IDLE_PATTERN &&
+            op->chunk == JDB_IDLE_PATTERN);
+#else
+    (void)op;
+    return 1;
+#endif
+}
 
 /* The result of an operation that a poisoned file refuses. */
 #define JDB_RESULT_POISONED INT64_MIN

@@ -30,6 +30,7 @@ static int grow(jdb_queue *q) {
     q->chunks[q->chunk_count++] = chunk;
     for (int i = 0; i < JDB_CHUNK_OPS; i++) {
         chunk[i].slot = q->slots++;
+        jdb_op_fill(&chunk[i]);
         jdb_list_push(&q->free, &chunk[i]);
     }
     return 0;
@@ -51,7 +52,7 @@ jdb_op *jdb_op_take(jdb_queue *q, jdb_kind *kind) {
         return NULL;
     }
     jdb_op *op = jdb_list_pop(&q->free);
-    assert(op->state == JDB_IDLE);
+    assert(op->state == JDB_IDLE && jdb_op_untouched(op));
     op->state = JDB_PREPARED;
     return op;
 }
@@ -62,6 +63,7 @@ void jdb_op_release(jdb_queue *q, jdb_op *op) {
     jdb_op_clear(op);
     op->state = JDB_IDLE;
     op->gen++;
+    jdb_op_fill(op);
     jdb_list_unshift(&q->free, op);
 }
 
@@ -600,7 +602,10 @@ void jdb_queue_unref(jdb_queue *q) {
     if (--q->refs > 0) return;
     jdb_queue_close(q);
     if (q->kept) return;
-    for (uint32_t i = 0; i < q->chunk_count; i++) free(q->chunks[i]);
+    for (uint32_t i = 0; i < q->chunk_count; i++) {
+        for (int k = 0; k < JDB_CHUNK_OPS; k++) assert(jdb_op_untouched(&q->chunks[i][k]));
+        free(q->chunks[i]);
+    }
     free(q->chunks);
     free(q);
 }
