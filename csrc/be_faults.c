@@ -379,7 +379,7 @@ WRAP(void, jdb_os_unmap, (void *map, size_t size)) {
     pthread_mutex_lock(&quarantine.lock);
     struct region *r = find_region(map);
     if (r && r->size == size) lock_away(r);
-    else __real_jdb_os_unmap(map, size);
+    else if (plan.plant != PLANT_FREE_AT_CANCEL) __real_jdb_os_unmap(map, size);
     pthread_mutex_unlock(&quarantine.lock);
 }
 
@@ -500,7 +500,7 @@ WRAP(void, jdb_arrive, (jdb_queue * q, jdb_op *op, int64_t result)) {
         return;
     }
     __real_jdb_arrive(q, op, result);
-    stale = op;
+    if (!stale) stale = op;
     if (plan.plant == PLANT_TWICE) __real_jdb_arrive(q, op, result);
 }
 
