@@ -242,6 +242,8 @@ local uring = jdbfs.info().backend == "io_uring"
 local ways = { "in a task", "outside tasks" }
 if not support_faults.long then ways = { uring and "in a task" or "outside tasks" } end
 
+local sweeps, met = 0, 0
+
 for _, way in ipairs(ways) do
   describe("each in turn, " .. way .. ",", function()
     support.setup()
@@ -250,13 +252,11 @@ for _, way in ipairs(ways) do
     local function sweep(name, point, keys, o)
       local scenario = scenarios[name]
       o.point, o.keys, o.task = point, keys, task
-      local begun = jdbfs.now()
       local n = each_in_turn(function(t)
         t.in_task = task
         scenario(t)
       end, o)
-      support_faults.figures(("%s of %s %s: %d faults (%s), %.1f s"):format(
-        point, name, way, n, keys, jdbfs.now() - begun))
+      sweeps, met = sweeps + 1, met + n
     end
 
     for _, name in ipairs(ORDER) do
@@ -330,4 +330,11 @@ describe("each in turn, many at once,", function()
       each_in_turn(many, { point = "*", keys = keys, task = true, tolerant = true })
     end)
   end
+end)
+
+describe("all of that", function()
+  it("met faults in every sweep", function()
+    support_faults.figures(("each in turn: %d sweeps, %d faults"):format(sweeps, met))
+    assert.is_true(sweeps >= 40 and met >= 2 * sweeps)
+  end)
 end)

@@ -140,12 +140,12 @@ describe("every errno of every call", function()
         pairs_seen = pairs_seen + 1
         kinds[KINDS[name] or "Io"] = true
       end
-      support_faults.figures(("errors: %d pairs of call and errno, both before and after")
-        :format(pairs_seen))
     end)
   end
 
   it("makes more than 150 pairs", function()
+    support_faults.figures(("errors: %d pairs of call and errno, before and after the work")
+      :format(pairs_seen))
     assert.is_true(#CALLS * #ERRNOS > 150)
     assert.are.equal(#CALLS * #ERRNOS, pairs_seen)
     assert.are.same({ 5, 12, 28 }, { errno("EIO"), errno("ENOMEM"), errno("ENOSPC") })

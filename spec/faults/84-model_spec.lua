@@ -244,7 +244,7 @@ local function one_run(seed, length)
   end
 end
 
-local SEEDS = { support_faults.long and 1200 or 40, 150 }
+local SEEDS = { support_faults.long and 1200 or 20, 150 }
 local given = tonumber(os.getenv("JDBFS_TEST_SEED") or "")
 
 for _, way in ipairs { "in a task", "outside tasks" } do

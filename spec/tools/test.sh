@@ -71,11 +71,12 @@ print_locked() { flock "$work" cat; }
 
 # ---- what to run -------------------------------------------------------------------------------
 
-c_tests=() specs=()
+c_tests=() specs=() fault_specs=()
 if [[ -n ${T-} ]]; then
     for file in $T; do
         case $file in
             *.c) c_tests+=("$file") ;;
+            spec/faults/*) fault_specs+=("$file") ;;
             *) specs+=("$file") ;;
         esac
         [[ -f $file ]] || { echo "jdbfs: no such file: $file" >&2; exit 2; }
@@ -85,6 +86,8 @@ else
     for file in spec/*_spec.lua spec/regress/*_spec.lua; do
         [[ -f $file ]] && specs+=("$file")
     done
+    # A sanitizer owns what the faults build wraps.
+    [[ -n $san ]] || fault_specs=(spec/faults/*_spec.lua)
 fi
 
 own_fs=$(findmnt -no FSTYPE -T "$own" 2>/dev/null) || own_fs=$(stat -f -c %T "$own")
@@ -186,13 +189,15 @@ run_c_test() {
 
 # ---- specs -------------------------------------------------------------------------------------
 
-# run_specs NUMBER LUA_ID INTERPRETER BACKEND FS
+# run_specs NUMBER LUA_ID INTERPRETER BACKEND FS; with -faults behind the backend's name: what runs
+# with the build that fails on purpose.
 run_specs() {
-    local n=$1 id=$2 exe=$3 backend=$4 fs=$5
+    local n=$1 id=$2 exe=$3 backend=${4%-faults} fs=$5 faults=''
     local base=$work/runs/$n dir rc=0 start=$SECONDS fs_name=$fs label
-    label="$id $backend $fs"
+    [[ $4 == *-faults ]] && faults=-faults
+    label="$id $4 $fs"
     if [[ $fs == own ]]; then
-        dir=$own/$n fs_name=$own_fs label="$id $backend $own_fs (here)"
+        dir=$own/$n fs_name=$own_fs label="$id $4 $own_fs (here)"
     else
         dir=$work/mnt/$n/t
         if ! fs_mount "$fs" "$n" >"$base.mount" 2>&1; then
@@ -208,11 +213,12 @@ run_specs() {
     if [[ $fs != own && -z ${T-} ]]; then
         chosen=(spec/2*_spec.lua spec/3*_spec.lua spec/7*_spec.lua)
     fi
+    [[ -z $faults ]] || chosen=("${fault_specs[@]}")
 
     # Background jobs of a shell ignore interrupts and would hand that on to the specs.
     timeout -k 10 "$timeout" env --default-signal=INT,QUIT "${clean_lua_env[@]}" \
         LUA_PATH="$top/lua/?.lua;$top/lua/?/init.lua;$top/spec/?.lua;;" \
-        LUA_CPATH="$top/build/$id$suffix/?.so;;" \
+        LUA_CPATH="$top/build/$id$faults$suffix/?.so;;" JDBFS_TEST_FIGURES="$base.figures" \
         JDBFS_BACKEND="$backend" JDBFS_TEST_DIR="$dir" JDBFS_TEST_FS="$fs_name" \
         JDBFS_TEST_LUA="$exe" JDBFS_TEST_SAN="$san" JDBFS_TEST_REPORT="$base.report" \
         "$exe" spec/tools/busted.lua -o spec/tools/report.lua "${chosen[@]}" \
@@ -249,6 +255,7 @@ summarise() { # BASE LABEL STATUS SECONDS
 
     printf '%-4s %-36s %4d passed %3d failed %3d skipped %4ds\n' \
         "$( ((fail)) && echo FAIL || echo ok)" "$label" "$pass" "$fail" "$skip" "$seconds"
+    [[ -f $base.figures ]] && sed 's/^/     /' "$base.figures"
     ((fail)) || return 0
     # A failure that an earlier run had in the same words is named only.
     awk -F'\t' -v seen_file="$work/seen" '
@@ -316,7 +323,7 @@ if ! build core; then
 fi
 build -k c-tests || tail -n 40 "$work/build.log"
 for file in "${c_tests[@]}"; do run_c_test "$file"; done
-((${#specs[@]})) || finish
+((${#specs[@]} + ${#fault_specs[@]})) || finish
 
 usable_backends=()
 for backend in $backends; do
@@ -326,6 +333,10 @@ for backend in $backends; do
     fi
     usable_backends+=("$backend")
 done
+
+# Faults need no disk: in memory a flush costs nothing.
+faults_fs=own
+[[ -z $(fs_reason tmpfs) ]] && faults_fs=tmpfs
 
 runs=()
 for lua in $luas; do
@@ -346,6 +357,19 @@ for lua in $luas; do
         tail -n 40 "$work/build.log" | sed 's/^/     | /'
         continue
     fi
+    # One Lua is enough where C fails; JDBFS_TEST_LONG=1 takes every one.
+    if ((${#fault_specs[@]})) && [[ $id == 5.4 || -n ${LUAS-} || ${JDBFS_TEST_LONG-} == 1 ]]; then
+        if build all LUA="$lua" FAULTS=1; then
+            for backend in "${usable_backends[@]}"; do
+                runs+=("$id $exe $backend-faults $faults_fs")
+            done
+        else
+            failed 1
+            echo "FAIL $lua: does not build with FAULTS=1"
+            tail -n 40 "$work/build.log" | sed 's/^/     | /'
+        fi
+    fi
+    ((${#specs[@]})) || continue
     exe=$(interpreter "$id" "$exe")
     if ! "$exe" -e '' >/dev/null 2>&1; then
         skipped 1 "$lua: the sanitizer cannot run it here"
