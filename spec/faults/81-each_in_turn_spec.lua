@@ -261,6 +261,8 @@ for _, way in ipairs(ways) do
 
     for _, name in ipairs(ORDER) do
       local open_ended = name == "log" or name == "streams"
+      -- Each round of the log is long: the short version keeps to what finds most.
+      local brief = name == "log" and not support_faults.long
 
       it("operations of " .. name .. " fail before they are done", function()
         sweep(name, "*", "errno=EIO",
@@ -269,6 +271,7 @@ for _, way in ipairs(ways) do
       end)
 
       it("operations of " .. name .. " fail after they were done", function()
+        if brief then return pending("in the long version") end
         sweep(name, "*", "errno=EIO:when=after",
           { errno = not open_ended and "EIO" or nil, kind = not open_ended and "Io" or nil,
             tolerant = open_ended })
@@ -294,21 +297,20 @@ for _, way in ipairs(ways) do
       end)
 
       it("allocations of " .. name .. " fail for ever", function()
-        if name == "log" and not support_faults.long then return pending("in the long version") end
+        if brief then return pending("in the long version") end
         sweep(name, "alloc", "errno=ENOMEM:ever",
           { tolerant = true, kind = not open_ended and "Alloc" or nil })
       end)
 
-      if uring and NATIVE[name] then
+      if uring and NATIVE[name] and not brief then
         it("the backend has no room during " .. name, function()
           sweep(name, "submit", "errno=EAGAIN", { tolerant = true })
         end)
       end
 
-      if uring then
+      if uring and not brief then
         it("the kernel refuses to be entered during " .. name, function()
           local errors = { "EINTR", "EAGAIN", "EBUSY" }
-          if name == "log" and not support_faults.long then errors = { "EAGAIN" } end
           for _, error in ipairs(errors) do
             sweep(name, "ring.enter", "errno=" .. error, { tolerant = true })
           end
@@ -335,6 +337,6 @@ end)
 describe("all of that", function()
   it("met faults in every sweep", function()
     support_faults.figures(("each in turn: %d sweeps, %d faults"):format(sweeps, met))
-    assert.is_true(sweeps >= 40 and met >= 2 * sweeps)
+    assert.is_true(sweeps >= 38 and met >= 2 * sweeps)
   end)
 end)
