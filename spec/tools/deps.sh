@@ -2,7 +2,7 @@
 # Installs what is missing. deps.sh run|test|ci [LUA]
 #
 #   run   compiler, liburing, one Lua (the one named, or 5.4 when there is none) with headers
-#   test  that, every Lua, busted, mkfs of the file systems, strace
+#   test  that, every Lua, busted, mkfs of the file systems, strace, FUSE
 #   ci    that, luacheck, clang-format, luarocks
 #
 # Installs with apt-get as root or through sudo that asks for no password; otherwise prints one
@@ -25,6 +25,11 @@ have_liburing() {
 
 have_libc() {
     have_program "${CC:-cc}" && "${CC:-cc}" -x c -E - >/dev/null 2>&1 <<<'#include <stdio.h>'
+}
+
+have_libfuse() {
+    have_program "${CC:-cc}" && "${CC:-cc}" -x c -E -I/usr/include/fuse3 -DFUSE_USE_VERSION=35 \
+        -D_FILE_OFFSET_BITS=64 - >/dev/null 2>&1 <<<'#include <fuse_lowlevel.h>'
 }
 
 have_lua() { # NAME: interpreter and headers
@@ -63,9 +68,10 @@ missing() {
         have_lua "$(lua_name "$id")" || missing_lua "$id" wanted
     done
     have_busted || wanted+=(busted)
-    for tool in mkfs.xfs mkfs.btrfs mkfs.ext4 mount strace setpriv; do
+    for tool in mkfs.xfs mkfs.btrfs mkfs.ext4 mount strace setpriv fusermount3; do
         have_program "$tool" || wanted+=("$tool")
     done
+    have_libfuse || wanted+=(libfuse3)
     [[ $what == test ]] && return
     for tool in luacheck clang-format luarocks; do
         have_program "$tool" || wanted+=("$tool")

@@ -22,6 +22,8 @@ debian_of() {
         mkfs.btrfs) echo btrfs-progs ;;
         mkfs.ext4) echo e2fsprogs ;;
         mount) echo mount ;;
+        libfuse3) echo libfuse3-dev ;;
+        fusermount3) echo fuse3 ;;
         setpriv | unshare | findmnt | losetup) echo util-linux ;;
         *) echo "$1" ;;
     esac
@@ -41,6 +43,7 @@ fedora_of() {
         luacheck) echo luacheck ;;
         clang-format) echo clang-tools-extra ;;
         mount) echo util-linux ;;
+        libfuse3) echo fuse3-devel ;;
         *) debian_of "$1" ;;
     esac
 }
