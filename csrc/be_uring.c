@@ -27,6 +27,7 @@ struct uring {
     unsigned flags;
     int host_fd; /* registered eventfd of a host's loop, or -1 */
     int armed;   /* the ring polls the pool's notifier */
+    int lost;    /* the kernel refuses to be entered: the pool does what it had not taken */
 };
 
 static const struct {
@@ -169,19 +170,24 @@ static void prepare(struct io_uring_sqe *sqe, jdb_op *op) {
 
 /* ---- entering the kernel -------------------------------------------------------------------- */
 
-/* The ring is beyond repair for what it has not taken yet: take it back as failed. */
-static void fail_staged(jdb_queue *q, struct uring *u, int error) {
+/* The ring is beyond repair, as under a seccomp filter that came later. What the kernel has not
+ * taken goes to the pool, and all that follows; what it has is looked for without entering. */
+static void lose(jdb_queue *q, struct uring *u, int error) {
     struct io_uring_sq *sq = &u->ring.sq;
     unsigned head = __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
     unsigned mask = *sq->kring_mask;
     for (unsigned i = head; i != sq->sqe_tail; i++) {
         jdb_op *op = (jdb_op *)(uintptr_t)sq->sqes[i & mask].user_data;
-        if (op) jdb_arrive(q, op, error);
-        else u->armed = 0;
+        if (op) jdb_arrive(q, op, -EAGAIN);
     }
     sq->sqe_head = sq->sqe_tail = head;
     __atomic_store_n(sq->ktail, head, __ATOMIC_RELEASE);
     q->staged = 0;
+    q->native = 0;
+    u->lost = 1;
+    const char *name = jdb_errno_name(-error);
+    snprintf(q->reason, sizeof q->reason, "io_uring was refused later (%s): threads do the work",
+             name ? name : "unknown error");
 }
 
 /* A failed call frees nothing: what the kernel did not take stays staged and is sent again. */
@@ -189,7 +195,7 @@ static void after_enter(jdb_queue *q, struct uring *u, int r) {
     q->stats.entries++;
     q->staged = io_uring_sq_ready(&u->ring);
     if (r >= 0 || r == -EINTR || r == -ETIME || r == -EAGAIN || r == -EBUSY || r == -ENOMEM) return;
-    fail_staged(q, u, r);
+    lose(q, u, r);
 }
 
 static void arm(jdb_queue *q, struct uring *u) {
@@ -204,6 +210,7 @@ static void arm(jdb_queue *q, struct uring *u) {
 
 static void uring_flush(jdb_queue *q) {
     struct uring *u = q->impl;
+    if (u->lost) return;
     arm(q, u);
     while (io_uring_sq_ready(&u->ring) > 0) {
         int r = io_uring_submit(&u->ring);
@@ -262,6 +269,21 @@ static void wait(jdb_queue *q, struct uring *u, unsigned want, int64_t timeout_n
     }
 }
 
+static void reap_lost(jdb_queue *q, struct uring *u, int64_t timeout_ns) {
+    const int64_t look_again = 10000000;
+    if (u->host_fd >= 0) jdb_os_notify_clear(u->host_fd);
+    jdb_os_notify_clear(q->notify);
+    jdb_pool_collect(q);
+    collect(q, u);
+    if (q->arrived.head || timeout_ns == 0) return;
+    if (q->inflight > q->pool_inflight && (timeout_ns < 0 || timeout_ns > look_again))
+        timeout_ns = look_again;
+    jdb_os_notify_wait(q->notify, timeout_ns);
+    jdb_os_notify_clear(q->notify);
+    jdb_pool_collect(q);
+    collect(q, u);
+}
+
 static int deferred(const struct uring *u) {
     return (__atomic_load_n(u->ring.sq.kflags, __ATOMIC_ACQUIRE) & IORING_SQ_TASKRUN) != 0;
 }
@@ -282,6 +304,10 @@ static void post_deferred(struct uring *u) {
 
 static void uring_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     struct uring *u = q->impl;
+    if (u->lost) {
+        reap_lost(q, u, timeout_ns);
+        return;
+    }
     arm(q, u);
     if (timeout_ns != 0) {
         /* With something at hand nobody waits, and the few that are staged go with the next. */

@@ -482,7 +482,7 @@ void jdb_queue_flush(jdb_queue *q) {
     q->backend->flush(q);
     /* What ended without the kernel, and what the kernel refused for now (EAGAIN, EBUSY): nothing
      * will announce it, so a host must look again. */
-    if (q->staged > 0 || q->undelivered > 0) q->backend->signal(q);
+    if (q->staged > 0 || q->undelivered > 0 || q->arrived.head) q->backend->signal(q);
 }
 
 int jdb_queue_pollfd(jdb_queue *q) { return q->closed ? -EBADF : q->backend->pollfd(q); }
