@@ -1,0 +1,190 @@
+-- A disk that fails on command: spec/tools/powercut/disk.c below a loop device, with or without a
+-- file system. `local with_disk = require("support_disk").with_disk`, inside a describe block that
+-- has called support.setup() or process.setup():
+--
+--   with_disk(fs, body)  body(disk); the disk is gone afterwards, whatever happens. fs: "ext4",
+--                        "xfs", "btrfs" or "none". Gives pending(why) where it cannot be had
+--   disk.point           the directory where the file system is mounted
+--   disk.device          the block device
+--   disk.control(text)   a command of disk.c: "fail write EIO count=1", "delay flush 200000"
+--   disk.count(op)       how many operations met the disk, and how many it failed
+--   disk.range(path)     words that confine a fault to the file's data: "from=... to=..."
+--   disk.remount()       unmounts and mounts again, as after a restart; true, or nil and why
+--   disk.check()         unmounts and lets fsck look; true, or nil and what it said
+--   disk.script(source, o)  process.script with control(text), count(op), point and device in
+--                        scope, and of o: env, prefix, loose, forker
+
+local busted = require("busted")
+local lfs = require("lfs")
+local process = require("support_process")
+local support = require("support")
+
+local M = {}
+
+local SIZE = { ext4 = "64M", xfs = "300M", btrfs = "128M", none = "16M" }
+local MKFS = {
+  ext4 = "mkfs.ext4 -q -F -b 4096 -E nodiscard,lazy_itable_init=0,lazy_journal_init=0 ",
+  xfs = "mkfs.xfs -q -f -K ",
+  btrfs = "mkfs.btrfs -q -f -K ",
+}
+local FSCK = { ext4 = "e2fsck -fn ", xfs = "xfs_repair -n ", btrfs = "btrfs check --readonly " }
+
+local function sh(command)
+  return support.sh("PATH=$PATH:/usr/sbin:/sbin; " .. command)
+end
+
+local function first_line(text)
+  return text:match("[^\n]+") or ""
+end
+
+local function lacks(fs)
+  local why = support.lacks("root", "losetup", "fusermount3")
+  if not why and fs ~= "none" then why = support.lacks("mkfs." .. fs) end
+  if why then return why end
+  if not lfs.attributes("/dev/fuse") then return "there is no /dev/fuse" end
+  local status, out = sh("bash spec/tools/powercut.sh build")
+  if status ~= 0 then return first_line(out) end
+end
+
+local Disk = {}
+Disk.__index = Disk
+
+function Disk:unmount()
+  for _ = 1, 100 do
+    local status, out = sh("umount " .. support.quote(self.point))
+    if status == 0 or not out:find("busy", 1, true) then return end
+    support.sh("sleep 0.05")
+  end
+  sh("umount -l " .. support.quote(self.point))
+end
+
+local function stop(self)
+  pcall(self.control, "clear")
+  if self.mounted then self:unmount() end
+  if self.device then sh("losetup -d " .. self.device) end
+  for _ = 1, 100 do
+    if sh("umount " .. support.quote(self.fuse)) == 0 then return end
+    if not self.started then return end
+    support.sh("sleep 0.05")
+  end
+  sh("umount -l " .. support.quote(self.fuse))
+end
+
+local function mount(self)
+  local status, out = sh(("mount -t %s %s %s"):format(self.fs, self.device,
+    support.quote(self.point)))
+  if status ~= 0 then return nil, first_line(out) end
+  self.mounted = true
+  return true
+end
+
+local function start(self)
+  lfs.mkdir(self.fuse)
+  lfs.mkdir(self.point)
+  local image = support.quote(self.fuse .. ".img")
+  local status, out = sh(("truncate -s %s %s && %s"):format(SIZE[self.fs], image,
+    MKFS[self.fs] and MKFS[self.fs] .. image or "true"))
+  if status ~= 0 then return nil, first_line(out) end
+  -- Nothing of this process may be held by the disk.
+  sh(("setsid build/powercut/disk %s /dev/null %s </dev/null >/dev/null 2>&1 &"):format(image,
+    support.quote(self.fuse)))
+  status = sh(("for i in $(seq 500); do test -e %s && exit 0; sleep 0.01; done; exit 1"):format(
+    support.quote(self.fuse .. "/disk")))
+  if status ~= 0 then return nil, "the disk did not start" end
+  self.started = true
+  status, out = sh("losetup --direct-io=on -f --show " .. support.quote(self.fuse .. "/disk"))
+  if status ~= 0 then return nil, first_line(out) end
+  self.device = first_line(out)
+  if self.fs == "none" then return true end
+  return mount(self)
+end
+
+function M.with_disk(fs, body)
+  local why = lacks(fs)
+  if why then return busted.pending(why) end
+  local self = setmetatable({ fs = fs, fuse = support.path("fuse"), point = support.path("point") },
+    Disk)
+
+  function self.control(text)
+    local f = assert(io.open(self.fuse .. "/control", "w"))
+    f:setvbuf("no")
+    assert(f:write(text))
+    f:close()
+  end
+
+  function self.count(op)
+    local done, failed = support.get(self.fuse .. "/control"):match(op .. " (%d+) failed (%d+)")
+    return tonumber(done), tonumber(failed)
+  end
+
+  function self.range(path)
+    local _, out = sh("filefrag -v -b512 " .. support.quote(path))
+    local from, to
+    for first, last in out:gmatch("%d+:%s+%d+%.%.%s*%d+:%s+(%d+)%.%.%s*(%d+):") do
+      first, last = tonumber(first) * 512, (tonumber(last) + 1) * 512
+      from, to = math.min(from or first, first), math.max(to or last, last)
+    end
+    assert(from, "no blocks: " .. out)
+    return ("from=%d to=%d"):format(from, to), from, to
+  end
+
+  function self.remount()
+    self:unmount()
+    return mount(self)
+  end
+
+  function self.check()
+    self:unmount()
+    self.mounted = false
+    -- The journal first, by the kernel.
+    local ok, message = mount(self)
+    if not ok then return nil, message end
+    self:unmount()
+    self.mounted = false
+    local status, out = sh(FSCK[self.fs] .. self.device .. " 2>&1")
+    if status ~= 0 then return nil, out end
+    return true
+  end
+
+  function self.script(source, o)
+    o = o or {}
+    local args = { self.fuse .. "/control", self.point, self.device }
+    for _, value in ipairs(o.args or {}) do args[#args + 1] = value end
+    o.args = args
+    return process.script(([==[
+      local control_path, point, device = arg[3], arg[4], arg[5]
+      local PAGE = jdbfs.PAGE_SIZE
+      local function control(text)
+        local c = assert(io.open(control_path, "w"))
+        c:setvbuf("no")
+        assert(c:write(text))
+        c:close()
+      end
+      local function met(op)
+        local c = assert(io.open(control_path))
+        local done, failed = c:read("*a"):match(op .. " (%d+) failed (%d+)")
+        c:close()
+        return tonumber(done), tonumber(failed)
+      end
+      local function failed(label, want, ok, message, err)
+        check(label .. ": a failure was expected", ok == nil, ok)
+        for name, value in pairs(want) do
+          check(label .. ": " .. name, err[name] == value, err[name], message)
+        end
+        return err
+      end
+      local _ = { control, met, failed, point, device, PAGE }
+    ]==]):gsub("\n", " ") .. source, o)
+  end
+
+  local ok, message = start(self)
+  if ok then ok, message = xpcall(function() return body(self) end, debug.traceback)
+  else
+    stop(self)
+    return busted.pending("no such disk here: " .. message)
+  end
+  stop(self)
+  if not ok then error(message, 0) end
+end
+
+return M
