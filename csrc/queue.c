@@ -70,10 +70,11 @@ void jdb_op_release(jdb_queue *q, jdb_op *op) {
 /* ---- hand-over ------------------------------------------------------------------------------ */
 
 /* Whether a durable write is done by the write itself. A lone one is; several at once share one
- * flush, which is cheaper wherever a durable write means write plus flush. */
+ * flush, which is cheaper wherever a durable write means write plus flush. Through the page cache
+ * a flush of its own tells a lack of room before the write from one that lost older writes. */
 static int durable_by_write(const jdb_file *file) {
     if (file->info.method != JDB_METHOD_AUTO) return file->info.method == JDB_METHOD_WRITE;
-    return file->durable_writes <= 1;
+    return file->info.direct && file->durable_writes <= 1;
 }
 
 /* The pool serves what the backend cannot; a refusal never reaches the user. */
@@ -241,18 +242,19 @@ void jdb_arrive(jdb_queue *q, jdb_op *op, int64_t result) {
 }
 
 /* No room, or asked in a way the system does not take: nothing was written, so nothing is in
- * doubt. */
-static int harmless(int error) {
+ * doubt. A durable write through the page cache may tell of older writes instead, which the system
+ * had no room for later: then these are lost. */
+static int harmless(int error, int tells_of_others) {
     switch (error) {
-    case ENOSPC:
-    case EDQUOT:
     case EFBIG:
     case EINVAL:
     case EOPNOTSUPP:
     case ECANCELED:
-    case EBADF:
+    case EBADF: return 1;
+    case ENOSPC:
+    case EDQUOT:
     case ENOMEM:
-    case EAGAIN: return 1;
+    case EAGAIN: return !tells_of_others;
     default: return 0;
     }
 }
@@ -270,7 +272,7 @@ static void note_write(const jdb_op *op) {
                   ((op->flags & JDB_OP_CHILD) && (op->link->flags & JDB_OP_DSYNC));
     if (!written) jdb_span_add(&file->dirty, op->off, op->off + op->moved);
     if (!durable) return;
-    if (op->result < 0 && !harmless((int)-op->result))
+    if (op->result < 0 && !harmless((int)-op->result, written && !file->info.direct))
         jdb_file_poison(file, (int)-op->result, op->off, op->off + op->len);
 }
 
