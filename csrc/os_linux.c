@@ -284,10 +284,7 @@ static int64_t finish_open(int fd, jdb_op *op, int *direct, int *wanted) {
     *wanted = r == 0;
     if (r == 0) r = lock_at_open(fd, op);
     if (r == 0) r = truncate_at_open(fd, op);
-    if (r == 0 && (how->flags & JDB_OPEN_DURABLE)) {
-        r = jdb_platform_sync(fd, 0);
-        if (r == 0) r = jdb_posix_sync_parent(op->detail->path);
-    }
+    if (r == 0 && (how->flags & JDB_OPEN_DURABLE)) r = jdb_platform_sync(fd, 0);
     return r;
 }
 
@@ -300,10 +297,13 @@ static void unmake(int fd, const char *path) {
 
 int64_t jdb_platform_open(jdb_op *op) {
     const char *path = op->detail->path;
-    int made, wanted, direct = 0;
+    int made, wanted, direct = 0, parent = -1;
+    if ((op->detail->open.flags & JDB_OPEN_DURABLE) && (parent = jdb_posix_open_parent(path)) < 0)
+        return parent;
     int fd = open_or_make(path, &op->detail->open, &made);
-    if (fd < 0) return -errno;
+    if (fd < 0) return jdb_posix_sync_parent(parent, -errno);
     int64_t r = finish_open(fd, op, &direct, &wanted);
+    r = jdb_posix_sync_parent(parent, r);
     if (r < 0) {
         /* Later on somebody else may have it in use already. */
         if (made && !wanted) unmake(fd, path);

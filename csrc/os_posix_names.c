@@ -30,11 +30,19 @@ static char *parent_of(const char *path) {
     return len ? strndup(path, len) : strdup(".");
 }
 
-int64_t jdb_posix_sync_parent(const char *path) {
+int jdb_posix_open_parent(const char *path) {
     char *parent = parent_of(path);
     if (!parent) return -ENOMEM;
-    int64_t r = sync_path(parent);
+    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) fd = -errno;
     free(parent);
+    return fd;
+}
+
+int64_t jdb_posix_sync_parent(int parent, int64_t r) {
+    if (parent < 0) return r;
+    if (r == 0) r = jdb_platform_sync(parent, 0);
+    close(parent);
     return r;
 }
 
@@ -68,8 +76,8 @@ static int64_t make_directory(const char *path) {
 static int64_t make_one(const char *path, int durable, int last) {
     int64_t made = make_directory(path);
     if (made < 0 || !durable || (!made && !last)) return made < 0 ? made : 0;
-    int64_t r = sync_path(path);
-    return r < 0 ? r : jdb_posix_sync_parent(path);
+    int parent = jdb_posix_open_parent(path);
+    return parent < 0 ? parent : jdb_posix_sync_parent(parent, sync_path(path));
 }
 
 /* With parents. The whole path is tried first: mostly only its last name is missing. */
@@ -155,25 +163,29 @@ static int64_t path_ls(jdb_op *op) {
 
 static int64_t path_rename(jdb_op *op) {
     const struct jdb_detail *d = op->detail;
+    int from = -1, to = -1;
+    if (d->flags & JDB_NAME_DURABLE) {
+        if ((from = jdb_posix_open_parent(d->path)) < 0) return from;
+        if ((to = jdb_posix_open_parent(d->path2)) < 0) return jdb_posix_sync_parent(from, to);
+    }
     int64_t r = d->flags & JDB_RENAME_NOREPLACE
                     ? jdb_platform_rename_noreplace(AT_FDCWD, d->path, d->path2)
                 : rename(d->path, d->path2) == 0 ? 0
                                                  : -errno;
-    if (r < 0 || !(d->flags & JDB_NAME_DURABLE)) return r;
     /* The new name first: a crash in between leaves both rather than none. */
-    r = jdb_posix_sync_parent(d->path2);
-    return r < 0 ? r : jdb_posix_sync_parent(d->path);
+    r = jdb_posix_sync_parent(to, r);
+    return jdb_posix_sync_parent(from, r);
 }
 
 /* Some systems say EPERM for a directory; one name for one mistake. */
 static int64_t path_remove(jdb_op *op) {
     struct stat st;
     const struct jdb_detail *d = op->detail;
-    if (unlink(d->path) == 0)
-        return d->flags & JDB_NAME_DURABLE ? jdb_posix_sync_parent(d->path) : 0;
-    int error = errno;
-    if (error == EPERM && lstat(d->path, &st) == 0 && S_ISDIR(st.st_mode)) return -EISDIR;
-    return -error;
+    int parent = d->flags & JDB_NAME_DURABLE ? jdb_posix_open_parent(d->path) : -1;
+    if (parent < 0 && (d->flags & JDB_NAME_DURABLE)) return parent;
+    int error = unlink(d->path) == 0 ? 0 : errno;
+    if (error == EPERM && lstat(d->path, &st) == 0 && S_ISDIR(st.st_mode)) error = EISDIR;
+    return jdb_posix_sync_parent(parent, -error);
 }
 
 static int64_t path_space(jdb_op *op) {
