@@ -71,29 +71,60 @@ static int64_t make_directory(const char *path) {
     return error == EEXIST ? -ENOTDIR : -error;
 }
 
-/* A directory and the name of it, both. One that was there may not be durable yet either, when
- * another process made it a moment ago: the last one's name is always synced. */
-static int64_t make_one(const char *path, int durable, int last) {
-    int64_t made = make_directory(path);
-    if (made < 0 || !durable || (!made && !last)) return made < 0 ? made : 0;
-    int parent = jdb_posix_open_parent(path);
-    return parent < 0 ? parent : jdb_posix_sync_parent(parent, sync_path(path));
+/* Syncs a directory on *device (0: on any). 1: done; 0: it is on another one. */
+static int64_t sync_level(const char *path, dev_t *device) {
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return -errno;
+    int64_t r = fstat(fd, &st) == 0 ? 0 : -errno;
+    if (r == 0 && (*device == 0 || *device == st.st_dev)) {
+        *device = st.st_dev;
+        r = jdb_platform_sync(fd, 0);
+        if (r == 0) r = 1;
+    }
+    close(fd);
+    return r;
+}
+
+/* A directory that was there may have been made a moment ago by another task or process, and not
+ * be durable yet: every level of the path is synced, up to where its file system is mounted. One
+ * that may not be read and has nothing of this call in it was not made a moment ago. `made` is the
+ * length of the first level that this call made. */
+static int64_t sync_levels(const char *path, size_t made) {
+    dev_t device = 0;
+    char *level = strdup(path);
+    int64_t r = level ? sync_level(level, &device) : -ENOMEM;
+    while (r == 1) {
+        char *parent = parent_of(level);
+        r = parent ? sync_level(parent, &device) : -ENOMEM;
+        if (r == -EACCES && strlen(level) < made) r = 0;
+        int top = parent && (strcmp(parent, level) == 0 || strcmp(parent, ".") == 0);
+        free(level);
+        level = parent;
+        if (top && r == 1) r = 0;
+    }
+    free(level);
+    return r;
 }
 
 /* With parents. The whole path is tried first: mostly only its last name is missing. */
 static int64_t path_mkdir(jdb_op *op) {
     char *path = op->detail->path;
-    int durable = (op->detail->flags & JDB_NAME_DURABLE) != 0;
-    int64_t r = make_one(path, durable, 1);
-    if (r != -ENOENT || !path[0]) return r;
-    for (char *slash = path + 1; *slash; slash++) {
-        if (*slash != '/' || slash[-1] == '/') continue;
-        *slash = 0;
-        r = make_one(path, durable, 0);
-        *slash = '/';
-        if (r != 0) return r;
+    size_t made = strlen(path);
+    int64_t r = make_directory(path);
+    if (r == -ENOENT && path[0]) {
+        for (char *slash = path + 1; *slash; slash++) {
+            if (*slash != '/' || slash[-1] == '/') continue;
+            *slash = 0;
+            r = make_directory(path);
+            *slash = '/';
+            if (r < 0) return r;
+            if (r == 1 && (size_t)(slash - path) < made) made = (size_t)(slash - path);
+        }
+        r = make_directory(path);
     }
-    return make_one(path, durable, 1);
+    if (r < 0) return r;
+    return op->detail->flags & JDB_NAME_DURABLE ? sync_levels(path, made) : 0;
 }
 
 static int is_regular(DIR *dir, const struct dirent *entry) {

@@ -113,6 +113,21 @@ describe("durable names", function()
     assert(synced_after(calls, 0)[dir])
   end)
 
+  it("of mkdir: each level is synced, as another may have made it just now", function()
+    local dir = real(support.path("."))
+    support.sh("mkdir -p " .. support.quote(dir .. "/a/b"))
+    for _, path in ipairs({ "/a/b", "/a/b/c", "/a/b/c/d/" }) do
+      local calls, why = traced(MARKS .. ([[
+        mark("BEGIN") check("mkdir", jdbfs.mkdir(dir .. %q, {durable = true})) mark("END")
+      ]]):format(path))
+      if not calls then return pending(why) end
+      local synced = synced_after(calls, 0)
+      for _, level in ipairs({ "", "/a", "/a/b" }) do
+        assert(synced[dir .. level], dir .. level .. " is not synced by mkdir of " .. path)
+      end
+    end
+  end)
+
   it("of rename: both directories, after it", function()
     local dir = real(support.path("."))
     lfs.mkdir(dir .. "/from")

@@ -490,7 +490,8 @@ function File:close() end
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.exists(path) end
---- With parents; an existing directory is fine. durable syncs every directory touched. Yields.
+--- With parents; an existing directory is fine. durable syncs every directory of the path, up to
+--- where its file system is mounted. Yields.
 ---@param path string
 ---@param o { durable: boolean? }?
 ---@return true?
