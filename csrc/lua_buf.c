@@ -13,10 +13,14 @@ jl_buf *jl_check_buf(lua_State *L, int i) {
     return b;
 }
 
-static jl_buf *live(lua_State *L, int i) {
-    jl_buf *b = jl_check_buf(L, i);
+static void check_live(lua_State *L, const jl_buf *b) {
     if (!b->mem) luaL_error(L, "the buffer was freed (Closed)");
     if (!jdb_buf_data(b->mem)) luaL_error(L, "the buffer belongs to the parent process (Forked)");
+}
+
+static jl_buf *live(lua_State *L, int i) {
+    jl_buf *b = jl_check_buf(L, i);
+    check_live(L, b);
     return b;
 }
 
@@ -39,8 +43,11 @@ static void in_range(lua_State *L, const jl_buf *b, int i, size_t off, size_t le
     if (off > b->len || len > b->len - off) luaL_argerror(L, i, "out of the buffer's range");
 }
 
-/* The bytes of a checked range, for reading or for changing. */
+/* The bytes of a checked range, for reading or for changing. They are good until the next call
+ * into Lua that may run code: a finalizer, or the __tostring of an argument, may free the buffer.
+ * Hence the second look at whether it is there. */
 static uint8_t *bytes(lua_State *L, const jl_buf *b, size_t off, size_t len, int change) {
+    check_live(L, b);
     size_t at = b->off + off;
     int free_now = change ? jdb_buf_writable(b->mem, at, len) : jdb_buf_readable(b->mem, at, len);
     if (!free_now) luaL_error(L, "the buffer is in flight (Busy)");
@@ -64,7 +71,17 @@ static int buf_string(lua_State *L) {
     in_range(L, b, 2, off, 0);
     size_t len = number(L, 3, b->len - off);
     in_range(L, b, 3, off, len);
-    lua_pushlstring(L, (const char *)bytes(L, b, off, len, 0), len);
+    const char *text = (const char *)bytes(L, b, off, len, 0);
+    /* Before it copies, lua_pushlstring may collect (5.1, 5.2, LuaJIT), and a finalizer may free
+     * this buffer. When it raises, out of memory, the reference stays until the view is collected. */
+    if (b->held) {
+        lua_pushlstring(L, text, len);
+        return 1;
+    }
+    b->held = jdb_buf_ref(b->mem);
+    lua_pushlstring(L, text, len);
+    jdb_buf_unref(b->held);
+    b->held = NULL;
     return 1;
 }
 
@@ -117,6 +134,7 @@ static int buf_slice(lua_State *L) {
     size_t off = required(L, 2), len = required(L, 3);
     in_range(L, b, 2, off, len);
     jl_buf *view = new_view(L);
+    check_live(L, b); /* again: making the view may have run finalizers */
     view->mem = jdb_buf_ref(b->mem);
     view->off = b->off + off;
     view->len = len;
@@ -146,10 +164,16 @@ static int buf_align(lua_State *L) {
     return 1;
 }
 
-static int drop(lua_State *L) {
-    jl_buf *b = jl_check_buf(L, 1);
+static void drop(jl_buf *b) {
     if (b->mem) jdb_buf_unref(b->mem);
     b->mem = NULL;
+}
+
+static int buf_gc(lua_State *L) {
+    jl_buf *b = jl_check_buf(L, 1);
+    drop(b);
+    if (b->held) jdb_buf_unref(b->held);
+    b->held = NULL;
     return 0;
 }
 
@@ -157,7 +181,7 @@ static int drop(lua_State *L) {
 static int buf_free(lua_State *L) {
     jl_buf *b = jl_check_buf(L, 1);
     if (b->mem && jdb_buf_data(b->mem)) bytes(L, b, 0, b->len, 1);
-    drop(L);
+    drop(b);
     return done(L);
 }
 
@@ -172,33 +196,37 @@ static int buf_tostring(lua_State *L) {
 
 /* ---- typed little-endian access ------------------------------------------------------------- */
 
-static uint8_t *typed(lua_State *L, unsigned size) {
+/* Offset of a typed access. The value to be stored is read before its bytes are looked up. */
+static size_t typed(lua_State *L, unsigned size) {
     jl_buf *b = live(L, 1);
     size_t off = required(L, 2);
     in_range(L, b, 2, off, size);
-    return bytes(L, b, off, size, !lua_isnoneornil(L, 3));
+    return off;
 }
 
-static uint64_t load(const uint8_t *p, unsigned size) {
+static uint64_t load(lua_State *L, unsigned size) {
+    size_t off = typed(L, size);
+    const uint8_t *p = bytes(L, live(L, 1), off, size, 0);
     uint64_t v = 0;
     for (unsigned i = size; i-- > 0;) v = v << 8 | p[i];
     return v;
 }
 
-static int store(lua_State *L, uint8_t *p, unsigned size, uint64_t v) {
+static int store(lua_State *L, size_t off, unsigned size, uint64_t v) {
+    uint8_t *p = bytes(L, live(L, 1), off, size, 1);
     for (unsigned i = 0; i < size; i++, v >>= 8) p[i] = (uint8_t)v;
     return done(L);
 }
 
 static int unsigned_access(lua_State *L, unsigned size) {
-    uint8_t *p = typed(L, size);
     if (lua_isnoneornil(L, 3)) {
-        jl_push_u64(L, load(p, size));
+        jl_push_u64(L, load(L, size));
         return 1;
     }
+    size_t off = typed(L, size);
     uint64_t v = jl_check_bits(L, 3, 0);
     if (size < 8 && v >> (8 * size)) luaL_argerror(L, 3, "does not fit");
-    return store(L, p, size, v);
+    return store(L, off, size, v);
 }
 
 static int buf_u8(lua_State *L) { return unsigned_access(L, 1); }
@@ -207,37 +235,39 @@ static int buf_u32(lua_State *L) { return unsigned_access(L, 4); }
 static int buf_u64(lua_State *L) { return unsigned_access(L, 8); }
 
 static int buf_i32(lua_State *L) {
-    uint8_t *p = typed(L, 4);
     if (lua_isnoneornil(L, 3)) {
-        jl_push_i64(L, (int32_t)(uint32_t)load(p, 4));
+        jl_push_i64(L, (int32_t)(uint32_t)load(L, 4));
         return 1;
     }
+    size_t off = typed(L, 4);
     int64_t v = (int64_t)jl_check_bits(L, 3, 1);
     if (v < INT32_MIN || v > INT32_MAX) luaL_argerror(L, 3, "does not fit");
-    return store(L, p, 4, (uint64_t)v);
+    return store(L, off, 4, (uint64_t)v);
 }
 
 static int buf_i64(lua_State *L) {
-    uint8_t *p = typed(L, 8);
-    if (!lua_isnoneornil(L, 3)) return store(L, p, 8, jl_check_bits(L, 3, 1));
-    jl_push_i64(L, (int64_t)load(p, 8));
-    return 1;
+    if (lua_isnoneornil(L, 3)) {
+        jl_push_i64(L, (int64_t)load(L, 8));
+        return 1;
+    }
+    size_t off = typed(L, 8);
+    return store(L, off, 8, jl_check_bits(L, 3, 1));
 }
 
 static int buf_f64(lua_State *L) {
-    uint8_t *p = typed(L, 8);
     uint64_t bits;
     double v;
     if (lua_isnoneornil(L, 3)) {
-        bits = load(p, 8);
+        bits = load(L, 8);
         memcpy(&v, &bits, 8);
         lua_pushnumber(L, v);
         return 1;
     }
+    size_t off = typed(L, 8);
     luaL_checktype(L, 3, LUA_TNUMBER);
     v = lua_tonumber(L, 3);
     memcpy(&bits, &v, 8);
-    return store(L, p, 8, bits);
+    return store(L, off, 8, bits);
 }
 
 /* ---- making --------------------------------------------------------------------------------- */
@@ -287,7 +317,7 @@ int jl_open_buf(lua_State *L) {
                                        {"f64", buf_f64},
                                        {NULL, NULL}};
     static const luaL_Reg meta[] = {
-        {"__gc", drop}, {"__len", buf_len}, {"__tostring", buf_tostring}, {NULL, NULL}};
+        {"__gc", buf_gc}, {"__len", buf_len}, {"__tostring", buf_tostring}, {NULL, NULL}};
     static const luaL_Reg functions[] = {
         {"buffer", buffer}, {"is_buffer", is_buffer}, {NULL, NULL}};
     jl_self(L)->ref_buf_meta = jl_new_class(L, "jdbfs.buffer", methods, meta);

@@ -97,6 +97,7 @@ typedef struct jl_file {
 typedef struct jl_buf {
     const void *magic;
     jdb_buf *mem;    /* one reference; NULL after free() */
+    jdb_buf *held;   /* one more, while its bytes become a Lua string */
     size_t off, len; /* the view */
     size_t align;
 } jl_buf;
