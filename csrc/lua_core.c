@@ -71,11 +71,13 @@ static int library_function(lua_State *L, const char *library, const char *name)
     return luaL_ref(L, LUA_REGISTRYINDEX); /* LUA_REFNIL reads back as nil */
 }
 
-/* box_u64(f): how LuaJIT makes a 64-bit value of two halves. */
+/* box_u64(box, unbox): how LuaJIT makes a 64-bit value of two halves, and text of a value. */
 static int set_box(lua_State *L) {
     jl_state *S = jl_self(L);
     luaL_checktype(L, 1, LUA_TFUNCTION);
-    lua_settop(L, 1);
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    lua_settop(L, 2);
+    S->ref_unbox_u64 = luaL_ref(L, LUA_REGISTRYINDEX);
     S->ref_box_u64 = luaL_ref(L, LUA_REGISTRYINDEX);
     return 0;
 }
@@ -86,11 +88,9 @@ static int open_all(lua_State *L) {
     S->ref_anchors = new_table(L, NULL);
     S->ref_results = new_table(L, "k");
     S->ref_generators = new_table(L, "k");
-    S->ref_box_u64 = LUA_REFNIL;
+    S->ref_box_u64 = S->ref_unbox_u64 = LUA_REFNIL;
     S->ref_close = library_function(L, "coroutine", "close");
     S->ref_traceback = library_function(L, "debug", "traceback");
-    lua_getglobal(L, "tostring");
-    S->ref_tostring = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_newtable(L);
     jl_open_error(L);
     jl_open_buf(L);

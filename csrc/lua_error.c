@@ -61,17 +61,20 @@ int jl_fail_op(lua_State *L, const jdb_op *op) {
 /* ---- numbers -------------------------------------------------------------------------------- */
 
 /* LuaJIT's 64-bit cdata has no C API: its text is exact ("123LL", "123ULL"). 0 when the value is
- * not of that kind. */
+ * not of that kind. Other cdata is never asked: its __tostring could do anything. */
 static int cdata_text(lua_State *L, int i, char *text, size_t size) {
     if (lua_type(L, i) != JL_TCDATA) return 0;
     i = jl_absindex(L, i);
-    jl_push_ref(L, jl_self(L)->ref_tostring);
+    jl_push_ref(L, jl_self(L)->ref_unbox_u64);
+    if (lua_isnil(L, -1)) {
+        lua_pop(L, 1);
+        return 0;
+    }
     lua_pushvalue(L, i);
     lua_call(L, 1, 1);
     const char *s = lua_tostring(L, -1);
-    size_t len = s ? strlen(s) : 0;
-    int ok = len > 2 && len < size && strcmp(s + len - 2, "LL") == 0;
-    if (ok) memcpy(text, s, len + 1);
+    int ok = s && strlen(s) < size;
+    if (ok) strcpy(text, s);
     lua_pop(L, 1);
     return ok;
 }

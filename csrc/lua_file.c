@@ -28,27 +28,45 @@ static int run_checked(lua_State *L, jdb_op *op) {
 struct transfer {
     jl_buf *buf;
     uint64_t off, buf_off, len;
+    const char *field, *wrong; /* the number that is none, and why; NULL: all are */
 };
 
-/* (buffer, offset [, buffer offset, length]) from argument `first`; the cause of a refusal, or
- * NULL. */
-static const char *read_transfer_at(lua_State *L, int first, struct transfer *t, char *text,
-                                    size_t size) {
+/* (buffer, offset [, buffer offset, length]) from argument `first`. */
+static void read_transfer_at(lua_State *L, int first, struct transfer *t) {
     static const char *const names[] = {"offset", "buffer offset", "length"};
     uint64_t *values[] = {&t->off, &t->buf_off, &t->len};
+    memset(t, 0, sizeof *t);
     t->buf = jl_check_buf(L, first);
-    t->buf_off = 0;
     for (int i = 0; i < 3; i++) {
         if (i == 2) t->len = t->buf->len >= t->buf_off ? t->buf->len - t->buf_off : 0;
         if (i > 0 && lua_isnoneornil(L, first + 1 + i)) continue;
         const char *wrong = jl_number(L, first + 1 + i, values[i]);
-        if (!wrong) continue;
-        snprintf(text, size, "%s is %s: it must be an integer from 0 to 2^63-1", names[i], wrong);
+        if (!wrong || t->wrong) continue;
+        t->field = names[i];
+        t->wrong = wrong;
+    }
+}
+
+/* The cause of a refusal, or NULL. */
+static const char *refusal(const struct transfer *t, jdb_kind *kind, char *text, size_t size) {
+    *kind = JDB_OVERFLOW;
+    if (t->wrong) {
+        snprintf(text, size, "%s is %s: it must be an integer from 0 to 2^63-1", t->field,
+                 t->wrong);
         return text;
     }
     if (t->buf_off > t->buf->len || t->len > t->buf->len - t->buf_off)
         return "range does not lie in the buffer";
-    return NULL;
+    *kind = JDB_CLOSED;
+    return t->buf->mem ? NULL : "the buffer was freed";
+}
+
+static void prepare(jdb_op *op, jdb_code code, const jl_file *f, const struct transfer *t,
+                    unsigned flags) {
+    size_t at = t->buf->off + (size_t)t->buf_off;
+    if (code == JDB_READ)
+        jdb_prep_read(op, f->file, t->buf->mem, at, (size_t)t->len, t->off, flags);
+    else jdb_prep_write(op, f->file, t->buf->mem, at, (size_t)t->len, t->off, flags);
 }
 
 /* "dsync", "atomic", or both with a comma or a blank between. */
@@ -69,16 +87,15 @@ static unsigned write_flags(lua_State *L, int i) {
 static int transfer(lua_State *L, jdb_code code, const char *name, unsigned flags) {
     struct transfer t;
     char text[96];
+    jdb_kind kind;
     int pushed;
     jl_file *f = check_file(L);
-    const char *wrong = read_transfer_at(L, 2, &t, text, sizeof text);
-    if (wrong) return fail_file(L, JDB_OVERFLOW, name, f, wrong);
-    if (!t.buf->mem) return fail_file(L, JDB_CLOSED, name, f, "the buffer was freed");
+    read_transfer_at(L, 2, &t);
+    const char *wrong = refusal(&t, &kind, text, sizeof text);
+    if (wrong) return fail_file(L, kind, name, f, wrong);
     jdb_op *op = jl_take(L, name, jdb_file_path(f->file), &pushed);
     if (!op) return pushed;
-    size_t at = t.buf->off + (size_t)t.buf_off;
-    if (code == JDB_READ) jdb_prep_read(op, f->file, t.buf->mem, at, (size_t)t.len, t.off, flags);
-    else jdb_prep_write(op, f->file, t.buf->mem, at, (size_t)t.len, t.off, flags);
+    prepare(op, code, f, &t, flags);
     return run_checked(L, op);
 }
 
@@ -95,87 +112,89 @@ static int file_write_at(lua_State *L) {
 
 /* ---- lists of transfers --------------------------------------------------------------------- */
 
-/* Entry i of the list at index 2 becomes arguments 3 to 6 of this call, so that one function reads
+/* Entry i of the list at index 2 becomes arguments 4 to 7 of this call, so that one function reads
  * both forms: (buffer, offset, buffer offset, length). */
 static void unpack_entry(lua_State *L, int i) {
-    lua_settop(L, 2);
+    lua_settop(L, 3);
     lua_rawgeti(L, 2, i);
-    if (!lua_istable(L, 3)) luaL_error(L, "entry %d of the list is no table", i);
-    for (int k = 1; k <= 4; k++) lua_rawgeti(L, 3, k);
-    lua_remove(L, 3);
+    if (!lua_istable(L, 4)) luaL_error(L, "entry %d of the list is no table", i);
+    for (int k = 1; k <= 4; k++) lua_rawgeti(L, 4, k);
+    lua_remove(L, 4);
 }
 
-static int fail_entry(lua_State *L, jdb_kind kind, const char *op, const jl_file *f,
-                      const char *cause, int i) {
-    jdb_failure failure = {kind, 0, op, jdb_file_path(f->file), NULL, cause, -1, -1, -1, i - 1};
-    return jl_fail(L, &failure);
-}
-
-/* Everything that raises is looked at before the first operation is taken. */
-static int check_list(lua_State *L) {
+/* Reads the whole list before the first operation is taken, into a userdata at index 3: reading
+ * may raise, and what it allocates may run finalizers that use the operation in `spare`. */
+static struct transfer *read_list(lua_State *L, int *count) {
     luaL_checktype(L, 2, LUA_TTABLE);
     size_t n = lua_rawlen(L, 2);
     if (n > 1000000) luaL_argerror(L, 2, "more than 1000000 entries");
     luaL_checkstack(L, 8, "list");
+    lua_settop(L, 2);
+    struct transfer *list = lua_newuserdata(L, (n ? n : 1) * sizeof *list);
     for (int i = 1; i <= (int)n; i++) {
         unpack_entry(L, i);
-        jl_check_buf(L, 3);
-        for (int k = 4; k <= 6; k++) {
-            uint64_t ignored;
-            if (k == 4 || !lua_isnil(L, k)) jl_number(L, k, &ignored);
-        }
+        read_transfer_at(L, 4, &list[i - 1]);
     }
-    lua_settop(L, 2);
-    return (int)n;
+    lua_settop(L, 3);
+    *count = (int)n;
+    return list;
 }
 
-/* Adds entry i; 0, or what is pushed because it was refused. */
-static int add_entry(lua_State *L, jl_file *f, jdb_op *many, jdb_code code, unsigned flags, int i) {
-    struct transfer t;
-    char text[96];
+/* The buffer of entry i once more: what was read may have changed the list. No memory is needed. */
+static jl_buf *buffer_of(lua_State *L, int i) {
+    lua_rawgeti(L, 2, i);
+    if (lua_istable(L, 4)) lua_rawgeti(L, 4, 1);
+    jl_buf *buf = jl_test(L, -1, &jl_magic_buf, sizeof *buf);
+    lua_settop(L, 3);
+    return buf;
+}
+
+/* Adds entry i; 0, or 1 when it is refused and *failure says why. Runs no Lua code. */
+static int add_entry(lua_State *L, jl_file *f, jdb_op *many, const struct transfer *t,
+                     unsigned flags, int i, jdb_failure *failure) {
+    static _Thread_local char text[96];
     jdb_kind kind;
-    const char *name = code == JDB_READ ? "read_many" : "write_many";
-    unpack_entry(L, i);
-    const char *wrong = read_transfer_at(L, 3, &t, text, sizeof text);
-    if (wrong) return fail_entry(L, JDB_OVERFLOW, name, f, wrong, i);
-    if (!t.buf->mem) return fail_entry(L, JDB_CLOSED, name, f, "the buffer was freed", i);
-    jdb_op *op = jdb_op_take(jl_self(L)->queue, &kind);
-    if (!op) return fail_entry(L, kind, name, f, NULL, i);
-    size_t at = t.buf->off + (size_t)t.buf_off;
-    if (code == JDB_READ) jdb_prep_read(op, f->file, t.buf->mem, at, (size_t)t.len, t.off, 0);
-    else jdb_prep_write(op, f->file, t.buf->mem, at, (size_t)t.len, t.off, flags);
+    jdb_code code = jdb_op_code(many) == JDB_READ_MANY ? JDB_READ : JDB_WRITE;
+    const char *name = jdb_code_name(jdb_op_code(many));
+    const char *wrong = "the list was changed while it was read";
+    if (buffer_of(L, i) == t->buf) wrong = refusal(t, &kind, text, sizeof text);
+    else kind = JDB_BUSY;
+    jdb_op *op = wrong ? NULL : jdb_op_take(jl_self(L)->queue, &kind);
+    if (!op) {
+        jdb_failure refused = {kind, 0,  name, jdb_file_path(f->file), NULL, wrong, -1,
+                               -1,   -1, i - 1};
+        *failure = refused;
+        return 1;
+    }
+    prepare(op, code, f, t, code == JDB_READ ? 0 : flags);
     if (jdb_many_add(many, op) == JDB_OK) return 0;
-    jdb_failure failure;
-    jdb_op_failure(op, &failure);
-    failure.op = name;
-    failure.index = i - 1;
-    int pushed = jl_fail(L, &failure);
+    jdb_op_failure(op, failure); /* its texts outlive the operation: the file's, or constant */
+    failure->op = name;
+    failure->index = i - 1;
     jdb_op_release(jl_self(L)->queue, op);
-    return pushed;
+    return 1;
 }
 
-static int many(lua_State *L, jdb_code code) {
-    int pushed;
+static int many(lua_State *L, jdb_code list_code) {
+    int pushed, n;
+    jdb_failure failure;
     jl_file *f = check_file(L);
-    jdb_code list = code == JDB_READ ? JDB_READ_MANY : JDB_WRITE_MANY;
-    unsigned flags = code == JDB_WRITE ? write_flags(L, 3) : 0;
-    lua_settop(L, 2);
-    int n = check_list(L);
-    jdb_op *op = jl_take(L, jdb_code_name(list), jdb_file_path(f->file), &pushed);
+    unsigned flags = list_code == JDB_WRITE_MANY ? write_flags(L, 3) : 0;
+    const struct transfer *list = read_list(L, &n);
+    jdb_op *op = jl_take(L, jdb_code_name(list_code), jdb_file_path(f->file), &pushed);
     if (!op) return pushed;
-    jdb_prep_many(op, list, f->file, flags);
+    jdb_prep_many(op, list_code, f->file, flags);
     if (jdb_op_check(op) != JDB_OK) return jl_refuse(L, op);
     for (int i = 1; i <= n; i++) {
-        pushed = add_entry(L, f, op, code, flags & JDB_WRITE_ATOMIC, i);
-        if (!pushed) continue;
+        if (!add_entry(L, f, op, &list[i - 1], flags & JDB_WRITE_ATOMIC, i, &failure)) continue;
         jl_drop(L, op);
-        return pushed;
+        return jl_fail(L, &failure);
     }
     return jl_run_op(L, op);
 }
 
-static int file_read_many(lua_State *L) { return many(L, JDB_READ); }
-static int file_write_many(lua_State *L) { return many(L, JDB_WRITE); }
+static int file_read_many(lua_State *L) { return many(L, JDB_READ_MANY); }
+static int file_write_many(lua_State *L) { return many(L, JDB_WRITE_MANY); }
 
 /* A read of any offset and length: the aligned blocks around it, cut to what was asked. */
 static int read_string(lua_State *L, jl_file *f, uint64_t off, uint64_t len) {

@@ -85,7 +85,7 @@ typedef struct jl_state {
     } goal;
     int ref_anchors, ref_results, ref_generators, ref_error_meta, ref_pending;
     int ref_file_meta, ref_buf_meta, ref_batch_meta, ref_task_meta, ref_close, ref_traceback,
-        ref_tostring;
+        ref_unbox_u64;
     int ref_drive, ref_end_run, ref_box_u64, ref_nothing, ref_shell, ref_probe;
 } jl_state;
 
@@ -156,7 +156,7 @@ int jl_open_fs(lua_State *L);
 /* lua_queue.c */
 /* An idle operation, or NULL with nil, message, err pushed (*pushed = 3). */
 jdb_op *jl_take(lua_State *L, const char *name, const char *path, int *pushed);
-/* Gives a taken operation back and reports why it was refused. */
+/* Gives a taken operation on argument 1, a file, back and reports why it was refused. */
 int jl_refuse(lua_State *L, jdb_op *op);
 void jl_drop(lua_State *L, jdb_op *op);                  /* gives it back, reports nothing */
 jdb_queue *jl_queue(lua_State *L, jdb_failure *failure); /* makes it; NULL: failure is filled */

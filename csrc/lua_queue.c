@@ -48,9 +48,10 @@ void jl_drop(lua_State *L, jdb_op *op) {
 }
 
 int jl_refuse(lua_State *L, jdb_op *op) {
-    int n = jl_fail_op(L, op);
-    jl_drop(L, op);
-    return n;
+    jdb_failure f;
+    jdb_op_failure(op, &f);
+    jl_drop(L, op); /* first: telling allocates, and a finalizer may take `spare` */
+    return jl_fail(L, &f);
 }
 
 /* ---- results -------------------------------------------------------------------------------- */

@@ -33,10 +33,13 @@ end
 -- LuaJIT holds 64-bit values as cdata; plain 5.1 and 5.2 cannot.
 local has_ffi, ffi = pcall(require, "ffi")
 if has_ffi and type(ffi) == "table" and ffi.cast then
+  local istype, tostring = ffi.istype, tostring
   local unsigned, signed = ffi.typeof("uint64_t"), ffi.typeof("int64_t")
   core.box_u64(function(high, low, is_signed)
     local value = unsigned(high) * 4294967296 + unsigned(low)
     return is_signed and ffi.cast(signed, value) or value
+  end, function(value)
+    if istype(unsigned, value) or istype(signed, value) then return tostring(value) end
   end)
 end
 

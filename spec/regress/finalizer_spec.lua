@@ -1,0 +1,107 @@
+-- Finalizers run in the middle of a call, whenever it allocates. What they do to the objects of
+-- that call, or the operations they make, must not be pulled from under it.
+
+local process = require "support_process"
+local support = require "support"
+
+-- Makes an object that runs f when it is collected, on every Lua.
+local PRELUDE = [==[
+local function finalizer(f)
+  if newproxy then
+    getmetatable(newproxy(true)).__gc = f
+  else
+    setmetatable({}, { __gc = f })
+  end
+end
+]==]
+
+describe("a finalizer", function()
+  process.setup()
+
+  for method, call in pairs({ string = "b.string, b, 0, 69999", slice = "b.slice, b, 0, 10" }) do
+    it("may free the buffer whose method runs: " .. method, function()
+      local out = process.script(PRELUDE .. [==[
+        local freed = 0
+        for i = 1, 200 do
+          local b = jdbfs.buffer(70000 + i)
+          b:fill(i % 256)
+          local done = false
+          finalizer(function() freed = freed + 1 done = true b:free() end)
+          for _ = 1, 2000 do
+            local ok, value = pcall(]==] .. call .. [==[)
+            if not ok then
+              check("raises", value:find("Closed", 1, true), value)
+              break
+            end
+            if type(value) == "string" then check("its bytes", value:byte(1) == i % 256) end
+            if done then break end
+          end
+        end
+        check("it happened", freed > 100, freed)
+        io.write("fine")]==])
+      assert.are.equal("fine", out)
+    end)
+  end
+
+  for _, where in ipairs({ "in a task", "outside tasks" }) do
+    it("may do I/O while a call is being refused " .. where, function()
+      if process.is_51 and where == "in a task" then
+        return pending("plain Lua 5.1 cannot tell a finalizer from a task: its I/O raises there")
+      end
+      local out = process.script(PRELUDE .. [==[
+        local f = check("create", jdbfs.create(dir .. "/f", { direct = "prefer" }))
+        local b = jdbfs.buffer(8192)
+        local done = 0
+        local function body()
+          for _ = 1, 2000 do
+            finalizer(function() done = done + (f:size() and 1 or 0) end)
+            check("refused", not f:write_at(b, -1))
+            check("refused", not f:read_many({ { b, 0 }, { b, 0 } }))
+            check("refused", not f:write_many({ { b, 0 }, { b, -1 } }))
+            check("written", f:write_many({ { b, 0 }, { b, 8192 } }) == 2)
+          end
+        end
+        if arg[3] == "in a task" then jdbfs.run(body) else body() end
+        check("it happened", done > 500, done)
+        check("close", f:close())
+        io.write("fine")]==], { args = { where } })
+      assert.are.equal("fine", out)
+    end)
+  end
+end)
+
+describe("an argument", function()
+  support.setup()
+
+  it("is never asked for its text when it is foreign cdata", function()
+    if not process.is_jit then return pending("needs LuaJIT's ffi") end
+    local ffi = require("ffi")
+    local asked = 0
+    local evil = ffi.metatype("struct { int x; }", { __tostring = function()
+      asked = asked + 1
+      return "1LL"
+    end })()
+    local b = support.page()
+    local f = assert(support.jdbfs.create(support.path(), { direct = "prefer" }))
+    support.raises("number expected", b.u8, b, evil)
+    support.raises("number expected", f.write_at, f, b, evil)
+    support.raises("number expected", f.write_many, f, { { b, evil } })
+    assert.are.equal(0, asked)
+    assert.are.equal(4096, f:write_at(b, ffi.new("uint64_t", 4096), ffi.new("int64_t", 0), 4096))
+    assert(f:close())
+  end)
+
+  it("that changes the list while it is read is noticed", function()
+    local b, other = support.page(), support.page()
+    local f = assert(support.jdbfs.create(support.path(), { direct = "prefer" }))
+    for _ = 1, 200 do
+      local list = { { b, 0 }, { b, 4096 } }
+      local function swap() list[1], list[2] = { other, 0 }, nil end
+      if newproxy then getmetatable(newproxy(true)).__gc = swap
+      else setmetatable({}, { __gc = swap }) end
+      local ok, _, err = f:write_many(list)
+      assert(ok == 2 or ok == 1 or err.kind == "Busy", err and err.message)
+    end
+    assert(f:close())
+  end)
+end)
