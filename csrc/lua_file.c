@@ -424,7 +424,12 @@ static int file_path(lua_State *L) {
 }
 
 static int file_tostring(lua_State *L) {
-    jl_file *f = check_file(L);
+    jl_file *f = jl_test(L, 1, &jl_magic_file, sizeof *f);
+    if (f && !f->file) { /* a finalizer tells about it after its own */
+        lua_pushliteral(L, "jdbfs.file (collected)");
+        return 1;
+    }
+    f = check_file(L);
     lua_pushfstring(L, "jdbfs.file (%s%s)", jdb_file_path(f->file),
                     jdb_file_closed(f->file) ? ", closed" : "");
     return 1;

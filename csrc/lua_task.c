@@ -585,7 +585,8 @@ static int protected_drive(lua_State *L, jl_state *S, int args, int ref) {
 }
 
 static int64_t deadline(lua_State *L, int i) {
-    lua_Number s = luaL_checknumber(L, i);
+    luaL_checktype(L, i, LUA_TNUMBER);
+    lua_Number s = lua_tonumber(L, i);
     if (!(s >= 0)) luaL_argerror(L, i, "seconds, 0 or more, expected");
     if (s > 1e9) s = 1e9;
     return jdb_now() + (int64_t)(s * 1e9);

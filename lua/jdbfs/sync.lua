@@ -4,7 +4,8 @@
 local core = require "jdbfs.core"
 
 local current, park, wake, drive = core.current, core.park, core.wake, core.drive
-local error, pcall, setmetatable, type = error, pcall, setmetatable, type
+local error, getmetatable, pcall = error, getmetatable, pcall
+local setmetatable, type = setmetatable, type
 local floor, huge = math.floor, math.huge
 
 -- A first-in first-out list that never shifts its entries. Those of cancelled tasks stay behind;
@@ -83,11 +84,18 @@ local function check_count(n, what, least)
   end
 end
 
+local function check_self(self, class, method)
+  if getmetatable(self) ~= class then
+    error(("bad self for '%s' (call with a colon)"):format(method), 3)
+  end
+end
+
 local Semaphore = {}
 Semaphore.__index = Semaphore
 
 --- Waits for one of the n permits.
 function Semaphore:acquire()
+  check_self(self, Semaphore, "acquire")
   if self.free > 0 then
     self.free = self.free - 1
   else
@@ -98,12 +106,14 @@ end
 
 --- Takes a permit when one is free now.
 function Semaphore:try_acquire()
+  check_self(self, Semaphore, "try_acquire")
   if self.free == 0 then return false end
   self.free = self.free - 1
   return true
 end
 
 function Semaphore:release()
+  check_self(self, Semaphore, "release")
   if not wake_one(self.waiters) then self.free = self.free + 1 end
   return true
 end
@@ -113,22 +123,26 @@ Event.__index = Event
 
 --- Waits until the event is set; at once when it is.
 function Event:wait()
+  check_self(self, Event, "wait")
   if not self.ready then wait(self.waiters, {}) end
   return true
 end
 
 function Event:set()
+  check_self(self, Event, "set")
   self.ready = true
   while wake_one(self.waiters) do end
   return true
 end
 
 function Event:clear()
+  check_self(self, Event, "clear")
   self.ready = false
   return true
 end
 
 function Event:is_set()
+  check_self(self, Event, "is_set")
   return self.ready
 end
 
@@ -139,6 +153,7 @@ local NIL = {} -- stands for nil among the values
 
 --- Appends a value; waits while the queue is full.
 function Queue:put(value)
+  check_self(self, Queue, "put")
   if value == nil then value = NIL end
   if self.count == 0 and wake_one(self.takers, value) then return true end
   if self.count < self.max then
@@ -167,6 +182,7 @@ end
 
 --- Takes the oldest value; waits while there is none.
 function Queue:take()
+  check_self(self, Queue, "take")
   local value
   if self.count > 0 then
     self.count = self.count - 1
@@ -182,6 +198,7 @@ function Queue:take()
 end
 
 function Queue:size()
+  check_self(self, Queue, "size")
   return self.count
 end
 
@@ -190,6 +207,7 @@ Pool.__index = Pool
 
 --- Waits for a free buffer.
 function Pool:get()
+  check_self(self, Pool, "get")
   self.permits:acquire()
   local b = self.free[#self.free]
   self.free[#self.free] = nil
@@ -199,6 +217,7 @@ end
 
 --- Gives a buffer back; one that is not out raises.
 function Pool:put(b)
+  check_self(self, Pool, "put")
   if not self.out[b] then
     error("bad argument #1 to 'put' (not a buffer taken from this pool)", 2)
   end
