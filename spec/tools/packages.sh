@@ -24,6 +24,7 @@ debian_of() {
         mount) echo mount ;;
         libfuse3) echo libfuse3-dev ;;
         fusermount3) echo fuse3 ;;
+        clang-rt) echo libclang-rt-dev ;;
         setpriv | unshare | findmnt | losetup) echo util-linux ;;
         *) echo "$1" ;;
     esac
