@@ -122,7 +122,8 @@ enum {
     JDB_OPEN_DEVICE = 1 << 6,      /* a block device is what the caller wants */
     JDB_OPEN_DURABLE = 1 << 7,     /* the name itself is durable on return */
     JDB_OPEN_LOCK_SHARED = 1 << 8, /* fail with JDB_BUSY when another holds it */
-    JDB_OPEN_LOCK_EXCLUSIVE = 1 << 9
+    JDB_OPEN_LOCK_EXCLUSIVE = 1 << 9,
+    JDB_OPEN_NOFOLLOW = 1 << 10 /* ELOOP when the last name is a symbolic link */
 };
 
 /* How a durable write is done where both ways are open. */

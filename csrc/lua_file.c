@@ -512,6 +512,8 @@ static void open_option(lua_State *L, const char *name, struct open_args *a) {
         if (flag_option(L, name)) a->how.flags &= ~(unsigned)JDB_OPEN_CREATE;
     } else if (strcmp(name, "atime") == 0) {
         if (flag_option(L, name)) a->how.flags |= JDB_OPEN_ATIME;
+    } else if (strcmp(name, "nofollow") == 0) {
+        if (flag_option(L, name)) a->how.flags |= JDB_OPEN_NOFOLLOW;
     } else if (strcmp(name, "device") == 0) {
         if (flag_option(L, name)) a->how.flags |= JDB_OPEN_DEVICE;
     } else if (strcmp(name, "lock") == 0) {

@@ -153,6 +153,7 @@ static int open_flags(const jdb_open *how) {
     flags |= how->flags & JDB_OPEN_WRITE ? O_RDWR : O_RDONLY;
     if (how->flags & JDB_OPEN_DSYNC) flags |= O_DSYNC;
     if (!(how->flags & JDB_OPEN_ATIME)) flags |= O_NOATIME;
+    if (how->flags & JDB_OPEN_NOFOLLOW) flags |= O_NOFOLLOW;
     return flags;
 }
 
@@ -399,7 +400,8 @@ int64_t jdb_platform_probe(jdb_op *op) {
     if (stat(d->path, &st) != 0) return -errno;
     int make = S_ISDIR(st.st_mode);
     if (!make && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) return -EINVAL;
-    int flags = (make ? O_TMPFILE | O_RDWR : O_RDONLY) | O_CLOEXEC;
+    /* The name may be another file's by now: none may hold us (a FIFO). */
+    int flags = (make ? O_TMPFILE | O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
     int fd = open(d->path, flags | O_DIRECT, 0600);
     info->direct = fd >= 0;
     info->direct_reason = fd >= 0 ? "O_DIRECT accepted" : "O_DIRECT refused";

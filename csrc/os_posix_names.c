@@ -230,13 +230,13 @@ static int64_t path_space(jdb_op *op) {
 /* ---- atomic_write --------------------------------------------------------------------------- */
 
 /* A name in the same directory that nobody else makes: pid, counter, clock. O_EXCL decides. */
-static int make_temporary(int dir, const char *name, char *temporary, size_t size) {
+static int make_temporary(int dir, const char *name, mode_t mode, char *temporary, size_t size) {
     static atomic_uint counter;
     for (int tries = 0; tries < 100; tries++) {
         unsigned n = atomic_fetch_add(&counter, 1);
         snprintf(temporary, size, ".%.200s.%ld-%u-%llx", name, (long)getpid(), n,
                  (unsigned long long)jdb_os_now());
-        int fd = openat(dir, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+        int fd = openat(dir, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
         if (fd >= 0 || errno != EEXIST) return fd;
     }
     errno = EEXIST;
@@ -255,24 +255,37 @@ static int64_t write_all(int fd, const char *data, size_t len) {
     return 0;
 }
 
-/* What is replaced keeps its permissions, and its owner where that is allowed. */
-static int64_t take_over(int dir, const char *name, int fd) {
-    struct stat st;
-    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT ? 0 : -errno;
-    if (S_ISDIR(st.st_mode)) return -EISDIR;
-    if (!S_ISREG(st.st_mode)) return 0;
-    if (fchown(fd, st.st_uid, st.st_gid) != 0 && errno != EPERM) return -errno;
-    return fchmod(fd, st.st_mode & 07777) == 0 ? 0 : -errno;
+/* 1: a regular file is replaced; 0: nothing, or what has no permissions to keep (a link). */
+static int64_t look_at(int dir, const char *name, struct stat *st) {
+    if (fstatat(dir, name, st, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT ? 0 : -errno;
+    if (S_ISDIR(st->st_mode)) return -EISDIR;
+    return S_ISREG(st->st_mode);
+}
+
+/* What is replaced keeps its permissions, and its owner where that is allowed. Where it is not,
+ * what was granted to that owner and group is not granted to ours. */
+static int64_t take_over(const struct stat *old, int fd) {
+    mode_t mode = old->st_mode & 07777;
+    if (fchown(fd, old->st_uid, old->st_gid) != 0) {
+        if (errno != EPERM) return -errno;
+        mode &= 0777;
+        if (fchown(fd, (uid_t)-1, old->st_gid) != 0) mode &= 0707u | (mode & 07u) << 3;
+    }
+    return fchmod(fd, mode) == 0 ? 0 : -errno;
 }
 
 /* Old content or new content after any crash: the new file is durable before it gets the name,
- * and the name is durable before success is told. */
+ * and the name is durable before success is told. Until it has its permissions nobody else may
+ * read it. */
 static int64_t replace(int dir, const char *name, const struct jdb_detail *d) {
     char temporary[300];
-    int fd = make_temporary(dir, name, temporary, sizeof temporary);
+    struct stat old;
+    int64_t regular = look_at(dir, name, &old);
+    if (regular < 0) return regular;
+    int fd = make_temporary(dir, name, regular ? 0600 : 0666, temporary, sizeof temporary);
     if (fd < 0) return -errno;
-    int64_t r = take_over(dir, name, fd);
-    if (r == 0) r = write_all(fd, d->data, d->data_len);
+    int64_t r = write_all(fd, d->data, d->data_len);
+    if (r == 0 && regular) r = take_over(&old, fd);
     if (r == 0) r = jdb_platform_sync(fd, 0);
     if (close(fd) != 0 && r == 0 && errno != EINTR) r = -errno;
     if (r == 0 && renameat(dir, temporary, dir, name) != 0) r = -errno;

@@ -274,6 +274,8 @@ function Buffer:free() end
 ---@field must_exist boolean? fail with ENOENT when it does not (open_rw, open_wal)
 ---@field atime boolean? keep access times; they cost metadata writes
 ---@field device boolean? the path is a block device
+---@field nofollow boolean? fail with ELOOP when the last name is a symbolic link: for directories
+---  that others may write to
 ---@field durable_create boolean? the name itself is durable on return
 ---@field lock "exclusive"|"shared"|nil fail with Busy when another open file holds it; File:lock
 ---@field dsync boolean? every write is durable on return, as with open_wal
@@ -546,7 +548,9 @@ function jdbfs.sync_dir(path) end
 function jdbfs.space(path) end
 --- Replaces a file's content: after any crash it has the old or the new one, and the new one is
 --- durable on return. Written under a temporary name in the same directory, which is removed on
---- failure. Keeps the permissions of what it replaces; a symbolic link is replaced, not followed.
+--- failure. Keeps the permissions of what it replaces, and its owner where that is allowed (else
+--- nothing that was granted to that owner and group is granted to others), not its extended
+--- attributes; a symbolic link is replaced, not followed.
 --- Yields.
 ---@param path string
 ---@param data string|jdbfs.Buffer

@@ -7,22 +7,23 @@ enum { SLOTS = 8, CALLS_MAX = 200 };
 
 /* The objects live in the table at index 1: 1..SLOTS buffers, then files, then tasks. */
 static void set_up(lua_State *L) {
-    fuzz_must(L, "local jdbfs = require 'jdbfs'\n"
-                 "jdbfs.setup{ backend = backend, depth = 8, workers = 2 }\n"
-                 "fuzz = { jdbfs = jdbfs }\n"
-                 "for i = 1, 8 do fuzz[i] = jdbfs.buffer(4096 * i) end\n"
-                 "fuzz[9] = assert(jdbfs.create('f1', { direct = 'prefer' }))\n"
-                 "fuzz[10] = assert(jdbfs.create('f2', { direct = 'off' }))\n"
-                 "fuzz[11] = assert(jdbfs.spawn(function() return 1 end))\n"
-                 "fuzz[12] = assert(jdbfs.spawn(jdbfs.sleep, 0.0001))\n"
-                 "fuzz[13] = jdbfs.event() fuzz[14] = jdbfs.queue(1) fuzz[15] = jdbfs.semaphore(1)\n"
-                 "fuzz[16] = assert(jdbfs.pool(2, 4096))\n");
+    fuzz_must(L,
+              "local jdbfs = require 'jdbfs'\n"
+              "jdbfs.setup{ backend = backend, depth = 8, workers = 2 }\n"
+              "fuzz = { jdbfs = jdbfs }\n"
+              "for i = 1, 8 do fuzz[i] = jdbfs.buffer(4096 * i) end\n"
+              "fuzz[9] = assert(jdbfs.create('f1', { direct = 'prefer' }))\n"
+              "fuzz[10] = assert(jdbfs.create('f2', { direct = 'off' }))\n"
+              "fuzz[11] = assert(jdbfs.spawn(function() return 1 end))\n"
+              "fuzz[12] = assert(jdbfs.spawn(jdbfs.sleep, 0.0001))\n"
+              "fuzz[13] = jdbfs.event() fuzz[14] = jdbfs.queue(1) fuzz[15] = jdbfs.semaphore(1)\n"
+              "fuzz[16] = assert(jdbfs.pool(2, 4096))\n");
 }
 
 static void push_number(lua_State *L, struct fuzz_input *in) {
-    static const double odd[] = {-1,      0.5,    4095,   9007199254740992.0, 9.3e18,
-                                 1.9e19,  -1e300, 1e300,  4294967295.0,       4294967296.0,
-                                 65536.0, 512,    511,    2147483648.0,       9223372036854771712.0,
+    static const double odd[] = {-1,      0.5,    4095,  9007199254740992.0, 9.3e18,
+                                 1.9e19,  -1e300, 1e300, 4294967295.0,       4294967296.0,
+                                 65536.0, 512,    511,   2147483648.0,       9223372036854771712.0,
                                  0};
     unsigned b = fuzz_byte(in);
     if (b < 64) lua_pushinteger(L, (lua_Integer)b * 512);
@@ -35,7 +36,7 @@ static void push_number(lua_State *L, struct fuzz_input *in) {
 }
 
 static void push_value(lua_State *L, struct fuzz_input *in, int depth) {
-    static const char *const words[] = {"",     "dsync", "atomic", "size", "zero",  "keep_size",
+    static const char *const words[] = {"",     "dsync", "atomic", "size", "zero",   "keep_size",
                                         "gone", "f1",    "f2",     "d/e",  "shared", "exclusive"};
     unsigned b = fuzz_byte(in);
     switch (b % 8) {
@@ -60,18 +61,18 @@ static void push_value(lua_State *L, struct fuzz_input *in, int depth) {
 
 /* The name of one of the methods, or functions, of the object at the index; NULL: it has none. */
 static const char *method_of(lua_State *L, int index, unsigned choice) {
-    static const char *const of_module[] = {"buffer", "exists", "stat",   "size",  "remove", "mkdir",
-                                            "rename", "ls",     "open",   "create", "stats", "space",
-                                            "atomic_write", "open_rw", "flush", "yield", "reader",
-                                            "writer", "now", "probe", "sync_dir"};
-    static const char *const of_buffer[] = {"string", "set", "fill", "copy", "slice", "u8",  "u16",
-                                            "u32",    "u64", "i32",  "i64",  "f64",   "crc32c",
-                                            "align",  "free"};
-    static const char *const of_file[] = {"read_at", "read_upto", "read",  "write_at", "read_many",
-                                          "write_many", "size", "stat", "info", "sync_all",
-                                          "sync_data", "truncate", "preallocate", "punch", "lock",
-                                          "unlock", "path", "close"};
-    static const char *const of_rest[] = {"cancel", "status", "join", "set",  "wait", "clear",
+    static const char *const of_module[] = {
+        "buffer", "exists", "stat",   "size",   "remove", "mkdir",        "rename",
+        "ls",     "open",   "create", "stats",  "space",  "atomic_write", "open_rw",
+        "flush",  "yield",  "reader", "writer", "now",    "probe",        "sync_dir"};
+    static const char *const of_buffer[] = {"string", "set", "fill",   "copy",  "slice",
+                                            "u8",     "u16", "u32",    "u64",   "i32",
+                                            "i64",    "f64", "crc32c", "align", "free"};
+    static const char *const of_file[] = {
+        "read_at",     "read_upto", "read", "write_at", "read_many", "write_many",
+        "size",        "stat",      "info", "sync_all", "sync_data", "truncate",
+        "preallocate", "punch",     "lock", "unlock",   "path",      "close"};
+    static const char *const of_rest[] = {"cancel", "status", "join", "set",  "wait",    "clear",
                                           "put",    "take",   "get",  "size", "acquire", "release"};
 #define PICK(list) list[choice % (sizeof list / sizeof *list)]
     if (index == 0) return PICK(of_module);
@@ -85,7 +86,8 @@ static void tame(lua_State *L, const char *name, int first) {
     int big = strcmp(name, "truncate") == 0 || strcmp(name, "preallocate") == 0 ||
               strcmp(name, "read") == 0 || strcmp(name, "buffer") == 0;
     for (int i = first; big && i <= lua_gettop(L); i++)
-        if (lua_type(L, i) == LUA_TNUMBER && lua_tonumber(L, i) > 1e6 && lua_tonumber(L, i) < 1e16) {
+        if (lua_type(L, i) == LUA_TNUMBER && lua_tonumber(L, i) > 1e6 &&
+            lua_tonumber(L, i) < 1e16) {
             lua_pushinteger(L, 65536);
             lua_replace(L, i);
         }

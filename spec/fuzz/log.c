@@ -55,7 +55,8 @@ static void patch(struct fuzz_input *in, uint8_t *copies[2]) {
         size_t at = ((size_t)(a >> 1) << 8 | b) % sizes[a & 1];
         /* Mostly where something is: headers and record headers. */
         if (a & 2) at = at % 64 + (a & 4 ? 4096 : 0);
-        for (unsigned i = 0; i <= len && at + i < sizes[a & 1]; i++) p[at + i] ^= (uint8_t)fuzz_byte(in);
+        for (unsigned i = 0; i <= len && at + i < sizes[a & 1]; i++)
+            p[at + i] ^= (uint8_t)fuzz_byte(in);
     }
 }
 

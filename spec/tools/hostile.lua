@@ -206,7 +206,7 @@ local function list_of_transfers()
 end
 
 local OPTIONS = { "direct", "mode", "exclusive", "must_exist", "atime", "durable_create", "lock",
-  "dsync", "durable_method", "durable", "noreplace", "depth", "block", "offset", "segment_size",
+  "dsync", "nofollow", "durable_method", "durable", "noreplace", "depth", "block", "offset", "segment_size",
   "batch_size", "backend", "workers", "device", "nothing", 1 }
 local CHOICES = { "require", "prefer", "off", "auto", "flush", "write", "shared", "exclusive", true,
   true, false, 0, 4096, 65536 }
