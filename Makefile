@@ -78,8 +78,11 @@ SAN_CFLAGS := -fsanitize=undefined -fno-sanitize-recover=undefined -fno-omit-fra
 else ifeq ($(SAN),thread)
 SAN_SUFFIX := -tsan
 SAN_CFLAGS := -fsanitize=thread -fno-omit-frame-pointer
+else ifeq ($(SAN),coverage)
+SAN_SUFFIX := -cov
+SAN_CFLAGS := --coverage -fprofile-update=atomic -O0
 else
-$(error jdbfs: SAN=$(SAN) is none of address, undefined, thread)
+$(error jdbfs: SAN=$(SAN) is none of address, undefined, thread, coverage)
 endif
 ifdef SAN
 MUST_CFLAGS += $(SAN_CFLAGS)

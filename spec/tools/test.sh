@@ -30,7 +30,8 @@ case $san in
     address) suffix=-asan ;;
     undefined) suffix=-ubsan ;;
     thread) suffix=-tsan ;;
-    *) echo "jdbfs: SAN=$san is none of address, undefined, thread" >&2; exit 2 ;;
+    coverage) suffix=-cov ;;
+    *) echo "jdbfs: SAN=$san is none of address, undefined, thread, coverage" >&2; exit 2 ;;
 esac
 timeout=${TIMEOUT:-$([[ -n $san ]] && echo 900 || echo 300)}
 cpus=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
@@ -118,6 +119,12 @@ prepare_san() {
     case $san in
         address) runtime=$("${CC:-cc}" -print-file-name=libasan.so) ;;
         thread) runtime=$("${CC:-cc}" -print-file-name=libtsan.so) ;;
+        coverage)
+            # From its start on the interpreter notes which lines of ours run.
+            san_env=("JDBFS_COVER=$top/build/coverage/lines")
+            c_env=()
+            return 0
+            ;;
     esac
     # A huge buffer must be refused, not end the process.
     c_env=(ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=1
@@ -143,8 +150,14 @@ interpreter() {
     local wrapper=$own/lua-$1
     [[ -n $san ]] || { echo "$2"; return; }
     [[ -x $wrapper ]] || {
-        printf '#!/bin/sh\nexec %s "%s" "$@"\n' \
-            "${fixed_addresses[*]} env ${san_env[*]}" "$2" >"$wrapper"
+        local start=''
+        if [[ $san == coverage ]]; then
+            bash spec/tools/coverage.sh hook "$1" >&2
+            start="-e 'assert(package.loadlib(\"$top/build/coverage/cover-$1.so\","
+            start+="\"luaopen_cover\"))()'"
+        fi
+        printf '#!/bin/sh\nexec %s "%s" %s "$@"\n' \
+            "${fixed_addresses[*]} env ${san_env[*]}" "$2" "$start" >"$wrapper"
         chmod 755 "$wrapper"
     }
     echo "$wrapper"

@@ -1,0 +1,167 @@
+-- What the tests reached: coverage.lua DIRECTORY LEAST, called by coverage.sh. Reads gcov's text
+-- (gcov/*.txt), luac's listings (gcov/*.luac) and the lines that ran (lines).
+--
+-- A C line counts as run when it ran in one of the builds. An error branch is a way out of an `if`
+-- that never was taken, on a line that refuses something. Both, and Lua lines that never ran, may
+-- be listed in coverage-unhit.txt, one a line: FILE<TAB>text of the line<TAB>reason.
+
+local dir, least = arg[1], tonumber(arg[2])
+
+local function read(path)
+  local f = io.open(path)
+  if not f then return nil end
+  local text = f:read("*a")
+  f:close()
+  return text
+end
+
+local function lines_of(text)
+  return text:gmatch("([^\n]*)\n?")
+end
+
+local function trim(text)
+  return (text:gsub("^%s+", ""):gsub("%s+$", ""))
+end
+
+local function files_in(pattern)
+  local found = {}
+  local p = io.popen("ls " .. dir .. "/gcov/" .. pattern .. " 2>/dev/null")
+  for path in p:lines() do found[#found + 1] = path end
+  p:close()
+  return found
+end
+
+-- files[name][line] = {text =, count =, branches = {taken...}}
+local files = {}
+
+-- ---- C ------------------------------------------------------------------------------------------
+
+local function note_branch(line, index, taken)
+  line.branches[index] = (line.branches[index] or 0) + taken
+end
+
+local function read_gcov(path)
+  local name, line
+  for text in lines_of(read(path)) do
+    local source = text:match("^%s*%-:%s*0:Source:(.*)")
+    if source then name = source:match("^csrc/[%w_]+%.c$") end
+    local count, number, code = text:match("^%s*([%d#=%-]+)%*?:%s*(%d+):(.*)")
+    if name and number and tonumber(number) > 0 then
+      line = nil
+      if count ~= "-" then
+        files[name] = files[name] or {}
+        line = files[name][tonumber(number)] or { text = trim(code), count = 0, branches = {} }
+        files[name][tonumber(number)] = line
+        line.count = line.count + (tonumber(count) or 0)
+      end
+    elseif line then
+      local index, taken = text:match("^branch%s+(%d+) taken (%d+)")
+      if index then note_branch(line, tonumber(index), tonumber(taken)) end
+    end
+  end
+end
+
+-- ---- Lua ----------------------------------------------------------------------------------------
+
+local function read_luac(path)
+  local name = "lua/jdbfs/" .. path:match("([^/]*)%.luac$")
+  local source, number = {}, 0
+  for text in lines_of(read(name)) do
+    number = number + 1
+    source[number] = trim(text)
+  end
+  files[name] = {}
+  for at in read(path):gmatch("\n%s*%d+%s+%[(%d+)%]") do
+    local text = source[tonumber(at)] or ""
+    -- What only ends a block has an instruction that nothing reaches.
+    if not text:match("^end[%s,;%)}]*$") and text ~= "" then
+      files[name][tonumber(at)] = { text = text, count = 0, branches = {} }
+    end
+  end
+end
+
+local function read_ran()
+  for name, at in (read(dir .. "/lines") or ""):gmatch("([^\t\n]*)\t(%d+)") do
+    local line = files[name] and files[name][tonumber(at)]
+    if line then line.count = 1 end
+  end
+end
+
+-- ---- what is listed -----------------------------------------------------------------------------
+
+local function read_listed()
+  local listed = {}
+  for text in lines_of(read("spec/tools/coverage-unhit.txt") or "") do
+    local name, code, reason = text:match("^([^#\t][^\t]*)\t([^\t]+)\t+(.+)$")
+    if name then listed[name .. "\t" .. code] = { reason = reason, used = false } end
+  end
+  return listed
+end
+
+-- Refusals: what stands behind an `if` and leads out.
+local function is_error_branch(line)
+  return line.text:match("^[}%s]*i?f?%s*.*if %(") and
+    (line.text:match("return%s+%-") or line.text:match("return%s+[%w_]*fail") or
+      line.text:match("return NULL") or line.text:match("luaL_%w*error") or
+      line.text:match("return refuse") or line.text:match("goto"))
+end
+
+local function branch_missed(line)
+  if line.count == 0 or not is_error_branch(line) then return false end
+  for _, taken in pairs(line.branches) do
+    if taken == 0 then return true end
+  end
+  return false
+end
+
+-- ---- report -------------------------------------------------------------------------------------
+
+for _, path in ipairs(files_in("*.txt")) do read_gcov(path) end
+for _, path in ipairs(files_in("*.luac")) do read_luac(path) end
+read_ran()
+
+local listed = read_listed()
+local passed, failed = 0, 0
+local unlisted, reasons = {}, 0
+
+local function judge(name, number, line, what)
+  local entry = listed[name .. "\t" .. line.text]
+  if entry then
+    entry.used = true
+    reasons = reasons + 1
+  else
+    unlisted[#unlisted + 1] = ("%s:%d: %s: %s"):format(name, number, what, line.text)
+  end
+end
+
+local names, all, hit_all = {}, { C = 0, Lua = 0 }, { C = 0, Lua = 0 }
+for name in pairs(files) do names[#names + 1] = name end
+table.sort(names)
+for _, name in ipairs(names) do
+  local total, hit, numbers = 0, 0, {}
+  for number in pairs(files[name]) do numbers[#numbers + 1] = number end
+  table.sort(numbers)
+  for _, number in ipairs(numbers) do
+    local line = files[name][number]
+    total = total + 1
+    if line.count > 0 then hit = hit + 1 else judge(name, number, line, "never ran") end
+    if branch_missed(line) then judge(name, number, line, "never refused") end
+  end
+  local language = name:match("%.c$") and "C" or "Lua"
+  all[language], hit_all[language] = all[language] + total, hit_all[language] + hit
+  print(("%6.2f %%  %5d of %5d lines  %s"):format(100 * hit / total, hit, total, name))
+end
+
+for _, language in ipairs({ "C", "Lua" }) do
+  local share = 100 * hit_all[language] / math.max(all[language], 1)
+  local good = share >= least
+  if good then passed = passed + 1 else failed = failed + 1 end
+  print(("%s %s: %.2f %% of %d lines (at least %d %%)"):format(
+    good and "ok  " or "FAIL", language, share, all[language], least))
+end
+for _, text in ipairs(unlisted) do print("unlisted " .. text) end
+if #unlisted > 0 then failed = failed + 1 else passed = passed + 1 end
+print(("%s unreached: %d listed with a reason, %d not"):format(
+  #unlisted > 0 and "FAIL" or "ok  ", reasons, #unlisted))
+print(("\n%d passed, %d failed, 0 skipped"):format(passed, failed))
+os.exit(failed == 0 and 0 or 1)

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Which lines of C and Lua the tests run. coverage.sh: builds with gcov, runs the C tests and the
+# specs on Lua 5.4 and 5.1 (T= and LUAS= as for make test), prints the share of lines of each file,
+# and what no test reached. Fails below 95 % and for every line or error branch that is neither
+# reached nor listed, with a reason, in spec/tools/coverage-unhit.txt.
+# coverage.sh hook ID: builds the line hook for that Lua. coverage.sh report: of the last run.
+# Ends with "N passed, N failed, N skipped".
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+dir=build/coverage
+mkdir -p "$dir"
+
+if [[ ${1-} == hook ]]; then
+    read -r _ _ _ _ include _ <<<"$(bash spec/tools/lua.sh find \
+        "$([[ $2 == luajit ]] && echo luajit || echo "lua$2")")"
+    exec "${CC:-cc}" -std=c11 -D_GNU_SOURCE -O2 -shared -fPIC -isystem "$include" \
+        -o "$dir/cover-$2.so" spec/tools/cover.c
+fi
+
+for tool in gcov lua5.4 luac5.4; do
+    command -v "$tool" >/dev/null || {
+        echo "skip coverage: $tool is not installed"
+        echo
+        echo "0 passed, 0 failed, 1 skipped"
+        exit 0
+    }
+done
+
+if [[ ${1-} != report ]]; then
+    rm -f "$dir/lines"
+    find build -name '*.gcda' -path '*-cov/*' -delete 2>/dev/null || true
+    # What fails here fails in make test, too: this is about what was reached.
+    MAKE="${MAKE:-make}" SAN=coverage LUAS="${LUAS:-lua5.4 lua5.1}" \
+        bash spec/tools/test.sh || true
+fi
+
+# gcov's text, one file per object: the same source may be in several (one for each Lua).
+rm -rf "$dir/gcov"
+mkdir -p "$dir/gcov"
+for data in build/*-cov/*.gcda; do
+    [[ -f $data ]] || continue
+    name=$(basename "$data" .gcda)
+    gcov -b -c -t -o "$(dirname "$data")" "$(dirname "$data")/$name.o" 2>/dev/null \
+        >"$dir/gcov/$(basename "$(dirname "$data")").$name.txt" || true
+done
+for file in lua/jdbfs/*.lua; do
+    [[ $file == */meta.lua ]] && continue
+    luac5.4 -l -p "$file" >"$dir/gcov/$(basename "$file").luac"
+done
+exec lua5.4 spec/tools/coverage.lua "$dir" "${JDBFS_COVERAGE_LEAST:-95}"
