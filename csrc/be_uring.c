@@ -264,7 +264,7 @@ static void wait(jdb_queue *q, struct uring *u, unsigned want, int64_t timeout_n
     if (r == -EAGAIN || r == -EBUSY || r == -ENOMEM) {
         /* The kernel takes nothing now: wait for what it has, a little at most. */
         struct __kernel_timespec pause = {0, 1000000};
-        r = io_uring_wait_cqe_timeout(&u->ring, &cqe, &pause);
+        io_uring_wait_cqe_timeout(&u->ring, &cqe, &pause);
         q->stats.entries++;
     }
 }

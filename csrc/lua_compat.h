@@ -17,6 +17,13 @@
 #error "jdbfs needs Lua 5.1 to 5.5 or LuaJIT"
 #endif
 
+/* Lua's headers do not say so; compilers and analyzers see more when they know. */
+#if defined(__GNUC__)
+int(lua_error)(lua_State *L) __attribute__((noreturn));
+int(luaL_error)(lua_State *L, const char *format, ...) __attribute__((noreturn));
+int(luaL_argerror)(lua_State *L, int argument, const char *text) __attribute__((noreturn));
+#endif
+
 #ifndef LUA_OK
 #define LUA_OK 0
 #endif

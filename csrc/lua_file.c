@@ -157,7 +157,8 @@ static int add_entry(lua_State *L, jl_file *f, jdb_op *many, const struct transf
     jdb_code code = jdb_op_code(many) == JDB_READ_MANY ? JDB_READ : JDB_WRITE;
     const char *name = jdb_code_name(jdb_op_code(many));
     const char *wrong = "the list was changed while it was read";
-    if (buffer_of(L, i) == t->buf) wrong = refusal(t, &kind, text, sizeof text);
+    const jl_buf *buf = buffer_of(L, i);
+    if (buf && buf == t->buf) wrong = refusal(t, &kind, text, sizeof text);
     else kind = JDB_BUSY;
     jdb_op *op = wrong ? NULL : jdb_op_take(jl_self(L)->queue, &kind);
     if (!op) {

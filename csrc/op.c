@@ -359,6 +359,7 @@ static int is_durable(const jdb_op *op) { return op->file && promises_durability
 
 static const char *doubt_cause(const jdb_op *op) {
     static _Thread_local char text[160];
+    assert(op->file);
     const jdb_file_info *info = &op->file->info;
     const char *lead = op->kind == JDB_POISONED
                            ? "an earlier flush or durable write failed; reopen "
@@ -372,6 +373,8 @@ static const char *doubt_cause(const jdb_op *op) {
 }
 
 static const char *op_cause(const jdb_op *op) {
+    const char *open_refusal =
+        op->code == JDB_OPEN && op->file ? op->file->info.direct_reason : NULL;
     if (op->detail && op->detail->cause) return op->detail->cause;
     if (op->kind == JDB_POISONED) return doubt_cause(op);
     if (op->fault == JDB_FAULT_ATOMIC)
@@ -392,8 +395,8 @@ static const char *op_cause(const jdb_op *op) {
     case JDB_IO:
         if (op->error == EBADF && op->file && !op->file->info.writable)
             return "the file was opened read only";
-        return op->code == JDB_OPEN ? op->file->info.direct_reason : NULL;
-    case JDB_UNSUPPORTED: return op->code == JDB_OPEN ? op->file->info.direct_reason : NULL;
+        return open_refusal;
+    case JDB_UNSUPPORTED: return open_refusal;
     default: return NULL;
     }
 }
@@ -411,15 +414,17 @@ void jdb_op_failure(const jdb_op *op, jdb_failure *f) {
             : op->flags & JDB_OP_PART ? "read"
             : op->flags & JDB_OP_UPTO ? "read_upto"
                                       : jdb_code_name((jdb_code)op->code);
-    if (op->code == JDB_OPEN && op->detail->open.name) f->op = op->detail->open.name;
-    f->path = op->file ? op->file->path : op->detail ? op->detail->path : NULL;
-    f->path2 = op->detail ? op->detail->path2 : NULL;
+    const struct jdb_detail *d = op->detail;
+    if (op->code == JDB_OPEN && d && d->open.name) f->op = d->open.name;
+    f->path = op->file ? op->file->path : d ? d->path : NULL;
+    f->path2 = d ? d->path2 : NULL;
     f->cause = op_cause(op);
     f->index = op->flags & JDB_OP_CHILD ? (int64_t)op->index : -1;
     f->offset = (transfer || op->code == JDB_PUNCH) && op->off <= INT64_MAX ? (int64_t)op->off : -1;
     f->length = (transfer || sized) && op->len <= INT64_MAX ? (int64_t)op->len : -1;
     f->actual = transfer ? (int64_t)op->moved : -1;
     if (op->kind == JDB_POISONED || (!transfer && op->error && is_durable(op))) {
+        assert(op->file);
         f->offset = (int64_t)op->file->info.doubt_from;
         f->length = (int64_t)(op->file->info.doubt_to - op->file->info.doubt_from);
     }

@@ -2,6 +2,7 @@
  * is read once, right after the call. EINTR is handled where it happens. */
 #include "os_posix.h"
 
+#include <assert.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -136,14 +137,15 @@ int64_t jdb_posix_lock(int fd, int exclusive, char **cause) {
 /* A refused flock drops the lock that was held: it is taken again at once. */
 static int64_t lock_file(jdb_op *op) {
     jdb_file *file = op->file;
+    struct jdb_detail *detail = op->detail;
     int fd = (int)file->handle, held = file->locked;
-    int64_t r = jdb_posix_lock(fd, op->how == JDB_LOCK_EXCLUSIVE, &op->detail->cause);
+    int64_t r = jdb_posix_lock(fd, op->how == JDB_LOCK_EXCLUSIVE, &detail->cause);
     if (r == 0) {
         file->locked = op->how == JDB_LOCK_EXCLUSIVE ? LOCK_EX : LOCK_SH;
     } else if (held && flock(fd, held | LOCK_NB) != 0) {
         file->locked = 0;
-        free(op->detail->cause);
-        op->detail->cause = strdup("another process took the lock, and the one held is lost");
+        free(detail->cause);
+        detail->cause = strdup("another process took the lock, and the one held is lost");
     }
     return r;
 }
@@ -185,6 +187,7 @@ static int64_t stat_file(jdb_op *op) {
 /* `from` and `to` are multiples of the write alignment. */
 int64_t jdb_posix_write_zeros(jdb_file *file, uint64_t from, uint64_t to) {
     size_t size = 1 << 20;
+    assert(file->write_align > 0);
     size_t align =
         file->memory_align > sizeof(void *) ? (size_t)file->memory_align : sizeof(void *);
     void *zeros;

@@ -311,8 +311,9 @@ static void child_done(jdb_queue *q, jdb_op *child) {
 static void remember_loss(const jdb_op *op) {
     int writes = op->code == JDB_WRITE || op->code == JDB_WRITE_MANY || op->code == JDB_SYNC_ALL ||
                  op->code == JDB_SYNC_DATA;
-    if (writes && op->kind != JDB_OK && op->kind != JDB_CANCELLED)
-        op->file->deferred = op->error ? op->error : EIO;
+    if (!writes || op->kind == JDB_OK || op->kind == JDB_CANCELLED) return;
+    assert(op->file);
+    op->file->deferred = op->error ? op->error : EIO;
 }
 
 /* Gives back what the operation held and puts it where its waiter finds it. */

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Static analysis of csrc/ with what is installed of clang, gcc and cppcheck: no finding at all.
+# Ends with "N passed, N failed, N skipped".
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+passed=0 failed=0 skipped=0
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+read -r verdict _ _ _ include _ <<<"$(bash spec/tools/lua.sh find lua5.4)"
+[[ $verdict == ok ]] || { echo "skip analyze: no headers of Lua 5.4"; echo; echo "0 passed, 0 failed, 3 skipped"; exit 0; }
+flags=(-std=c11 -D_GNU_SOURCE -pthread -Wall -Wextra -Icsrc -isystem "$include")
+
+# What another tool than cc says of every file, two files at a time.
+each_file() { # NAME COMMAND...
+    local name=$1 file
+    shift
+    for file in csrc/*.c; do
+        while (($(jobs -rp | wc -l) >= 2)); do wait -n || true; done
+        "$@" "$file" >"$work/$name.$(basename "$file")" 2>&1 || true &
+    done
+    while (($(jobs -rp | wc -l) > 0)); do wait -n || true; done
+    cat "$work/$name".*.c >"$work/$name"
+}
+
+judge() { # NAME VERSION
+    local count
+    count=$(grep -cE ': (warning|error|style|performance|portability):|fatal error' "$work/$1") || true
+    if [[ $count == 0 && ! -s $work/$1 ]]; then
+        passed=$((passed + 1))
+        echo "ok   $1: 0 findings ($2)"
+    else
+        failed=$((failed + 1))
+        echo "FAIL $1: $count findings ($2)"
+        grep -E 'warning:|error:|style:|performance:|portability:' "$work/$1" | head -n 40 | sed 's/^/     | /'
+    fi
+}
+
+missing() { # NAME
+    skipped=$((skipped + 1))
+    echo "skip $1: not installed"
+}
+
+if command -v clang >/dev/null; then
+    each_file clang clang --analyze -Xclang -analyzer-output=text "${flags[@]}" -o /dev/null
+    judge clang "$(clang --version | head -n 1)"
+else missing clang; fi
+
+if command -v gcc >/dev/null; then
+    # gcc 12 takes what is stored behind a parameter for leaked; clang looks at leaks, too.
+    each_file gcc gcc -O2 -fanalyzer -Wno-analyzer-malloc-leak "${flags[@]}" -c -o /dev/null
+    judge gcc "$(gcc --version | head -n 1)"
+else missing gcc; fi
+
+if command -v cppcheck >/dev/null; then
+    cppcheck -q --std=c11 --platform=unix64 --enable=warning,performance,portability -Icsrc \
+        --suppress=missingIncludeSystem csrc >"$work/cppcheck" 2>&1 || true
+    judge cppcheck "$(cppcheck --version)"
+else missing cppcheck; fi
+
+echo
+echo "$passed passed, $failed failed, $skipped skipped"
+[[ $failed == 0 ]]
