@@ -78,7 +78,9 @@ int jdb_pool_open(jdb_queue *queue); /* 0 or -errno; also makes queue->notify */
 void jdb_pool_submit(jdb_queue *queue, jdb_op *op);
 void jdb_pool_collect(jdb_queue *queue);
 void jdb_pool_watch(jdb_queue *queue, int handle); /* workers signal this one as well */
-void jdb_pool_close(jdb_queue *queue);             /* joins; in a forked child forgets */
+/* Signals the notifiers at that time; the last call counts. Starts one more thread. */
+void jdb_pool_alarm(jdb_queue *queue, int64_t when_ns);
+void jdb_pool_close(jdb_queue *queue); /* joins; in a forked child forgets */
 uint64_t jdb_pool_workers(const jdb_queue *queue);
 
 #endif

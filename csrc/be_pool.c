@@ -21,6 +21,10 @@ struct jdb_pool {
     unsigned queued, idle, count, limit;
     int stop, notify;
     int watcher; /* a second notifier, or -1 */
+    pthread_t alarm;
+    pthread_cond_t alarm_set;
+    int has_alarm;
+    int64_t alarm_at; /* 0: none */
     pthread_t threads[];
 };
 
@@ -60,19 +64,61 @@ static void *work(void *argument) {
     return NULL;
 }
 
-/* Workers take no signals: those are the host program's business. */
-static int add_worker(struct jdb_pool *pool) {
+/* Threads take no signals: those are the host program's business. */
+static int add_thread(pthread_t *thread, void *(*run)(void *), struct jdb_pool *pool) {
     pthread_attr_t attributes;
     sigset_t all, before;
     if (pthread_attr_init(&attributes) != 0) return -1;
     pthread_attr_setstacksize(&attributes, STACK_SIZE);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int r = pthread_create(&pool->threads[pool->count], &attributes, work, pool);
+    int r = pthread_create(thread, &attributes, run, pool);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
+    return r;
+}
+
+static int add_worker(struct jdb_pool *pool) {
+    int r = add_thread(&pool->threads[pool->count], work, pool);
     if (r == 0) pool->count++;
     return r;
+}
+
+/* ---- the alarm ------------------------------------------------------------------------------ */
+
+static void notify_all(struct jdb_pool *pool) {
+    jdb_os_notify_signal(pool->notify);
+    if (pool->watcher >= 0) jdb_os_notify_signal(pool->watcher);
+}
+
+static void *watch_clock(void *argument) {
+    struct jdb_pool *pool = argument;
+    pthread_mutex_lock(&pool->lock);
+    while (!pool->stop) {
+        int64_t at = pool->alarm_at;
+        if (at == 0) {
+            pthread_cond_wait(&pool->alarm_set, &pool->lock);
+        } else if (jdb_os_now() >= at) {
+            pool->alarm_at = 0;
+            notify_all(pool);
+        } else {
+            struct timespec until = {at / 1000000000, at % 1000000000};
+            pthread_cond_timedwait(&pool->alarm_set, &pool->lock, &until);
+        }
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return NULL;
+}
+
+void jdb_pool_alarm(jdb_queue *q, int64_t when_ns) {
+    struct jdb_pool *pool = q->pool;
+    pthread_mutex_lock(&pool->lock);
+    pool->alarm_at = when_ns > 0 ? when_ns : 1;
+    pthread_cond_signal(&pool->alarm_set);
+    pthread_mutex_unlock(&pool->lock);
+    if (pool->has_alarm) return;
+    if (add_thread(&pool->alarm, watch_clock, pool) == 0) pool->has_alarm = 1;
+    else notify_all(pool); /* too early is better than never */
 }
 
 int jdb_pool_open(jdb_queue *q) {
@@ -85,6 +131,11 @@ int jdb_pool_open(jdb_queue *q) {
     }
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->work, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&pool->alarm_set, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     pool->limit = q->workers;
     pool->notify = q->notify = notify;
     pool->watcher = -1;
@@ -138,10 +189,13 @@ void jdb_pool_close(jdb_queue *q) {
         pthread_mutex_lock(&pool->lock);
         pool->stop = 1;
         pthread_cond_broadcast(&pool->work);
+        pthread_cond_signal(&pool->alarm_set);
         pthread_mutex_unlock(&pool->lock);
         for (unsigned i = 0; i < pool->count; i++) pthread_join(pool->threads[i], NULL);
+        if (pool->has_alarm) pthread_join(pool->alarm, NULL);
         pthread_mutex_destroy(&pool->lock);
         pthread_cond_destroy(&pool->work);
+        pthread_cond_destroy(&pool->alarm_set);
     }
     /* A worker may signal after its operation was collected: not before all have gone. */
     jdb_os_close(pool->notify);

@@ -72,6 +72,7 @@ void jdb_file_poison(jdb_file *file, int error, uint64_t from, uint64_t to) {
     file->info.doubt_to = doubt.to;
 }
 
+jdb_queue *jdb_file_queue(const jdb_file *file) { return file->queue; }
 const char *jdb_file_path(const jdb_file *file) { return file->path; }
 
 int jdb_file_closed(const jdb_file *file) { return file->closing || file->handle < 0; }

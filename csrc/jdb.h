@@ -165,6 +165,7 @@ typedef struct jdb_file_info {
 jdb_file *jdb_file_ref(jdb_file *file);
 void jdb_file_unref(jdb_file *file);
 const char *jdb_file_path(const jdb_file *file);
+jdb_queue *jdb_file_queue(const jdb_file *file); /* the one it was opened on */
 void jdb_file_info_get(const jdb_file *file, jdb_file_info *info);
 const char *jdb_file_method_reason(const jdb_file *file); /* how durable writes are done, and why */
 int jdb_file_closed(const jdb_file *file);       /* 1 from the moment a close was submitted */
@@ -285,6 +286,8 @@ void jdb_queue_flush(jdb_queue *queue);          /* hand staged operations to th
 /* A descriptor that becomes readable when completions wait, or -errno. Owned by the queue. */
 int jdb_queue_pollfd(jdb_queue *queue);
 void jdb_queue_signal(jdb_queue *queue); /* makes that descriptor readable, if there is one */
+/* Makes it readable at that time (jdb_now), by a thread of its own. The last call counts. */
+void jdb_queue_alarm(jdb_queue *queue, int64_t when_ns);
 /* Operations not yet delivered. */
 uint64_t jdb_queue_pending(const jdb_queue *queue);
 jdb_kind jdb_queue_usable(const jdb_queue *queue); /* JDB_OK, JDB_FORKED, ... for this caller */

@@ -90,14 +90,16 @@ static inline int jl_yield(lua_State *L, int n, jl_after after) {
 #endif
 
 /* Whether this function may yield. 5.1 and 5.2 cannot tell: there the yield itself raises. */
-static inline int jl_yieldable(lua_State *L) {
 #if LUA_VERSION_NUM >= 503 || defined(LUAJIT_VERSION_NUM)
-    return lua_isyieldable(L);
+enum { JL_KNOWS_YIELDABLE = 1 };
+static inline int jl_yieldable(lua_State *L) { return lua_isyieldable(L); }
 #else
+enum { JL_KNOWS_YIELDABLE = 0 };
+static inline int jl_yieldable(lua_State *L) {
     (void)L;
     return 1;
-#endif
 }
+#endif
 
 /* *results: values the coroutine returned or yielded, on its stack. */
 static inline int jl_resume(lua_State *co, lua_State *from, int args, int *results) {

@@ -606,6 +606,11 @@ int jl_open_file(lua_State *L) {
                                          {"open_wal", open_wal},
                                          {NULL, NULL}};
     jl_self(L)->ref_file_meta = jl_new_class(L, "jdbfs.file", methods, meta);
+    /* For hosts: see lua/jdbfs/host.lua. */
+    jl_push_ref(L, jl_self(L)->ref_file_meta);
+    lua_getfield(L, -1, "__index");
+    lua_setfield(L, -3, "file_methods");
+    lua_setfield(L, -2, "file_meta");
     jl_register(L, functions);
     return 0;
 }

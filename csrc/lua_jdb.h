@@ -49,9 +49,16 @@ struct jl_task {
     uint8_t parked;    /* waits for core.wake */
     uint8_t expired;   /* a timer, not the event, woke it */
     uint8_t started;
-    uint8_t yielding; /* only gives way */
-    uint8_t kill;     /* on the ready list to be ended, not resumed */
+    uint8_t yielding;       /* only gives way */
+    uint8_t kill;           /* on the ready list to be ended, not resumed */
+    uint8_t guest;          /* see below */
+    const jdb_queue *queue; /* of a guest: whose operation `op` is */
 };
+
+/* A guest is a task without a coroutine: it stands for a light thread of the host while that waits.
+ * What wakes a task moves a guest to the `woken` list; the Lua side takes it from there and has
+ * the host wake the thread, which then fetches the result. Lua keeps it while it waits; one whose
+ * thread was killed is collected later and gives back what arrived for it. */
 
 struct jl_timer {
     int64_t when;
@@ -69,6 +76,13 @@ typedef struct jl_state {
     jdb_op *spare;      /* taken, not submitted yet */
     int wanted;         /* spare is submitted as soon as the yield of its task arrives */
     jdb_op *delivering; /* its results are being pushed */
+    jl_task *guest;     /* the wait that a light thread of the host is about to begin */
+    jl_task *woken_head, *woken_tail;
+    int hold;         /* the host's dispatcher flushes, not each submission */
+    int renews;       /* after a fork the child makes a queue of its own */
+    int inherited;    /* that has happened: older files are the parent's */
+    int polled;       /* somebody watches the descriptor: it must announce timers as well */
+    int64_t alarm_at; /* when it will; INT64_MAX: never */
     struct jl_timer *timers;
     uint32_t timer_count, timer_room;
     uint32_t run, runs; /* the current run; 0: none */
@@ -84,8 +98,8 @@ typedef struct jl_state {
         int resumed; /* out: tasks resumed */
     } goal;
     int ref_anchors, ref_results, ref_generators, ref_error_meta, ref_pending;
-    int ref_file_meta, ref_buf_meta, ref_batch_meta, ref_task_meta, ref_close, ref_traceback,
-        ref_unbox_u64;
+    int ref_file_meta, ref_buf_meta, ref_batch_meta, ref_task_meta, ref_guest_meta, ref_close;
+    int ref_traceback, ref_unbox_u64;
     int ref_drive, ref_end_run, ref_box_u64, ref_nothing, ref_shell, ref_probe;
 } jl_state;
 

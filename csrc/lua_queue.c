@@ -15,9 +15,21 @@ static const char *usable_cause(jdb_kind kind) {
     return kind == JDB_UNSUPPORTED ? "the queue belongs to another thread" : NULL;
 }
 
+/* A server's worker makes a queue of its own; what its master left belongs to the master. */
+static void renew(jl_state *S) {
+    if (S->tasks > 0) return;
+    jdb_queue_close(S->queue);
+    jdb_queue_unref(S->queue);
+    S->queue = NULL;
+    S->spare = S->delivering = NULL;
+    S->polled = 0;
+    S->inherited = 1;
+}
+
 jdb_queue *jl_queue(lua_State *L, jdb_failure *failure) {
     jl_state *S = jl_self(L);
     if (S->closed) return refuse_queue(failure, JDB_CLOSED, "the Lua state is being closed");
+    if (S->renews && S->queue && jdb_queue_usable(S->queue) == JDB_FORKED) renew(S);
     if (!S->queue && jdb_queue_new(&S->options, &S->queue, failure) != 0) return NULL;
     jdb_kind kind = jdb_queue_usable(S->queue);
     return kind ? refuse_queue(failure, kind, usable_cause(kind)) : S->queue;
@@ -243,6 +255,9 @@ static int pollfd(lua_State *L) {
             jdb_kind_of_errno(-fd), -fd, "pollfd", NULL, NULL, NULL, -1, -1, -1, -1};
         return jl_fail(L, &refused);
     }
+    jl_state *S = jl_self(L);
+    if (!S->polled) S->alarm_at = INT64_MAX;
+    S->polled = 1;
     lua_pushinteger(L, fd);
     return 1;
 }

@@ -15,7 +15,10 @@
 const char jl_magic_task = 0;
 
 enum goal { GOAL_STEP, GOAL_RUN, GOAL_TASK, GOAL_TOKEN };
-enum place { IN_PLACE, IN_TASK, IN_GENERATOR };
+enum place { IN_PLACE, IN_TASK, IN_GENERATOR, IN_HOST };
+
+/* What a dispatcher does at most before the host's other work gets its turn. */
+enum { HOST_TURNS = 16 };
 
 static void cancel(jl_state *S, jl_task *t);
 
@@ -36,6 +39,15 @@ static void make_ready(jl_state *S, jl_task *t) {
     else S->ready_head = t;
     S->ready_tail = t;
     if (!S->running && S->queue) jdb_queue_signal(S->queue);
+}
+
+/* Its light thread is to go on: the dispatcher finds it here. */
+static void wake_guest(jl_state *S, jl_task *t) {
+    t->state = JL_READY;
+    t->next = NULL;
+    if (S->woken_tail) S->woken_tail->next = t;
+    else S->woken_head = t;
+    S->woken_tail = t;
 }
 
 static jl_task *next_ready(jl_state *S) {
@@ -155,6 +167,7 @@ static int is_generator(lua_State *L, jl_state *S) {
 static enum place place(lua_State *L, jl_state *S) {
     jl_task *t = S->current;
     if (t && t->co == L) return jl_yieldable(L) ? IN_TASK : IN_PLACE;
+    if (S->guest && lua_toboolean(L, lua_upvalueindex(2))) return IN_HOST;
     if (S->tasks == 0) return IN_PLACE;
     luaL_checkstack(L, 4, "wait");
     jl_task *self = task_of(L, S);
@@ -181,10 +194,32 @@ static int after_wait(lua_State *L) {
     return lua_gettop(L);
 }
 
+/* The task, or guest, that waits. */
+static jl_task *waiter(jl_state *S, enum place where) {
+    return where == IN_HOST ? S->guest : S->current;
+}
+
+static void set_alarm(jl_state *S);
+
+/* The wait has begun; the caller, in Lua, now asks the host to suspend the light thread. */
+static int suspend_guest(lua_State *L, jl_state *S) {
+    jl_task *t = S->guest;
+    S->guest = NULL;
+    if (t->yielding) {
+        make_ready(S, t);
+    } else {
+        t->state = JL_WAITING;
+        set_alarm(S);
+    }
+    jl_push_ref(L, S->ref_pending);
+    return 1;
+}
+
 /* The yield itself, with a mark by which the loop tells it from a yield of the program. A
  * generator tells its caller, jdbfs.wrap, to wait in its stead. */
 static int suspend(lua_State *L, jl_state *S, enum place where) {
     lua_settop(L, 0);
+    if (where == IN_HOST) return suspend_guest(L, S);
     if (where == IN_GENERATOR) {
         jl_push_ref(L, S->ref_pending);
         return jl_yield(L, 1, NULL);
@@ -211,9 +246,33 @@ static int finish_in_place(lua_State *L, jl_state *S, jdb_op *op) {
     return n;
 }
 
+/* Submits at once: the light thread is suspended by other means than a yield of ours. */
+static int begin_hosted(lua_State *L, jl_state *S, jdb_op *op) {
+    jl_task *t = S->guest;
+    S->spare = NULL;
+    t->op = op;
+    t->queue = S->queue;
+    jdb_op_set_waiter(op, t);
+    jdb_submit(S->queue, op);
+    if (!S->hold) jdb_queue_flush(S->queue);
+    return suspend(L, S, IN_HOST);
+}
+
+static int is_inherited(const jl_state *S, const jdb_op *op) {
+    const jdb_file *file = S->inherited ? jdb_op_file(op) : NULL;
+    return file && jdb_file_queue(file) != S->queue;
+}
+
 int jl_run_op(lua_State *L, jdb_op *op) {
     jl_state *S = jl_self(L);
     enum place where = place(L, S);
+    if (is_inherited(S, op)) {
+        const char *name = jdb_code_name(jdb_op_code(op));
+        lua_pushstring(L, jdb_file_path(jdb_op_file(op))); /* kept while the message is made */
+        jl_drop(L, op);
+        return jl_fail_kind(L, JDB_FORKED, name, lua_tostring(L, -1), NULL);
+    }
+    if (where == IN_HOST) return begin_hosted(L, S, op);
     if (where == IN_PLACE) {
         S->spare = NULL;
         jdb_submit(S->queue, op);
@@ -392,6 +451,11 @@ static void resume(lua_State *L, jl_state *S, jl_task *t, int nargs) {
 static int suspended(const jl_task *t) { return !t->started || lua_status(t->co) == LUA_YIELD; }
 
 static void run_ready(lua_State *L, jl_state *S, jl_task *t) {
+    if (t->guest) {
+        wake_guest(S, t);
+        S->goal.resumed++;
+        return;
+    }
     if (t->kill) {
         kill(L, S, t);
         return;
@@ -416,6 +480,11 @@ static void deliver(lua_State *L, jl_state *S, jdb_op *op) {
     if (!t || t->op != op || t->state != JL_WAITING) {
         if (t && t->op == op) t->op = NULL;
         jdb_op_release(S->queue, op);
+        return;
+    }
+    if (t->guest) { /* the light thread fetches the result */
+        wake_guest(S, t);
+        S->goal.resumed++;
         return;
     }
     t->op = NULL;
@@ -502,6 +571,15 @@ static void interruptible(lua_State *L, const jl_state *S) {
     lua_call(L, 0, 0);
 }
 
+/* A host that watches the descriptor sleeps until it is signalled, also for timers. */
+static void set_alarm(jl_state *S) {
+    if (!S->polled || S->timer_count == 0) return;
+    int64_t when = S->timers[0].when;
+    if (S->alarm_at <= when && S->alarm_at > jdb_now()) return;
+    S->alarm_at = when;
+    jdb_queue_alarm(S->queue, when);
+}
+
 /* drive([token]): until S->goal is reached. */
 static int drive(lua_State *L) {
     jl_state *S = jl_self(L);
@@ -580,7 +658,9 @@ static int protected_drive(lua_State *L, jl_state *S, int args, int ref) {
     S->running = 0;
     S->current = NULL;
     /* A host that polls must hear of what is left, also after an error. */
-    if (S->ready_head || jdb_queue_finished(S->queue) > 0) jdb_queue_signal(S->queue);
+    if (S->ready_head || jdb_queue_finished(S->queue) > 0 || S->woken_head)
+        jdb_queue_signal(S->queue);
+    set_alarm(S);
     return status;
 }
 
@@ -718,6 +798,20 @@ static int task_step(lua_State *L) {
     return 1;
 }
 
+/* host_step(): what the host's dispatcher does when the descriptor is readable. */
+static int task_host_step(lua_State *L) {
+    jl_state *S = jl_self(L);
+    if (S->running || !S->queue || jdb_queue_usable(S->queue) != JDB_OK) return 0;
+    lua_settop(L, 0);
+    for (int turns = 0; turns < HOST_TURNS; turns++) {
+        S->goal.kind = GOAL_STEP;
+        S->goal.until = 0;
+        if (protected_drive(L, S, 0, S->ref_drive) != LUA_OK) return lua_error(L);
+        if (!S->ready_head) break;
+    }
+    return 0;
+}
+
 /* drive(token): outside any task, steps until token.woken. */
 static int task_drive(lua_State *L) {
     jl_state *S = jl_self(L);
@@ -756,8 +850,9 @@ static int task_park(lua_State *L) {
     jl_state *S = jl_self(L);
     enum place where = place(L, S);
     if (where == IN_PLACE) return luaL_error(L, "park outside a task");
-    forget_wait(S, S->current);
-    S->current->parked = 1;
+    jl_task *self = waiter(S, where);
+    forget_wait(S, self);
+    self->parked = 1;
     return suspend(L, S, where);
 }
 
@@ -783,9 +878,10 @@ static int task_sleep(lua_State *L) {
         lua_pushboolean(L, 1);
         return 1;
     }
+    jl_task *self = waiter(S, where);
     reserve_timer(L, S);
-    forget_wait(S, S->current);
-    if (!S->current->cancelled) add_timer(S, S->current, when);
+    forget_wait(S, self);
+    if (!self->cancelled) add_timer(S, self, when);
     return suspend(L, S, where);
 }
 
@@ -796,8 +892,8 @@ static int task_yield(lua_State *L) {
         lua_pushboolean(L, 1);
         return 1;
     }
-    forget_wait(S, S->current);
-    S->current->yielding = 1;
+    forget_wait(S, waiter(S, where));
+    waiter(S, where)->yielding = 1;
     return suspend(L, S, where);
 }
 
@@ -854,7 +950,7 @@ static int task_wait(lua_State *L) {
         return 1;
     }
     if (where == IN_PLACE) return wait_outside(L, S, t, until);
-    jl_task *self = S->current;
+    jl_task *self = waiter(S, where);
     if (t == self) return luaL_error(L, "a task cannot wait for itself");
     reserve_timer(L, S);
     forget_wait(S, self);
@@ -887,6 +983,100 @@ void jl_drop_gate(jl_task *gate) {
 int jl_task_alive(lua_State *L, int i) {
     const jl_task *t = jl_test(L, i, &jl_magic_task, sizeof *t);
     return t && !ended(t);
+}
+
+/* ---- light threads of a host ---------------------------------------------------------------- */
+
+/* Whether a wait here belongs to a task, or to nobody because this cannot be suspended. */
+static int host_inside(lua_State *L) {
+    jl_state *S = jl_self(L);
+    lua_pushboolean(L, S->running || !jl_yieldable(L) || is_generator(L, S));
+    return 1;
+}
+
+static int host_guest(lua_State *L) {
+    jl_task *t = jl_new(L, sizeof *t, &jl_magic_task, jl_self(L)->ref_guest_meta);
+    t->guest = 1;
+    t->state = JL_DONE;
+    return 1;
+}
+
+static jl_task *check_guest(lua_State *L) {
+    jl_task *t = check_task(L, 1);
+    if (!t->guest) luaL_argerror(L, 1, "guest expected");
+    return t;
+}
+
+/* enter(guest): the next hosted call waits as this one. A number that stands for it. */
+static int host_enter(lua_State *L) {
+    jl_task *t = check_guest(L);
+    jl_self(L)->guest = t;
+    t->yielding = t->expired = 0;
+    lua_pushnumber(L, (lua_Number)((uintptr_t)t >> 4));
+    return 1;
+}
+
+/* next_woken(): the number of a guest whose light thread is to go on, or nothing. */
+static int host_next_woken(lua_State *L) {
+    jl_state *S = jl_self(L);
+    jl_task *t = S->woken_head;
+    if (!t) return 0;
+    S->woken_head = t->next;
+    if (!S->woken_head) S->woken_tail = NULL;
+    t->next = NULL;
+    t->state = JL_DONE;
+    lua_pushnumber(L, (lua_Number)((uintptr_t)t >> 4));
+    return 1;
+}
+
+static int host_taken(lua_State *L) {
+    lua_pushboolean(L, check_guest(L)->state == JL_DONE);
+    return 1;
+}
+
+/* result(guest): what the call returns whose wait is over. */
+static int host_result(lua_State *L) {
+    jl_state *S = jl_self(L);
+    jl_task *t = check_guest(L);
+    jdb_op *op = t->op;
+    if (!op) {
+        lua_pushboolean(L, !t->expired);
+        return 1;
+    }
+    int n = jl_push_result(L, op);
+    t->op = NULL;
+    jdb_op_release(S->queue, op);
+    return n;
+}
+
+/* Nobody came for the result: the light thread was killed. */
+static int guest_gc(lua_State *L) {
+    jl_state *S = jl_self(L);
+    jl_task *t = jl_test(L, 1, &jl_magic_task, sizeof *t);
+    if (!t || !t->guest || !t->op) return 0;
+    if (!S->closed && S->queue && t->queue == S->queue) jdb_op_release(S->queue, t->op);
+    t->op = NULL;
+    return 0;
+}
+
+/* hosted(f): the same function for light threads: it begins the wait and returns PENDING. */
+static int host_hosted(lua_State *L) {
+    lua_CFunction f = lua_tocfunction(L, 1);
+    if (!f) luaL_argerror(L, 1, "function of this module expected");
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_pushboolean(L, 1);
+    lua_pushcclosure(L, f, 2);
+    return 1;
+}
+
+static int host_hold(lua_State *L) {
+    jl_self(L)->hold = lua_toboolean(L, 1);
+    return 0;
+}
+
+static int host_renews(lua_State *L) {
+    jl_self(L)->renews = 1;
+    return 0;
 }
 
 /* ---- the handle ----------------------------------------------------------------------------- */
@@ -977,14 +1167,39 @@ int jl_open_task(lua_State *L) {
     static const luaL_Reg methods[] = {
         {"cancel", task_cancel}, {"status", task_status}, {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__tostring", task_tostring}, {NULL, NULL}};
-    static const luaL_Reg functions[] = {
-        {"run", task_run},     {"spawn", task_spawn},     {"spawn_caught", task_spawn_caught},
-        {"step", task_step},   {"drive", task_drive},     {"current", task_current},
-        {"park", task_park},   {"wake", task_wake},       {"sleep", task_sleep},
-        {"yield", task_yield}, {"await", task_await},     {"generator", task_generator},
-        {"wait", task_wait},   {"results", task_results}, {NULL, NULL}};
+    static const luaL_Reg guest_meta[] = {{"__gc", guest_gc}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"host_step", task_host_step},
+                                         {"inside", host_inside},
+                                         {"guest", host_guest},
+                                         {"enter", host_enter},
+                                         {"next_woken", host_next_woken},
+                                         {"taken", host_taken},
+                                         {"result", host_result},
+                                         {"hosted", host_hosted},
+                                         {"hold", host_hold},
+                                         {"renews", host_renews},
+                                         {"run", task_run},
+                                         {"spawn", task_spawn},
+                                         {"spawn_caught", task_spawn_caught},
+                                         {"step", task_step},
+                                         {"drive", task_drive},
+                                         {"current", task_current},
+                                         {"park", task_park},
+                                         {"wake", task_wake},
+                                         {"sleep", task_sleep},
+                                         {"yield", task_yield},
+                                         {"await", task_await},
+                                         {"generator", task_generator},
+                                         {"wait", task_wait},
+                                         {"results", task_results},
+                                         {NULL, NULL}};
     jl_state *S = jl_self(L);
     S->ref_task_meta = jl_new_class(L, "jdbfs.task", methods, meta);
+    S->ref_guest_meta = jl_new_class(L, "jdbfs.guest", methods, guest_meta);
+    lua_pushboolean(L, JL_KNOWS_YIELDABLE);
+    lua_setfield(L, -2, "KNOWS_YIELDABLE");
+    lua_newtable(L); /* {class, methods that wait}: Lua modules enter theirs */
+    lua_setfield(L, -2, "waiting_classes");
     /* The Lua modules add `join`: it waits, then fetches the results in its own context. */
     jl_push_ref(L, S->ref_task_meta);
     lua_getfield(L, -1, "__index");

@@ -494,6 +494,10 @@ void jdb_queue_signal(jdb_queue *q) {
     if (!q->closed) q->backend->signal(q);
 }
 
+void jdb_queue_alarm(jdb_queue *q, int64_t when_ns) {
+    if (jdb_queue_usable(q) == JDB_OK) jdb_pool_alarm(q, when_ns);
+}
+
 /* ---- making and closing --------------------------------------------------------------------- */
 
 static void *fail(jdb_failure *failure, jdb_kind kind, int error, const char *cause) {

@@ -4,8 +4,13 @@
 local core = require "jdbfs.core"
 local sync = require "jdbfs.sync"
 local stream = require "jdbfs.stream"
+local hosts = require "jdbfs.host"
 
-local create, resume, status = coroutine.create, coroutine.resume, coroutine.status
+-- nginx replaces these by its own and keeps the plain ones under other names.
+local create = coroutine._create or coroutine.create
+local resume = coroutine._resume or coroutine.resume
+local status = coroutine._status or coroutine.status
+local yield = coroutine._yield or coroutine.yield
 local error, pcall, select, type = error, pcall, select, type
 
 local M = {
@@ -45,7 +50,10 @@ end
 
 function M.info()
   local info, message, err = core.info()
-  if info then info.lua = type(jit) == "table" and jit.version or _VERSION end
+  if info then
+    info.lua = type(jit) == "table" and jit.version or _VERSION
+    info.host = hosts.name()
+  end
   return info, message, err
 end
 
@@ -129,7 +137,7 @@ local function protected(co, ok, first, ...)
   if not ok then return false, first end
   if status(co) == "dead" then return true, first, ... end
   if first == PENDING then return protected(co, resume(co, core.await())) end
-  return protected(co, resume(co, coroutine.yield(first, ...)))
+  return protected(co, resume(co, yield(first, ...)))
 end
 
 --- pcall around code that does I/O in a task. Plain Lua 5.1 cannot yield across its own pcall;
@@ -141,8 +149,8 @@ function M.pcall(f, ...)
   return protected(co, resume(co, ...))
 end
 
-function M.host()
-  return core.failure("Unsupported", "host", nil, "host adapters are not available in this version")
+function M.host(host)
+  return hosts.choose(M, host)
 end
 
 return M

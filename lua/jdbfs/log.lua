@@ -1146,4 +1146,11 @@ local function open(path, o)
   return nil, message, err
 end
 
+core.waiting_classes[#core.waiting_classes + 1] = {
+  class = Log, "append", "truncate_before", "close",
+}
+core.waiting_classes[#core.waiting_classes + 1] = {
+  class = Cursor, "next", "close", in_for = "__call", for_cannot_yield = FOR_CANNOT_YIELD,
+}
+
 return open

@@ -3,7 +3,7 @@
 
 local core = require "jdbfs.core"
 
-local current, park, wake, drive = core.current, core.park, core.wake, core.drive
+local drive = core.drive -- the others are replaced when a host is chosen
 local error, getmetatable, pcall = error, getmetatable, pcall
 local setmetatable, type = setmetatable, type
 local floor, huge = math.floor, math.huge
@@ -50,11 +50,11 @@ end
 -- Waits in the list until somebody wakes the entry. `lost(entry)` undoes a wake that came while
 -- another task's error ended the wait.
 local function wait(list, entry, lost)
-  entry.task = current()
+  entry.task = core.current()
   if list.last - list.first + 1 >= list.pack_at then pack(list) end
   push(list, entry)
   if entry.task then
-    repeat park() until entry.woken -- 5.1 lets others resume it by hand
+    repeat core.park(entry.task) until entry.woken -- 5.1 lets others resume it by hand
     return
   end
   local ok, err = pcall(drive, entry)
@@ -69,7 +69,7 @@ local function wake_one(list, value)
   local entry = pop(list)
   while entry do
     entry.value = value
-    if not entry.gone and (not entry.task or wake(entry.task)) then
+    if not entry.gone and (not entry.task or core.wake(entry.task)) then
       entry.woken = true
       return true
     end
@@ -169,7 +169,7 @@ end
 local function admit(self)
   local entry = pop(self.putters)
   while entry do
-    local waits = not entry.gone and (not entry.task or wake(entry.task))
+    local waits = not entry.gone and (not entry.task or core.wake(entry.task))
     if waits then
       entry.woken = true
       self.count = self.count + 1
