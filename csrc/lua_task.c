@@ -987,10 +987,12 @@ int jl_task_alive(lua_State *L, int i) {
 
 /* ---- light threads of a host ---------------------------------------------------------------- */
 
-/* Whether a wait here belongs to a task, or to nobody because this cannot be suspended. */
+/* inside([stackful]): whether a wait here belongs to a task, or to nobody because this cannot be
+ * suspended. A host whose threads have stacks of their own needs no yield. */
 static int host_inside(lua_State *L) {
     jl_state *S = jl_self(L);
-    lua_pushboolean(L, S->running || !jl_yieldable(L) || is_generator(L, S));
+    int possible = !S->running && (lua_toboolean(L, 1) || jl_yieldable(L));
+    lua_pushboolean(L, !possible || is_generator(L, S));
     return 1;
 }
 

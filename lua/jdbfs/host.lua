@@ -104,7 +104,7 @@ end
 -- The token of the light thread that runs; nil where nothing can be suspended: in a task of ours,
 -- in the main chunk, in a phase that may not wait.
 local function here()
-  if blocking or inside() then return nil end
+  if blocking or inside(adapter.stackful) then return nil end
   return (adapter.current())
 end
 
@@ -115,7 +115,7 @@ end
 wait = function(guest, token, id)
   local suspend = adapter.suspend
   guests[id], tokens[id] = guest, token
-  if not core.KNOWS_YIELDABLE then threads[id] = running() end
+  if not core.KNOWS_YIELDABLE and not adapter.stackful then threads[id] = running() end
   repeat suspend(token) until taken(guest)
   let_go(token)
 end

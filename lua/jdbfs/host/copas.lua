@@ -1,57 +1,84 @@
--- jdbfs.host.copas: copas 1.2, and 3 and later. A dispatcher thread receives on an object that
--- looks like a socket; it ends when nothing is in flight, so that copas.loop() ends as well.
---
--- Newer versions can put a thread to sleep until it is woken; in 1.2 each waiter receives on an
--- object of its own that becomes readable by being marked.
+-- jdbfs.host.copas: copas 1.x (Debian's) and those that can put a thread to sleep until it is woken
+-- (2 and later). A thread of ours receives on an object that looks like a socket to select(); it
+-- ends when nothing is in flight, so that copas.loop() ends where it can. A generator that does
+-- I/O must be made by jdbfs.wrap.
 
-local running = coroutine.running
+local running, yield, status = coroutine.running, coroutine.yield, coroutine.status
 
--- What select() and copas need of a socket.
+-- What copas and select() ask of a socket. Every second receive ends the wait for the descriptor.
 local function pseudo_socket(fd)
-  local object = { marked = false }
-  function object.getfd() return fd end
-  function object.dirty() return object.marked end
-  function object.receive(_, pattern)
-    if object.due then
-      object.due = false
-      return pattern and "" or ""
-    end
-    return nil, "timeout", ""
-  end
-  function object.settimeout() return 1 end
-  function object.gettimeouts() return 0, 0 end
-  return object
+  local waited = true
+  return {
+    getfd = function() return fd end,
+    dirty = function() return false end,
+    settimeout = function() return 1 end,
+    close = function() return true end,
+    receive = function()
+      waited = not waited
+      if waited then return "", nil, "" end
+      return nil, "timeout", ""
+    end,
+  }
 end
+
+-- Copas 1.x hands the yielded value and the coroutine to whatever queue comes with it, and
+-- resumes a coroutine that is added again.
+local parking = {
+  insert = function() end,
+  push = function(_, token, co) token.parked = co end,
+}
 
 return function()
   local copas = require "copas"
-  local sleeps = copas.pauseforever and copas.wakeup
-  local adapter = { name = "copas" }
   local socket, dispatch
-  local working, started = false, false
-
-  local function wait_for(object)
-    object.due = false
-    copas.receive(object, 1)
-  end
-  local _ = wait_for
+  local wanted, works = false, false
+  local adapter = { name = "copas" }
+  local can_sleep = copas.wakeup ~= nil
+  local pause = copas.pauseforever or function() copas.sleep(-1) end
 
   local function work()
-    while working do
-      socket.due = false
-      -- The first receive finds nothing and waits for select; the second ends it.
-      local receive = socket.receive
-      socket.receive = function(...)
-        socket.due = true
-        socket.receive = receive
-        return nil, "timeout", "", ...
-      end
+    while wanted do
       copas.receive(socket, 1)
       dispatch()
     end
-    started = false
+    works = false
   end
-  adapter.work = work
-  adapter.sleeps = sleeps
-  return adapter, running, dispatch, started
+
+  function adapter.current()
+    local co, main = running()
+    if not co or main then return nil end
+    return can_sleep and co or {}
+  end
+
+  function adapter.suspend(token)
+    if can_sleep then pause() else yield(token, parking) end
+  end
+
+  function adapter.wake(token)
+    if can_sleep then return copas.wakeup(token) end
+    local co = token.parked
+    token.parked = nil
+    if co and status(co) == "suspended" then copas.addthread(co) end
+  end
+
+  function adapter.alive(token)
+    return not can_sleep or status(token) ~= "dead"
+  end
+
+  function adapter.watch(fd, on_ready)
+    socket, dispatch = pseudo_socket(fd), on_ready
+  end
+
+  function adapter.ref()
+    wanted = true
+    if works then return end
+    works = true
+    copas.addthread(work)
+  end
+
+  function adapter.unref()
+    wanted = false
+  end
+
+  return adapter
 end
