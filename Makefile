@@ -7,7 +7,8 @@ CORE_SRC := error buf crc32c file op queue sync
 LUA_SRC  := lua_core lua_error lua_buf lua_file lua_fs lua_log lua_queue lua_task
 
 PLATFORM := $(shell uname -s)
-PLATFORM_SRC_Linux  := be_uring be_pool os_posix os_posix_names os_linux os_linux_evidence os_cpu
+PLATFORM_SRC_Linux  := be_uring be_pool os_posix os_posix_names os_posix_relay os_linux \
+                       os_linux_evidence os_cpu
 PLATFORM_LIBS_Linux  = $(URING_LIBS) -lpthread -ldl
 PLATFORM_SRC  := $(PLATFORM_SRC_$(PLATFORM))
 PLATFORM_LIBS  = $(PLATFORM_LIBS_$(PLATFORM))
@@ -29,7 +30,7 @@ PLATFORM_SRC  += $(FAULTS_SRC)
 LUA_SRC       += $(FAULTS_LUA_SRC)
 endif
 
-LUA_MODULES := $(sort $(shell find lua/jdbfs -name '*.lua'))
+LUA_MODULES := $(sort $(shell find lua/jdbfs lua/resty -name '*.lua'))
 
 comma := ,
 
@@ -262,7 +263,7 @@ install: $(MODULE)
 
 uninstall:
 	rm -rf '$(DESTDIR)$(LUA_CMOD)/jdbfs' '$(DESTDIR)$(LUA_LMOD)/jdbfs'
-	rm -f '$(DESTDIR)$(BINDIR)/jdbfs'
+	rm -f '$(DESTDIR)$(BINDIR)/jdbfs' '$(DESTDIR)$(LUA_LMOD)/resty/jdbfs.lua'
 
 clean:
 	rm -rf build

@@ -9,6 +9,7 @@
 #include "op.h"
 
 struct jdb_pool;
+struct jdb_os_relay;
 
 struct jdb_backend {
     const char *name;
@@ -32,11 +33,12 @@ struct jdb_backend {
 
 struct jdb_queue {
     const struct jdb_backend *backend;
-    void *impl;            /* the backend's */
-    uint64_t native;       /* bit per jdb_code that the backend runs itself */
-    struct jdb_pool *pool; /* its threads start on first use */
-    int notify;            /* workers signal here; -1: none */
-    jdb_op **chunks;       /* the slab: stable addresses, grows by chunks */
+    void *impl;                 /* the backend's */
+    uint64_t native;            /* bit per jdb_code that the backend runs itself */
+    struct jdb_pool *pool;      /* its threads start on first use */
+    int notify;                 /* workers signal here; -1: none */
+    struct jdb_os_relay *relay; /* a host's, or NULL */
+    jdb_op **chunks;            /* the slab: stable addresses, grows by chunks */
     uint32_t chunk_count, slots;
     struct jdb_list free, pending, arrived, done;
     jdb_file *sync_files; /* with callers for a flush that has not started */
@@ -78,6 +80,7 @@ int jdb_pool_open(jdb_queue *queue); /* 0 or -errno; also makes queue->notify */
 void jdb_pool_submit(jdb_queue *queue, jdb_op *op);
 void jdb_pool_collect(jdb_queue *queue);
 void jdb_pool_watch(jdb_queue *queue, int handle); /* workers signal this one as well */
+int jdb_pool_watcher(const jdb_queue *queue);      /* that one, or -1 */
 /* Signals the notifiers at that time; the last call counts. Starts one more thread. */
 void jdb_pool_alarm(jdb_queue *queue, int64_t when_ns);
 void jdb_pool_close(jdb_queue *queue); /* joins; in a forked child forgets */

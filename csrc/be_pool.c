@@ -167,6 +167,8 @@ void jdb_pool_watch(jdb_queue *q, int handle) {
     pthread_mutex_unlock(&q->pool->lock);
 }
 
+int jdb_pool_watcher(const jdb_queue *q) { return q->pool->watcher; }
+
 void jdb_pool_collect(jdb_queue *q) {
     struct jdb_pool *pool = q->pool;
     struct jdb_list list;
@@ -225,6 +227,7 @@ static void threads_flush(jdb_queue *q) { (void)q; }
 
 static void threads_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     (void)want;
+    if (timeout_ns == 0 && jdb_pool_watcher(q) >= 0) jdb_os_notify_clear(jdb_pool_watcher(q));
     jdb_os_notify_clear(q->notify);
     jdb_pool_collect(q);
     if (q->arrived.head || timeout_ns == 0) return;
@@ -234,9 +237,20 @@ static void threads_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     jdb_pool_collect(q);
 }
 
-static int threads_pollfd(jdb_queue *q) { return q->notify; }
+/* A notifier of the host's own: whoever watches it may clear it, while an operation completed in
+ * place waits for the other one. */
+static int threads_pollfd(jdb_queue *q) {
+    if (jdb_pool_watcher(q) >= 0) return jdb_pool_watcher(q);
+    int fd = jdb_os_notify_new();
+    if (fd < 0) return fd;
+    jdb_pool_watch(q, fd);
+    jdb_os_notify_signal(fd); /* whatever finished before nobody will announce */
+    return fd;
+}
 
-static void threads_signal(jdb_queue *q) { jdb_os_notify_signal(q->notify); }
+static void threads_signal(jdb_queue *q) {
+    if (jdb_pool_watcher(q) >= 0) jdb_os_notify_signal(jdb_pool_watcher(q));
+}
 
 const struct jdb_backend jdb_backend_threads = {
     .name = "threads",

@@ -288,6 +288,14 @@ int jdb_queue_pollfd(jdb_queue *queue);
 void jdb_queue_signal(jdb_queue *queue); /* makes that descriptor readable, if there is one */
 /* Makes it readable at that time (jdb_now), by a thread of its own. The last call counts. */
 void jdb_queue_alarm(jdb_queue *queue, int64_t when_ns);
+/* For hosts that can wait for a socket of their own but for no other descriptor: connect a stream
+ * socket to the path, accept, and a thread sends one byte when the descriptor above would become
+ * readable. No second one comes before arm: call that before the reap. At most one relay a queue;
+ * closing the queue ends it. 0, or -errno. The path is the relay's. */
+int jdb_relay_new(jdb_queue *queue, const char **path);
+int jdb_relay_accept(jdb_queue *queue);
+void jdb_relay_arm(jdb_queue *queue);
+void jdb_relay_free(jdb_queue *queue); /* harmless when there is none */
 /* Operations not yet delivered. */
 uint64_t jdb_queue_pending(const jdb_queue *queue);
 jdb_kind jdb_queue_usable(const jdb_queue *queue); /* JDB_OK, JDB_FORKED, ... for this caller */

@@ -283,15 +283,77 @@ static int flush(lua_State *L) {
     return 1;
 }
 
+/* ---- the relay: wakes by a socket instead of a descriptor ---- */
+
+static int relay_result(lua_State *L, int r) {
+    if (r < 0) {
+        jdb_failure refused = {
+            jdb_kind_of_errno(-r), -r, "relay", NULL, NULL, NULL, -1, -1, -1, -1};
+        return jl_fail(L, &refused);
+    }
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* relay(): the path of the socket to connect to; then relay_accept(). */
+static int relay(lua_State *L) {
+    jdb_failure failure;
+    const char *path;
+    jdb_queue *q = jl_queue(L, &failure);
+    if (!q) {
+        failure.op = "relay";
+        return jl_fail(L, &failure);
+    }
+    jdb_relay_free(q);
+    int r = jdb_relay_new(q, &path);
+    if (r < 0) return relay_result(L, r);
+    lua_pushstring(L, path);
+    return 1;
+}
+
+static int relay_accept(lua_State *L) {
+    const jl_state *S = jl_self(L);
+    return relay_result(L, S->queue ? jdb_relay_accept(S->queue) : -1);
+}
+
+static int relay_arm(lua_State *L) {
+    const jl_state *S = jl_self(L);
+    if (S->queue) jdb_relay_arm(S->queue);
+    return 0;
+}
+
+static int relay_close(lua_State *L) {
+    const jl_state *S = jl_self(L);
+    if (S->queue) jdb_relay_free(S->queue);
+    return 0;
+}
+
+/* signal(): has the host call the dispatcher. */
+static int signal_host(lua_State *L) {
+    const jl_state *S = jl_self(L);
+    if (S->queue) jdb_queue_signal(S->queue);
+    return 0;
+}
+
 static int now(lua_State *L) {
     lua_pushnumber(L, (lua_Number)jdb_now() / 1e9);
     return 1;
 }
 
 int jl_open_queue(lua_State *L) {
-    static const luaL_Reg functions[] = {{"setup", setup},   {"info", info},       {"stats", stats},
-                                         {"pollfd", pollfd}, {"pending", pending}, {"flush", flush},
-                                         {"now", now},       {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"setup", setup},
+                                         {"info", info},
+                                         {"stats", stats},
+                                         {"pollfd", pollfd},
+                                         {"pending", pending},
+                                         {"flush", flush},
+                                         {"relay", relay},
+                                         {"relay_accept", relay_accept},
+                                         {"relay_arm", relay_arm},
+                                         {"relay_close", relay_close},
+                                         {"signal", signal_host},
+                                         {"now", now},
+                                         {NULL, NULL}};
     jl_register(L, functions);
     return 0;
 }

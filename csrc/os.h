@@ -21,6 +21,13 @@ void jdb_os_notify_signal(int handle);
 void jdb_os_notify_clear(int handle);
 void jdb_os_notify_wait(int handle, int64_t timeout_ns);
 
+/* Bytes on a socket instead of a notifier; see jdb_relay in jdb.h. */
+struct jdb_os_relay;
+int jdb_os_relay_new(int notify, struct jdb_os_relay **relay, const char **path);
+int jdb_os_relay_accept(struct jdb_os_relay *relay);
+void jdb_os_relay_arm(struct jdb_os_relay *relay);
+void jdb_os_relay_free(struct jdb_os_relay *relay);
+
 int64_t jdb_os_now(void);
 void jdb_os_sleep(int64_t ns);
 unsigned jdb_os_fork_generation(void); /* grows by one in every forked child */

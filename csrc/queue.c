@@ -498,6 +498,24 @@ void jdb_queue_alarm(jdb_queue *q, int64_t when_ns) {
     if (jdb_queue_usable(q) == JDB_OK) jdb_pool_alarm(q, when_ns);
 }
 
+int jdb_relay_new(jdb_queue *q, const char **path) {
+    if (jdb_queue_usable(q) != JDB_OK) return -EPERM;
+    if (q->relay) return -EALREADY;
+    int fd = jdb_queue_pollfd(q);
+    return fd < 0 ? fd : jdb_os_relay_new(fd, &q->relay, path);
+}
+
+int jdb_relay_accept(jdb_queue *q) { return q->relay ? jdb_os_relay_accept(q->relay) : -ENOTCONN; }
+
+void jdb_relay_arm(jdb_queue *q) {
+    if (q->relay) jdb_os_relay_arm(q->relay);
+}
+
+void jdb_relay_free(jdb_queue *q) {
+    if (q->relay) jdb_os_relay_free(q->relay);
+    q->relay = NULL;
+}
+
 /* ---- making and closing --------------------------------------------------------------------- */
 
 static void *fail(jdb_failure *failure, jdb_kind kind, int error, const char *cause) {
@@ -600,6 +618,7 @@ void jdb_queue_close(jdb_queue *q) {
     /* The parent's operations are the parent's: a child gives back no memory of theirs. */
     if (q->fork_generation == jdb_os_fork_generation()) drain(q);
     q->closed = 1;
+    jdb_relay_free(q);
     q->backend->close(q);
     jdb_pool_close(q);
 }

@@ -35,11 +35,18 @@ build = {
   modules = {
     ["jdbfs"] = "lua/jdbfs/init.lua",
     ["jdbfs.cli"] = "lua/jdbfs/cli.lua",
+    ["jdbfs.host"] = "lua/jdbfs/host.lua",
+    ["jdbfs.host.copas"] = "lua/jdbfs/host/copas.lua",
+    ["jdbfs.host.cqueues"] = "lua/jdbfs/host/cqueues.lua",
+    ["jdbfs.host.luv"] = "lua/jdbfs/host/luv.lua",
+    ["jdbfs.host.ngx"] = "lua/jdbfs/host/ngx.lua",
+    ["jdbfs.host.tarantool"] = "lua/jdbfs/host/tarantool.lua",
     ["jdbfs.histogram"] = "lua/jdbfs/histogram.lua",
     ["jdbfs.meta"] = "lua/jdbfs/meta.lua",
     ["jdbfs.log"] = "lua/jdbfs/log.lua",
     ["jdbfs.stream"] = "lua/jdbfs/stream.lua",
     ["jdbfs.sync"] = "lua/jdbfs/sync.lua",
+    ["resty.jdbfs"] = "lua/resty/jdbfs.lua",
   },
   platforms = {
     linux = {
@@ -57,6 +64,7 @@ build = {
             "csrc/be_pool.c",
             "csrc/os_posix.c",
             "csrc/os_posix_names.c",
+            "csrc/os_posix_relay.c",
             "csrc/os_linux.c",
             "csrc/os_linux_evidence.c",
             "csrc/os_cpu.c",

@@ -56,6 +56,7 @@ local wait
 -- Takes a guest off the lists; its token when the light thread is to be woken.
 local function detach(id)
   local token, co = tokens[id], threads[id]
+  if not guests[id] then return nil end
   guests[id], tokens[id], threads[id] = nil, nil, nil
   if co and not calls(co, wait) then return nil end
   return token

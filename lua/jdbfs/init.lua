@@ -7,10 +7,10 @@ local stream = require "jdbfs.stream"
 local hosts = require "jdbfs.host"
 
 -- nginx replaces these by its own and keeps the plain ones under other names.
-local create = coroutine._create or coroutine.create
-local resume = coroutine._resume or coroutine.resume
-local status = coroutine._status or coroutine.status
-local yield = coroutine._yield or coroutine.yield
+local create = rawget(coroutine, "_create") or coroutine.create
+local resume = rawget(coroutine, "_resume") or coroutine.resume
+local status = rawget(coroutine, "_status") or coroutine.status
+local yield = rawget(coroutine, "_yield") or coroutine.yield
 local error, pcall, select, type = error, pcall, select, type
 
 local M = {

@@ -6,7 +6,9 @@
 return function()
   local cqueues = require "cqueues"
   local condition = require "cqueues.condition"
-  if not cqueues.running or not cqueues.poll then return nil, "this cqueues lacks running or poll" end
+  if not cqueues.running or not cqueues.poll then
+    return nil, "this cqueues lacks running or poll"
+  end
   local pollable, dispatch
   local working = false
   local dispatchers = setmetatable({}, { __mode = "k" }) -- by controller

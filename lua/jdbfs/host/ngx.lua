@@ -1,0 +1,134 @@
+-- jdbfs.host.ngx: OpenResty, and nginx with the Lua module. A light thread waits on a semaphore.
+-- The Lua API of nginx cannot wait for a descriptor, so a thread of jdbfs sends one byte to a
+-- socket for each batch of completions; the dispatcher, a light thread in a timer, receives it.
+-- Nothing runs while nothing is in flight. Only documented API is used.
+--
+-- Operations overlap in the phases listed below and complete in place in all others. Each worker
+-- makes its queue with its first operation. With `lua_code_cache off` every request has a Lua state
+-- of its own, and so a queue and threads of its own: do not use that.
+
+local SLEEPS = {
+  rewrite = true, server_rewrite = true, access = true, content = true, timer = true,
+  preread = true, ssl_cert = true, ssl_session_fetch = true, ssl_client_hello = true,
+}
+local LONG = 86400 * 20 -- seconds; longer ones overflow in places
+
+return function()
+  local ngx = rawget(_G, "ngx")
+  if type(ngx) ~= "table" or not ngx.config or not ngx.get_phase then
+    return nil, "this is not nginx with the Lua module"
+  end
+  if (ngx.config.ngx_lua_version or 0) < 10014 then
+    return nil, "the Lua module of this nginx is older than 0.10.14 (no receiveany)"
+  end
+  local semaphore = require "ngx.semaphore"
+  local core = require "jdbfs.core"
+  local dispatch
+  local started = false
+  local free = {}
+  local adapter = { name = "ngx", forks = true }
+
+  function adapter.current()
+    local phase = ngx.get_phase()
+    if not SLEEPS[phase] then return nil, phase .. " may not wait" end
+    local n = #free
+    local token = free[n]
+    free[n] = nil
+    return token or semaphore.new(0)
+  end
+
+  function adapter.suspend(token)
+    if not started then -- a worker that shuts down takes no new timers
+      ngx.sleep(0.001)
+      dispatch()
+      return
+    end
+    local ok, why = token:wait(LONG)
+    if not ok and why ~= "timeout" then error(why, 0) end
+  end
+
+  function adapter.wake(token)
+    token:post(1)
+  end
+
+  function adapter.alive(token)
+    return token:count() < 0
+  end
+
+  function adapter.release(token)
+    free[#free + 1] = token
+  end
+
+  function adapter.report(message)
+    ngx.log(ngx.ERR, "jdbfs: ", tostring(message))
+  end
+
+  local function connect()
+    local socket, why = ngx.socket.tcp()
+    if not socket then return nil, why end
+    socket:settimeouts(10000, 10000, LONG * 1000)
+    local path, ok
+    path, why = core.relay()
+    if not path then return nil, why end
+    ok, why = socket:connect("unix:" .. path)
+    if not ok then return nil, why end
+    ok, why = core.relay_accept()
+    if not ok then return nil, why end
+    return socket
+  end
+
+  local function serve()
+    local socket, why = connect()
+    if not socket then return nil, why end
+    repeat
+      local _
+      _, why = socket:receiveany(64)
+      core.relay_arm()
+      dispatch()
+      if why and why ~= "timeout" then return nil, why end
+    until ngx.worker.exiting() and core.pending() == 0
+    return true
+  end
+
+  local start
+
+  -- Light threads that wait were promised a wake: after an error the dispatcher starts again, or
+  -- they are served by polling.
+  local function run()
+    local ok, done, why = pcall(serve)
+    core.relay_close()
+    started = false
+    if ok and done then return end
+    adapter.report("the dispatcher stopped: " .. tostring(ok and why or done))
+    if core.pending() > 0 then
+      ngx.sleep(0.1)
+      if start() then return end
+    end
+    while core.pending() > 0 do
+      ngx.sleep(0.001)
+      dispatch()
+    end
+  end
+
+  start = function()
+    if not started then started = ngx.timer.at(0, run) and true or false end
+    return started
+  end
+
+  -- A worker that is told to quit runs its pending timers at once: this one lets the dispatcher,
+  -- which would otherwise keep the worker waiting, find out.
+  local function announce_exit()
+    ngx.timer.at(86400 * 365, function() core.signal() end)
+  end
+
+  function adapter.watch(_, on_ready)
+    dispatch = on_ready
+    announce_exit()
+  end
+
+  function adapter.ref()
+    start()
+  end
+
+  return adapter
+end
