@@ -79,6 +79,7 @@ typedef struct jl_state {
     jl_task *guest;     /* the wait that a light thread of the host is about to begin */
     jl_task *woken_head, *woken_tail;
     int hold;         /* the host's dispatcher flushes, not each submission */
+    int dispatching;  /* it will look at the woken list by itself */
     int renews;       /* after a fork the child makes a queue of its own */
     int inherited;    /* that has happened: older files are the parent's */
     int polled;       /* somebody watches the descriptor: it must announce timers as well */

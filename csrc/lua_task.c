@@ -658,8 +658,8 @@ static int protected_drive(lua_State *L, jl_state *S, int args, int ref) {
     S->running = 0;
     S->current = NULL;
     /* A host that polls must hear of what is left, also after an error. */
-    if (S->ready_head || jdb_queue_finished(S->queue) > 0 || S->woken_head)
-        jdb_queue_signal(S->queue);
+    int left = S->ready_head || jdb_queue_finished(S->queue) > 0;
+    if (left || (S->woken_head && !S->dispatching)) jdb_queue_signal(S->queue);
     set_alarm(S);
     return status;
 }
@@ -798,18 +798,22 @@ static int task_step(lua_State *L) {
     return 1;
 }
 
-/* host_step(): what the host's dispatcher does when the descriptor is readable. */
+/* host_step(): what the host's dispatcher does when the descriptor is readable, before it wakes
+ * whoever next_woken tells. */
 static int task_host_step(lua_State *L) {
     jl_state *S = jl_self(L);
     if (S->running || !S->queue || jdb_queue_usable(S->queue) != JDB_OK) return 0;
     lua_settop(L, 0);
-    for (int turns = 0; turns < HOST_TURNS; turns++) {
+    S->dispatching = 1;
+    int status = LUA_OK;
+    for (int turns = 0; turns < HOST_TURNS && status == LUA_OK; turns++) {
         S->goal.kind = GOAL_STEP;
         S->goal.until = 0;
-        if (protected_drive(L, S, 0, S->ref_drive) != LUA_OK) return lua_error(L);
+        status = protected_drive(L, S, 0, S->ref_drive);
         if (!S->ready_head) break;
     }
-    return 0;
+    S->dispatching = 0;
+    return status == LUA_OK ? 0 : lua_error(L);
 }
 
 /* drive(token): outside any task, steps until token.woken. */
@@ -1056,7 +1060,11 @@ static int guest_gc(lua_State *L) {
     jl_state *S = jl_self(L);
     jl_task *t = jl_test(L, 1, &jl_magic_task, sizeof *t);
     if (!t || !t->guest || !t->op) return 0;
-    if (!S->closed && S->queue && t->queue == S->queue) jdb_op_release(S->queue, t->op);
+    if (!S->closed && S->queue && t->queue == S->queue) {
+        /* One that waits is collected only when the Lua state is being closed. */
+        if (t->state == JL_WAITING) jdb_op_abandon(S->queue, t->op);
+        else jdb_op_release(S->queue, t->op);
+    }
     t->op = NULL;
     return 0;
 }

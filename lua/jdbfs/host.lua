@@ -164,6 +164,23 @@ local function within(f)
   end
 end
 
+local function attempted(state, ...)
+  return state == "done", ...
+end
+
+-- Plain 5.1 cannot suspend across its own pcall, a task ends for itself.
+local function hosted_pcall(protected)
+  return function(f, ...)
+    local token = here()
+    if token == nil then return protected(f, ...) end
+    let_go(token)
+    local task, message = core.spawn_caught(f, ...)
+    if not task then return false, message end
+    core.wait(task)
+    return attempted(core.results(task))
+  end
+end
+
 local function in_place(f)
   local function done(ok, ...)
     blocking = false
@@ -262,18 +279,7 @@ local function install(M)
   replace(M, within, "log", "reader", "writer")
   local make = M.wrap
   M.wrap = function(f) return within(make(f)) end
-  if M.pcall ~= pcall then
-    local attempt = within(function(f, ...) return f(...) end)
-    local protected = M.pcall
-    M.pcall = function(f, ...)
-      if here() == nil then return protected(f, ...) end
-      local task = core.spawn_caught(f, ...)
-      if not task then return pcall(attempt, f, ...) end
-      core.wait(task)
-      local function told(state, ...) return state == "done", ... end
-      return told(core.results(task))
-    end
-  end
+  if not core.YIELDS_ACROSS_PCALL then M.pcall = hosted_pcall(M.pcall) end
 end
 
 local function by_name(name)

@@ -133,6 +133,8 @@ function M.wrap(f)
   end
 end
 
+core.YIELDS_ACROSS_PCALL = _VERSION ~= "Lua 5.1" or has_ffi
+
 local function protected(co, ok, first, ...)
   if not ok then return false, first end
   if status(co) == "dead" then return true, first, ... end
@@ -143,7 +145,7 @@ end
 --- pcall around code that does I/O in a task. Plain Lua 5.1 cannot yield across its own pcall;
 --- everywhere else this is pcall.
 function M.pcall(f, ...)
-  if _VERSION ~= "Lua 5.1" or has_ffi then return pcall(f, ...) end
+  if core.YIELDS_ACROSS_PCALL then return pcall(f, ...) end
   local co = create(function(...) return f(...) end)
   core.generator(co)
   return protected(co, resume(co, ...))
