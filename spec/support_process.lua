@@ -57,7 +57,7 @@ local function compile(source, target, flags)
   local cc = compiler()
   if not cc then return nil, "no C compiler to build " .. source end
   support.sh("mkdir -p build/helper")
-  local own = target .. "." .. support.path():gsub("%W", "") .. tostring(os.time())
+  local own = target .. "." .. tostring({}):gsub("%W", "") .. tostring(os.time())
   local status, out = support.sh(("%s -std=c11 -O1 -g -Wall -Wextra %s -o %s %s"):format(
     cc, flags, support.quote(own), source))
   if status ~= 0 then

@@ -66,6 +66,16 @@ local function idle()
   return core.pending() == 0
 end
 
+-- Whether an operation is in flight, or a light thread that lives waits for anything else.
+local function needed()
+  local s = core.stats()
+  if s.in_flight + s.waiting > 0 then return true end
+  for _, token in pairs(tokens) do
+    if not adapter.alive or adapter.alive(token) then return true end
+  end
+  return false
+end
+
 -- What the host calls when the descriptor is readable; harmless at any time. Every light thread
 -- whose wait is over is woken; what they submit while this runs goes to the kernel at its end.
 local function dispatch()
@@ -93,7 +103,7 @@ end
 local function activate()
   if not watching then
     local fd = core.pollfd()
-    if not fd or adapter.watch(fd, dispatch) == false then return false end
+    if not fd or adapter.watch(fd, dispatch, needed) == false then return false end
     watching = true
   end
   active = not adapter.ref or adapter.ref() ~= false
@@ -194,6 +204,21 @@ local function in_place(f)
   end
 end
 
+-- Our coroutines are not the host's: its API must not take them for the light thread that made
+-- them.
+local function shielded(f)
+  local shield = adapter.shield
+  if not shield or type(f) ~= "function" then return f end
+  return function(...)
+    shield()
+    return f(...)
+  end
+end
+
+local function shielding(f)
+  return function(g, ...) return f(shielded(g), ...) end
+end
+
 -- Work that tasks got from outside must reach the dispatcher.
 local function driving(f)
   local function done(...)
@@ -272,13 +297,14 @@ local function install(M)
   core.current = hosted_current(core.current)
   core.park = hosted_park(core.park)
   core.wake = hosted_wake(core.wake)
+  replace(core, shielding, "spawn", "spawn_caught")
   replace(core, driving, "spawn", "spawn_caught")
   replace(core.task_methods, driving, "cancel")
   M.spawn = core.spawn
   install_classes()
   replace(M, within, "log", "reader", "writer")
   local make = M.wrap
-  M.wrap = function(f) return within(make(f)) end
+  M.wrap = function(f) return within(make(shielded(f))) end
   if not core.YIELDS_ACROSS_PCALL then M.pcall = hosted_pcall(M.pcall) end
 end
 
@@ -303,7 +329,7 @@ local function check_adapter(a)
       error(("bad argument #1 to 'host' (the adapter lacks the function %s)"):format(name), 3)
     end
   end
-  for _, name in ipairs { "ref", "unref", "alive", "release", "report" } do
+  for _, name in ipairs { "ref", "unref", "alive", "release", "report", "shield" } do
     if a[name] ~= nil and type(a[name]) ~= "function" then
       error(("bad argument #1 to 'host' (the adapter's %s is no function)"):format(name), 3)
     end

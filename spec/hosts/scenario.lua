@@ -71,6 +71,7 @@ end
 
 promise("a wait suspends the light thread, and the others go on", function(h)
   local f, order = numbered_file(h, 2), {}
+  -- Which of the two begins is the host's business.
   all(h, {
     function()
       order[#order + 1] = "a"
@@ -83,7 +84,8 @@ promise("a wait suspends the light thread, and the others go on", function(h)
       order[#order + 1] = "done"
     end,
   })
-  same("a b done done", table.concat(order, " "))
+  local words = table.concat(order, " ")
+  assert(words == "a b done done" or words == "b a done done", words)
   assert(f:close())
 end)
 
@@ -151,15 +153,13 @@ promise("failures are nil, message, err", function(h)
 end)
 
 promise("a buffer in flight is busy for the others", function(h)
-  local f, b, kind = numbered_file(h, 2), jdbfs.buffer(PAGE), nil
-  all(h, {
-    function() assert(f:read_at(b, 0)) end,
-    function()
-      local _, _, err = f:read_at(b, PAGE)
-      kind = err and err.kind or "none"
-    end,
-  })
-  assert(kind == "Busy" or kind == "none", kind)
+  local f, b, kinds = numbered_file(h, 2), jdbfs.buffer(PAGE), {}
+  local function read()
+    local n, _, err = f:read_at(b, 0)
+    kinds[#kinds + 1] = n or err.kind
+  end
+  all(h, { read, read })
+  assert(kinds[1] == "Busy" and kinds[2] == PAGE, kinds[1])
   assert(f:close())
 end)
 
@@ -200,10 +200,10 @@ promise("a task's results, error and end are for whoever joins", function(h)
     jdbfs.sleep(0.001)
     error("boom", 0)
   end)
-  local reported
+  local report, reported = h.adapter.report, nil
   h.adapter.report = function(message) reported = message end
   local _, _, err = failed:join()
-  h.adapter.report = nil
+  h.adapter.report = report
   same("Join", err.kind)
   assert(tostring(reported):find("boom", 1, true), tostring(reported))
   local sleeper = jdbfs.spawn(function() jdbfs.sleep(100) end)
@@ -352,6 +352,19 @@ promise("a light thread resumed by hand waits on", function(h)
   assert(f:close())
 end)
 
+promise("a wait that could not begin disturbs no later wait", function(h)
+  local f, b = numbered_file(h, 1), jdbfs.buffer(PAGE)
+  for _ = 1, 3 do
+    pcall(f.read_at, f, b, 0) -- plain 5.1 cannot suspend across this
+    local before = jdbfs.now()
+    h.sleep(0.03)
+    assert(jdbfs.now() - before >= 0.029, "woken after " .. jdbfs.now() - before)
+  end
+  wait(h, "the reads", function() return jdbfs.pending() == 0 end)
+  same(PAGE, f:read_at(b, 0))
+  assert(f:close())
+end)
+
 promise("one wake for each completion", function(h)
   local f, b = numbered_file(h, 1), jdbfs.buffer(PAGE)
   for _ = 1, 20 do assert(f:read_at(b, 0)) end
@@ -378,7 +391,7 @@ promise("idle costs nothing", function(h)
   jdbfs.spawn(function() parked:wait() end)
   h.sleep(0.05)
   local cpu, before = os.clock(), wakes
-  h.sleep(0.5)
+  h.sleep(0.3)
   same(0, wakes - before, "wakes while idle")
   assert(os.clock() - cpu < 0.05, "busy for " .. os.clock() - cpu)
   parked:set()
@@ -387,10 +400,10 @@ end)
 promise("waiting costs nothing", function(h)
   local cpu, before, done = os.clock(), wakes, false
   h.go(function()
-    jdbfs.sleep(0.5)
+    jdbfs.sleep(0.3)
     done = true
   end)
-  h.sleep(0.55)
+  h.sleep(0.31)
   wait(h, "the sleeper", function() return done end)
   assert(wakes - before <= 3, (wakes - before) .. " wakes for one timer")
   assert(os.clock() - cpu < 0.05, "busy for " .. os.clock() - cpu)
@@ -410,11 +423,11 @@ for i, entry in ipairs(promises) do check.names[i] = entry[1] end
 
 function check.begin(h)
   local watch = h.adapter.watch
-  h.adapter.watch = function(fd, on_ready)
+  h.adapter.watch = function(fd, on_ready, needed)
     return watch(fd, function(...)
       wakes = wakes + 1
       return on_ready(...)
-    end)
+    end, needed)
   end
   assert(jdbfs.host(h.adapter))
   h.jdbfs = jdbfs

@@ -21,9 +21,12 @@ return function()
   if (ngx.config.ngx_lua_version or 0) < 10014 then
     return nil, "the Lua module of this nginx is older than 0.10.14 (no receiveany)"
   end
+  local has_exdata, exdata = pcall(require, "thread.exdata")
+  if not has_exdata then return nil, "this nginx has not the LuaJIT of OpenResty" end
+  local no_request = require("ffi").cast("void *", 0)
   local semaphore = require "ngx.semaphore"
   local core = require "jdbfs.core"
-  local dispatch
+  local dispatch, needed
   local started = false
   local free = {}
   local adapter = { name = "ngx", forks = true }
@@ -59,8 +62,15 @@ return function()
     free[#free + 1] = token
   end
 
-  function adapter.report(message)
+  local function report(message)
     ngx.log(ngx.ERR, "jdbfs: ", tostring(message))
+  end
+  adapter.report = report
+
+  -- A new coroutine inherits the request of its maker, which may be gone when it runs. Without one
+  -- ngx.* raises in tasks instead, and coroutine.* is Lua's own.
+  function adapter.shield()
+    exdata(no_request)
   end
 
   local function connect()
@@ -86,7 +96,7 @@ return function()
       core.relay_arm()
       dispatch()
       if why and why ~= "timeout" then return nil, why end
-    until ngx.worker.exiting() and core.pending() == 0
+    until ngx.worker.exiting() and not needed()
     return true
   end
 
@@ -99,12 +109,12 @@ return function()
     core.relay_close()
     started = false
     if ok and done then return end
-    adapter.report("the dispatcher stopped: " .. tostring(ok and why or done))
-    if core.pending() > 0 then
+    report("the dispatcher stopped: " .. tostring(ok and why or done))
+    if needed() then
       ngx.sleep(0.1)
       if start() then return end
     end
-    while core.pending() > 0 do
+    while needed() do
       ngx.sleep(0.001)
       dispatch()
     end
@@ -121,8 +131,8 @@ return function()
     ngx.timer.at(86400 * 365, function() core.signal() end)
   end
 
-  function adapter.watch(_, on_ready)
-    dispatch = on_ready
+  function adapter.watch(_, on_ready, is_needed)
+    dispatch, needed = on_ready, is_needed
     announce_exit()
   end
 
