@@ -56,6 +56,11 @@ local function add_one(list, ctx, family)
     -- In place the log cannot wait for its other appenders.
     if family == FAMILIES.logs then step.via = nil end
   end
+  if op == "preallocate" and ctx.r:one_in(3) then -- to the end of the block the file ends in
+    local size = ctx.r:below(8 * PAGE)
+    add(list, ctx, "truncate", { f = step.f, len = size })
+    step.len = math.floor((size + PAGE - 1) / PAGE) * PAGE
+  end
   if step.b_off and family == FAMILIES.tasks then -- it needs a file of some size, and memory
     local path = ctx.home .. ctx.names[step.f % 5]
     add(list, ctx, "open", { f = step.f, how = "open_rw", path = path })
