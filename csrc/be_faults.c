@@ -46,9 +46,9 @@
 #include "backend.h"
 #include "os.h"
 
-#define WRAP(type, name, params)                                                                   \
-    type __real_##name params;                                                                     \
-    type __wrap_##name params;                                                                     \
+#define WRAP(type, name, params) \
+    type __real_##name params;   \
+    type __wrap_##name params;   \
     type __wrap_##name params
 
 /* ---- the plan ------------------------------------------------------------------------------- */
@@ -70,7 +70,13 @@ static struct {
     uint64_t random, injected;
     char last[40]; /* where a rule fired last */
     int shuffle, trace;
-    enum { PLANT_NOTHING, PLANT_FREE_AT_CANCEL, PLANT_TWICE, PLANT_RETRY_SYNC, PLANT_LATE_RESULT } plant;
+    enum {
+        PLANT_NOTHING,
+        PLANT_FREE_AT_CANCEL,
+        PLANT_TWICE,
+        PLANT_RETRY_SYNC,
+        PLANT_LATE_RESULT
+    } plant;
 } plan = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static uint64_t next_random(void) {
@@ -108,7 +114,8 @@ static int parse_key(struct rule *r, char *key) {
 }
 
 static int parse_word(char *word) {
-    static const char *const plants[] = {"nothing", "free_at_cancel", "twice", "retry_sync", "late_result"};
+    static const char *const plants[] = {"nothing", "free_at_cancel", "twice", "retry_sync",
+                                         "late_result"};
     if (strncmp(word, "seed=", 5) == 0) {
         plan.random = strtoull(word + 5, NULL, 10) * 2685821657736338717u + 88172645463325252u;
         return 0;
@@ -453,7 +460,7 @@ static int intercept(jdb_queue *q, jdb_op *op) {
     if (what.error && sync && plan.plant == PLANT_RETRY_SYNC) {
         trace("refuse", op, -what.error);
     } else if ((what.error && !what.after) || what.lie) {
-        int64_t result = what.error                                     ? -what.error
+        int64_t result = what.error                                      ? -what.error
                          : op->step == JDB_READ || op->step == JDB_WRITE ? (int64_t)op->chunk
                                                                          : 0;
         trace(what.error ? "refuse" : "lie", op, result);
@@ -673,7 +680,8 @@ WRAP(ssize_t, getline, (char **line, size_t *size, FILE *file)) {
 }
 
 WRAP(int, pthread_create,
-     (pthread_t * thread, const pthread_attr_t *attributes, void *(*work)(void *), void *argument)) {
+     (pthread_t * thread, const pthread_attr_t *attributes, void *(*work)(void *),
+      void *argument)) {
     struct rule what;
     if (decide("thread", NULL, 0, &what)) return what.error ? what.error : EAGAIN;
     return __real_pthread_create(thread, attributes, work, argument);
@@ -737,26 +745,26 @@ static int fault_of(const char *point, int *after) {
 }
 
 /* When the plan says so the call fails, with its work done or not. */
-#define CALL(type, name, failed, call)                                                             \
-    int after, error = fault_of("sys." name, &after);                                              \
-    if (error && !after) {                                                                         \
-        errno = error;                                                                             \
-        return failed;                                                                             \
-    }                                                                                              \
-    type result = call;                                                                            \
-    if (error) {                                                                                   \
-        errno = error;                                                                             \
-        return failed;                                                                             \
-    }                                                                                              \
+#define CALL(type, name, failed, call)                \
+    int after, error = fault_of("sys." name, &after); \
+    if (error && !after) {                            \
+        errno = error;                                \
+        return failed;                                \
+    }                                                 \
+    type result = call;                               \
+    if (error) {                                      \
+        errno = error;                                \
+        return failed;                                \
+    }                                                 \
     return result
 
 /* A descriptor that the caller never gets is closed again: the system leaks none either. */
-#define CALL_FD(name, call)                                                                        \
-    int after, error = fault_of("sys." name, &after);                                              \
-    int fd = error && !after ? -1 : (call);                                                        \
-    if (!error) return fd;                                                                         \
-    if (fd >= 0) __real_close(fd);                                                                 \
-    errno = error;                                                                                 \
+#define CALL_FD(name, call)                           \
+    int after, error = fault_of("sys." name, &after); \
+    int fd = error && !after ? -1 : (call);           \
+    if (!error) return fd;                            \
+    if (fd >= 0) __real_close(fd);                    \
+    errno = error;                                    \
     return -1
 
 static unsigned mode_argument(int flags, va_list rest) {
@@ -790,7 +798,9 @@ WRAP(int, close, (int fd)) {
     return -1;
 }
 
-WRAP(int, eventfd, (unsigned count, int flags)) { CALL_FD("eventfd", __real_eventfd(count, flags)); }
+WRAP(int, eventfd, (unsigned count, int flags)) {
+    CALL_FD("eventfd", __real_eventfd(count, flags));
+}
 
 WRAP(FILE *, fopen, (const char *path, const char *mode)) {
     int after, error = fault_of("sys.fopen", &after);
@@ -826,7 +836,9 @@ WRAP(int, fstatat, (int dir, const char *path, struct stat *st, int flags)) {
     CALL(int, "fstatat", -1, __real_fstatat(dir, path, st, flags));
 }
 
-WRAP(int, fstatfs, (int fd, struct statfs *fs)) { CALL(int, "fstatfs", -1, __real_fstatfs(fd, fs)); }
+WRAP(int, fstatfs, (int fd, struct statfs *fs)) {
+    CALL(int, "fstatfs", -1, __real_fstatfs(fd, fs));
+}
 
 WRAP(int, fstatvfs, (int fd, struct statvfs *fs)) {
     CALL(int, "fstatvfs", -1, __real_fstatvfs(fd, fs));
@@ -885,7 +897,9 @@ WRAP(ssize_t, write, (int fd, const void *data, size_t size)) {
     return what.error ? (errno = what.error, -1) : n;
 }
 
-WRAP(int, ftruncate, (int fd, off_t size)) { CALL(int, "ftruncate", -1, __real_ftruncate(fd, size)); }
+WRAP(int, ftruncate, (int fd, off_t size)) {
+    CALL(int, "ftruncate", -1, __real_ftruncate(fd, size));
+}
 
 WRAP(int, fallocate, (int fd, int mode, off_t off, off_t size)) {
     CALL(int, "fallocate", -1, __real_fallocate(fd, mode, off, size));
@@ -903,7 +917,9 @@ WRAP(int, renameat, (int a, const char *from, int b, const char *to)) {
     CALL(int, "renameat", -1, __real_renameat(a, from, b, to));
 }
 
-WRAP(int, mkdir, (const char *path, mode_t mode)) { CALL(int, "mkdir", -1, __real_mkdir(path, mode)); }
+WRAP(int, mkdir, (const char *path, mode_t mode)) {
+    CALL(int, "mkdir", -1, __real_mkdir(path, mode));
+}
 WRAP(int, unlink, (const char *path)) { CALL(int, "unlink", -1, __real_unlink(path)); }
 
 WRAP(int, unlinkat, (int dir, const char *path, int flags)) {

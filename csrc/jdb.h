@@ -322,7 +322,7 @@ uint64_t jdb_faults_injected(void);
 const char *jdb_faults_last(void); /* the point where a rule fired last */
 int jdb_faults_rule(unsigned i, uint64_t *seen, uint64_t *fired); /* 0: there is no such rule */
 size_t jdb_faults_trace(const char **text);                       /* takes it */
-uint64_t jdb_faults_pieces(void);           /* allocations alive */
+uint64_t jdb_faults_pieces(void);                                 /* allocations alive */
 uint64_t jdb_faults_check_quarantine(void); /* aborts on a change; freed buffers looked at so far */
 #endif
 

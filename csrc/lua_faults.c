@@ -66,15 +66,12 @@ static int check_quarantine(lua_State *L) {
 EXPORT int luaopen_jdbfs_faults(lua_State *L);
 
 int luaopen_jdbfs_faults(lua_State *L) {
-    static const luaL_Reg functions[] = {{"plan", set_plan},
-                                         {"injected", injected},
-                                         {"suspend", suspend},
-                                         {"last", last},
-                                         {"rule", rule},
-                                         {"trace", trace},
-                                         {"pieces", pieces},
-                                         {"check_quarantine", check_quarantine},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"plan", set_plan},   {"injected", injected},
+        {"suspend", suspend}, {"last", last},
+        {"rule", rule},       {"trace", trace},
+        {"pieces", pieces},   {"check_quarantine", check_quarantine},
+        {NULL, NULL}};
     lua_newtable(L);
     jl_setfuncs(L, functions, 0);
     return 1;

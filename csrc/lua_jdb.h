@@ -18,6 +18,8 @@
 
 typedef struct jl_task jl_task;
 
+enum { JL_NESTED_MAX = 16 };
+
 enum jl_task_state {
     JL_READY,   /* on the ready list */
     JL_RUNNING, /* resumed, or called something that is */
@@ -73,10 +75,9 @@ typedef struct jl_state {
     char backend[32];
     jl_task *current; /* the task being resumed now */
     jl_task *ready_head, *ready_tail;
-    jdb_op *spare;      /* taken, not submitted yet */
-    int wanted;         /* spare is submitted as soon as the yield of its task arrives */
-    jdb_op *delivering; /* its results are being pushed */
-    jl_task *guest;     /* the wait that a light thread of the host is about to begin */
+    jdb_op *spare;  /* taken, not submitted yet */
+    int wanted;     /* spare is submitted as soon as the yield of its task arrives */
+    jl_task *guest; /* the wait that a light thread of the host is about to begin */
     jl_task *woken_head, *woken_tail;
     int hold;         /* the host's dispatcher flushes, not each submission */
     int dispatching;  /* it will look at the woken list by itself */
@@ -84,10 +85,15 @@ typedef struct jl_state {
     int inherited;    /* that has happened: older files are the parent's */
     int polled;       /* somebody watches the descriptor: it must announce timers as well */
     int64_t alarm_at; /* when it will; INT64_MAX: never */
+    /* Their results are being pushed, one inside the other's finalizers; a push that raised leaves
+     * its own behind. */
+    jdb_op *delivering[JL_NESTED_MAX];
+    unsigned delivering_count;
     struct jl_timer *timers;
     uint32_t timer_count, timer_room;
     uint32_t run, runs; /* the current run; 0: none */
     uint32_t alive;     /* tasks of the current run */
+    int leftover;       /* a run ended without its tasks: there was no memory to end them */
     uint32_t tasks;     /* all that have not ended */
     int probed;         /* see leave_finalizer */
     int running;        /* somebody drives: no second one may */

@@ -21,7 +21,8 @@ static void renew(jl_state *S) {
     jdb_queue_close(S->queue);
     jdb_queue_unref(S->queue);
     S->queue = NULL;
-    S->spare = S->delivering = NULL;
+    S->spare = NULL;
+    S->delivering_count = 0;
     S->polled = 0;
     S->inherited = 1;
 }

@@ -238,10 +238,16 @@ static void commit(jl_state *S, jl_task *t) {
     jdb_submit(S->queue, op);
 }
 
-static int finish_in_place(lua_State *L, jl_state *S, jdb_op *op) {
-    S->delivering = op;
+/* Pushes what the call returns and releases the operation. Raises when Lua is out of memory; the
+ * operation is then released by whoever comes next. */
+static int push_and_release(lua_State *L, jl_state *S, jdb_op *op) {
+    unsigned before = S->delivering_count;
+    if (before < JL_NESTED_MAX) S->delivering[S->delivering_count++] = op;
     int n = jl_push_result(L, op);
-    S->delivering = NULL;
+    /* Those behind it: raised meanwhile, in finalizers. */
+    while (S->delivering_count > before + 1)
+        jdb_op_release(S->queue, S->delivering[--S->delivering_count]);
+    if (S->delivering_count > before) S->delivering_count = before;
     jdb_op_release(S->queue, op);
     return n;
 }
@@ -277,7 +283,7 @@ int jl_run_op(lua_State *L, jdb_op *op) {
         S->spare = NULL;
         jdb_submit(S->queue, op);
         jdb_queue_wait_op(S->queue, op);
-        return finish_in_place(L, S, op);
+        return push_and_release(L, S, op);
     }
     S->wanted = 1;
     return suspend(L, S, where);
@@ -309,13 +315,14 @@ static int close_coroutine(lua_State *L, jl_state *S, lua_State *co) {
 
 /* results[task] = {...}, of the values on top of its coroutine; takes the task from the stack. Not
  * the coroutine: its stack may refer to the task, and such a circle would never be collected. */
-static void keep_results(lua_State *L, jl_state *S, jl_task *t) {
+static void keep_results(lua_State *L, jl_state *S, lua_State *co, int n) {
+    luaL_checkstack(L, n + 8, "task");
     jl_push_ref(L, S->ref_results);
     lua_insert(L, -2);
-    lua_createtable(L, t->results, 0);
+    lua_createtable(L, n, 0);
     int table = lua_gettop(L);
-    lua_xmove(t->co, L, t->results);
-    for (int i = t->results; i > 0; i--) lua_rawseti(L, table, i);
+    lua_xmove(co, L, n);
+    for (int i = n; i > 0; i--) lua_rawseti(L, table, i);
     lua_rawset(L, -3);
     lua_pop(L, 1);
 }
@@ -339,25 +346,33 @@ static void wake_joiners(jl_state *S, jl_task *t) {
 }
 
 /* Takes the task out of the books and wakes who waited for it. t->results values lie on top of
- * its stack: they are kept as long as somebody has the handle. */
+ * its stack: they are kept as long as somebody has the handle. Keeping them may raise, when Lua is
+ * out of memory: the task has then failed, and nothing holds it any more. */
 static void finish(lua_State *L, jl_state *S, jl_task *t, enum jl_task_state state) {
+    lua_State *co = t->co;
+    int n = t->results;
     forget_wait(S, t);
-    t->state = (uint8_t)state;
+    t->state = (uint8_t)(n > 0 ? JL_FAILED : state);
+    t->results = 0;
+    t->co = NULL;
     S->tasks--;
     if (S->run && t->run == S->run) S->alive--;
     wake_joiners(S, t);
-    luaL_checkstack(L, t->results + 8, "task");
     jl_push_ref(L, S->ref_anchors);
-    push_thread(L, t->co);
-    if (t->results > 0) {
-        lua_pushvalue(L, -1);
-        lua_rawget(L, -3); /* the userdata */
-        keep_results(L, S, t);
-    }
-    t->co = NULL;
+    push_thread(L, co);
+    lua_pushvalue(L, -1);
+    lua_rawget(L, -3); /* the userdata */
+    lua_pushvalue(L, -2);
     lua_pushnil(L);
-    lua_rawset(L, -3);
-    lua_pop(L, 1);
+    lua_rawset(L, -5);
+    if (n > 0) {
+        keep_results(L, S, co, n);
+        t->results = n;
+        t->state = (uint8_t)state;
+        lua_pop(L, 2);
+    } else {
+        lua_pop(L, 3);
+    }
 }
 
 /* Ends a task that is suspended or was never started. */
@@ -493,10 +508,7 @@ static void deliver(lua_State *L, jl_state *S, jdb_op *op) {
         stolen(L, S, t);
         return;
     }
-    S->delivering = op;
-    int n = jl_push_result(L, op);
-    S->delivering = NULL;
-    jdb_op_release(S->queue, op);
+    int n = push_and_release(L, S, op);
     lua_xmove(L, t->co, n);
     resume(L, S, t, n);
 }
@@ -545,10 +557,14 @@ static int reached(lua_State *L, const jl_state *S) {
     }
 }
 
+/* A push raised: there was no memory for the results. The task that waited for them cannot go on. */
 static void drop_delivering(jl_state *S) {
-    if (!S->delivering) return;
-    jdb_op_release(S->queue, S->delivering);
-    S->delivering = NULL;
+    while (S->delivering_count > 0) {
+        jdb_op *op = S->delivering[--S->delivering_count];
+        jl_task *t = jdb_op_waiter(op);
+        if (!S->closed && t && t->state == JL_WAITING && !t->op) cancel(S, t);
+        jdb_op_release(S->queue, op);
+    }
 }
 
 /* How long the loop may sleep: < 0 for ever, 0 not at all. */
@@ -580,10 +596,34 @@ static void set_alarm(jl_state *S) {
     jdb_queue_alarm(S->queue, when);
 }
 
+/* Ends every task of earlier runs, and of this one when asked to, whatever they wait for. */
+static void end_tasks(lua_State *L, jl_state *S, int of_this_run) {
+    jl_task *t, *last;
+    jl_push_ref(L, S->ref_anchors);
+    int anchors = lua_gettop(L);
+    lua_pushnil(L);
+    while (lua_next(L, anchors)) {
+        t = lua_touserdata(L, -1);
+        lua_pop(L, 1);
+        if (t->run == 0 || (t->run == S->run && !of_this_run)) continue;
+        cancel(S, t);
+        t->kill = 1;
+    }
+    lua_pop(L, 1);
+    for (last = S->ready_tail; last && (t = next_ready(S));) {
+        int end = t == last;
+        if (t->kill) kill(L, S, t);
+        else make_ready(S, t);
+        if (end) break;
+    }
+}
+
 /* drive([token]): until S->goal is reached. */
 static int drive(lua_State *L) {
     jl_state *S = jl_self(L);
     drop_delivering(S);
+    if (S->leftover) end_tasks(L, S, 0);
+    S->leftover = 0;
     if (S->goal.kind == GOAL_STEP) jdb_queue_reap(S->queue, 0);
     for (;;) {
         fire_timers(S);
@@ -732,34 +772,25 @@ static int task_spawn_caught(lua_State *L) {
     return 1;
 }
 
-/* Ends every task of the run, whatever it waits for. Runs protected; again after an error. */
+/* Runs protected; again after an error. */
 static int end_run(lua_State *L) {
     jl_state *S = jl_self(L);
-    jl_task *t, *last;
     lua_settop(L, 0);
     drop_delivering(S);
-    jl_push_ref(L, S->ref_anchors);
-    lua_pushnil(L);
-    while (lua_next(L, 1)) {
-        t = lua_touserdata(L, -1);
-        lua_pop(L, 1);
-        if (t->run != S->run) continue;
-        cancel(S, t);
-        t->kill = 1;
-    }
-    for (last = S->ready_tail; last && (t = next_ready(S));) {
-        int end = t == last;
-        if (t->kill) kill(L, S, t);
-        else make_ready(S, t);
-        if (end) break;
-    }
+    end_tasks(L, S, 1);
     return 0;
 }
 
-/* The first error is the one reported; errors of closing variables are not. */
+/* The first error is the one reported; errors of closing variables are not. Without memory even
+ * that may be impossible: then it is done by whoever drives next. */
 static void clean_up(lua_State *L, jl_state *S) {
-    for (int tries = 0; S->alive > 0 && tries < 1000000; tries++)
-        if (protected_drive(L, S, 0, S->ref_end_run) != LUA_OK) lua_pop(L, 1);
+    for (int tries = 0, in_vain = 0; S->alive > 0 && tries < 1000000 && in_vain < 100; tries++) {
+        uint32_t tasks = S->tasks;
+        if (protected_drive(L, S, 0, S->ref_end_run) == LUA_OK) continue;
+        lua_pop(L, 1);
+        in_vain = S->tasks < tasks ? 0 : in_vain + 1;
+    }
+    S->leftover |= S->alive > 0;
     jdb_queue_wait_abandoned(S->queue);
 }
 
@@ -917,7 +948,7 @@ static int task_await(lua_State *L) {
     S->spare = NULL;
     jdb_submit(S->queue, op);
     jdb_queue_wait_op(S->queue, op);
-    return finish_in_place(L, S, op);
+    return push_and_release(L, S, op);
 }
 
 static int task_generator(lua_State *L) {
@@ -1049,10 +1080,8 @@ static int host_result(lua_State *L) {
         lua_pushboolean(L, !t->expired);
         return 1;
     }
-    int n = jl_push_result(L, op);
     t->op = NULL;
-    jdb_op_release(S->queue, op);
-    return n;
+    return push_and_release(L, S, op);
 }
 
 /* Nobody came for the result: the light thread was killed. */

@@ -18,7 +18,8 @@
 --                       task only for what raises before it waits (5.1 has no yield in pcall)
 --   numbers()           list of {name, value, why}: numbers that are no offset and no length
 --   script(source, o)   runs Lua source in another process: same interpreter, paths, backend.
---                       o.args: list; o.env: table; o.prefix: a command to run it under.
+--                       o.args: list; o.env: table; o.prefix: a command to run it under;
+--                       o.interpreter: a program instead of this interpreter.
 --                       Gives {status =, out =, err =}
 --   sh(command)         exit status and what it wrote to both streams
 --   quote(text)         for the shell
@@ -303,7 +304,7 @@ function M.script(source, o)
   M.put(file, source)
   local words = { "timeout -k 5 120", environment(o.env) }
   if o.prefix then words[#words + 1] = o.prefix end
-  words[#words + 1] = M.quote(interpreter())
+  words[#words + 1] = M.quote(o.interpreter or interpreter())
   words[#words + 1] = M.quote(file)
   for _, value in ipairs(o.args or {}) do words[#words + 1] = M.quote(tostring(value)) end
   return shell(table.concat(words, " "))

@@ -3,6 +3,7 @@
 --   setup()          support.setup, for specs whose compiled code would keep objects alive
 --   forker()         path of the C module spec/c/helper/forker.c, built for this Lua; nil, why
 --   nouring()        path of the program spec/c/helper/nouring.c; nil, why
+--   luaoom()         path of an interpreter whose allocations fail, spec/tools/luaoom.c; nil, why
 --   strace(inject [, path])  a prefix for support.script that injects a fault, into calls on that
 --                    file only; nil, why
 --   script(source, o)  support.script with a prelude: jdbfs, tpcall, dir (this test's directory),
@@ -52,14 +53,14 @@ local function compiler()
 end
 
 -- Two runs of the specs may build at once: each makes a file of its own and renames it.
-local function compile(source, target, flags)
+local function compile(source, target, flags, libs)
   if newer(target, source) then return target end
   local cc = compiler()
   if not cc then return nil, "no C compiler to build " .. source end
   support.sh("mkdir -p build/helper")
   local own = target .. "." .. tostring({}):gsub("%W", "") .. tostring(os.time())
-  local status, out = support.sh(("%s -std=c11 -O1 -g -Wall -Wextra %s -o %s %s"):format(
-    cc, flags, support.quote(own), source))
+  local status, out = support.sh(("%s -std=c11 -O1 -g -Wall -Wextra %s -o %s %s %s"):format(
+    cc, flags, support.quote(own), source, libs or ""))
   if status ~= 0 then
     return nil, ("cannot build %s: %s"):format(source, out:match("[^\n]+") or "")
   end
@@ -87,6 +88,19 @@ end)
 
 M.nouring = once("nouring", function()
   return compile("spec/c/helper/nouring.c", "build/helper/nouring", "")
+end)
+
+M.luaoom = once("luaoom", function()
+  local _, found = support.sh("bash spec/tools/lua.sh find " .. id)
+  local include = found:match("^ok %S+ %S+ %S+ (%S+)")
+  if not include then return nil, "no header files of Lua " .. id end
+  local _, libs = support.sh("${PKG_CONFIG:-pkg-config} --libs " ..
+    (M.is_jit and "luajit" or "lua" .. id))
+  libs = libs:match("^%s*(%-%S[^\n]*)")
+  if not libs then return nil, "pkg-config knows no library of Lua " .. id end
+  -- C modules find the Lua functions in the program.
+  return compile("spec/tools/luaoom.c", "build/helper/luaoom-" .. id,
+    "-I" .. support.quote(include), "-Wl,-E " .. libs .. " -lm -ldl")
 end)
 
 -- ---- scripts -----------------------------------------------------------------------------------
