@@ -557,7 +557,7 @@ static int reached(lua_State *L, const jl_state *S) {
     }
 }
 
-/* A push raised: there was no memory for the results. The task that waited for them cannot go on. */
+/* A push raised: no memory for the results. The task that waited for them cannot go on. */
 static void drop_delivering(jl_state *S) {
     while (S->delivering_count > 0) {
         jdb_op *op = S->delivering[--S->delivering_count];

@@ -14,9 +14,9 @@
 --   figures(text)    prints figures for the reader of a test run
 --   long             whether the long versions are asked for (JDBFS_TEST_LONG=1)
 --
--- A scenario is a function(t). t:path(name) is a path of its own; t:ok(op, path, ...) takes a call's
--- results: they are returned, or the scenario ends there and the failure is looked at. t:keep(file)
--- closes a file at the end of a scenario that failed.
+-- A scenario is a function(t). t:path(name) is a path of its own; t:ok(op, path, ...) takes the
+-- results of a call: they are returned, or the scenario ends there and the failure is looked at.
+-- t:keep(file) closes a file at the end of a scenario that failed.
 
 local lfs = require("lfs")
 local support = require("support")
@@ -200,7 +200,6 @@ function M.each_in_turn(scenario, o)
     local tolerated = o.tolerant == true or (o.tolerant and o.tolerant[last])
     assert(failure or tolerated, where .. ": the fault was told to nobody")
     if failure then look_at(failure, o, where) end
-    failure = nil
     local change = M.changed(before)
     assert(not change, where .. ": " .. tostring(change))
     if n % 8 == 1 then

@@ -56,8 +56,8 @@ describe("a plan", function()
     assert(f:truncate(2 * PAGE))
     local b = assert(jdbfs.buffer(2 * PAGE))
     b:fill(7)
-    local value, message, err = under(("write_at:short=%d;write_at:nth=2:errno=ENOSPC"):format(PAGE),
-      f.write_at, f, b, 0)
+    local plan = ("write_at:short=%d;write_at:nth=2:errno=ENOSPC"):format(PAGE)
+    local value, message, err = under(plan, f.write_at, f, b, 0)
     support.fails({ kind = "Io", name = "ENOSPC", actual = PAGE, length = 2 * PAGE },
       value, message, err)
     support.holds(f:path(), ("\7"):rep(PAGE) .. ("\0"):rep(PAGE))
@@ -225,7 +225,8 @@ describe("an acknowledged", function()
   support.setup()
 
   local ways = {
-    { direct = "prefer", durable_method = "write" }, { direct = "prefer", durable_method = "flush" },
+    { direct = "prefer", durable_method = "write" },
+    { direct = "prefer", durable_method = "flush" },
     { direct = "off" }, { direct = "prefer", dsync = true },
   }
 

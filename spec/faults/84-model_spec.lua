@@ -8,7 +8,7 @@ local support_faults = require "support_faults"
 local jdbfs, faults = support.jdbfs, support_faults.faults
 local BLOCK, BLOCKS = jdbfs.PAGE_SIZE, 24
 
--- ---- a generator that is the same on every Lua ---------------------------------------------------
+-- ---- a generator that is the same on every Lua --------------------------------------------------
 
 local state
 
@@ -258,8 +258,9 @@ for _, way in ipairs { "in a task", "outside tasks" } do
         if way == "in a task" then jdbfs.run(one_run, seed, SEEDS[2])
         else one_run(seed, SEEDS[2]) end
       end
-      support_faults.figures(("model, %s: seeds %d to %d of %d operations, %d faults agreed"):format(
-        way, first, first + (given and 0 or SEEDS[1] - 1), SEEDS[2], injected - before))
+      local last = first + (given and 0 or SEEDS[1] - 1)
+      support_faults.figures(("model, %s: seeds %d to %d, %d operations each, %d faults agreed")
+        :format(way, first, last, SEEDS[2], injected - before))
       assert.is_true(injected > before)
     end)
   end)
@@ -275,7 +276,8 @@ describe("random faults among many tasks", function()
 
   local function storm(seed, counts)
     local f = assert(jdbfs.create(support.path("storm-" .. seed), { direct = "prefer" }))
-    faults.plan(("seed=%d;shuffle;write_at:p=0.04:errno=EIO;write_at:p=0.04:errno=ENOSPC:when=after;"
+    faults.plan(("seed=%d;shuffle;"
+      .. "write_at:p=0.04:errno=EIO;write_at:p=0.04:errno=ENOSPC:when=after;"
       .. "read_at:p=0.04:errno=EIO;*:p=0.1:late=2;submit:p=0.05;ring.enter:p=0.05:errno=EAGAIN;"
       .. "ring.enter:p=0.05:errno=EINTR;ring.enter:p=0.03:errno=EBUSY;"
       .. "write_at:p=0.1:short;read_at:p=0.1:short"):format(seed))
