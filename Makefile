@@ -100,7 +100,8 @@ ALL_LDFLAGS = $(MUST_LDFLAGS) $(LDFLAGS)
 
 LUA ?=
 LUA_INCDIR ?=
-NO_LUA_GOALS := help clean deps run test all-luas core c-tests
+NO_LUA_GOALS := help clean deps run test all-luas core c-tests coverage analyze fuzz valgrind soak \
+                torture
 ifneq ($(or $(if $(MAKECMDGOALS),,all),$(filter-out $(NO_LUA_GOALS),$(MAKECMDGOALS))),)
 LUA_FOUND := $(shell bash spec/tools/lua.sh find '$(LUA)' '$(LUA_INCDIR)')
 ifeq ($(firstword $(LUA_FOUND)),ok)
@@ -241,6 +242,26 @@ bench:
 bench-durable:
 	bash spec/bench/durable.sh $(ARGS)
 
+# The long ways to look for mistakes; SECONDS and steps come from the environment, see each script.
+.PHONY: coverage analyze fuzz valgrind soak torture
+coverage:
+	@CC='$(CC)' MAKE='$(MAKE)' T='$(T)' LUAS='$(LUAS)' bash spec/tools/coverage.sh $(ARGS)
+
+analyze:
+	@bash spec/tools/analyze.sh
+
+fuzz:
+	@bash spec/tools/fuzz.sh $(ARGS)
+
+valgrind:
+	@MAKE='$(MAKE)' bash spec/tools/valgrind.sh $(ARGS)
+
+soak:
+	@MAKE='$(MAKE)' bash spec/tools/soak.sh $(ARGS)
+
+torture:
+	@MAKE='$(MAKE)' bash spec/tools/torture.sh $(ARGS)
+
 tidy:
 	@LUA_EXE='$(LUA_EXE)' MAKE='$(MAKE)' bash spec/tools/tidy.sh
 
@@ -274,6 +295,8 @@ help:
 	@echo 'make run         install what is missing, build, run "jdbfs run" (ARGS="...")'
 	@echo 'make test        everything; T=spec/x_spec.lua LUAS="lua5.4" BACKENDS="threads" FS="own"'
 	@echo 'make tidy        include rules, formatting, luacheck, rockspec'
+	@echo 'make coverage    lines and refusals that no test reaches; make analyze: static analyzers'
+	@echo 'make torture     hours of fuzzing, hostile values, soak, valgrind; each alone: fuzz, soak, ...'
 	@echo 'make bench       against a bare liburing loop; bench-durable: commits, streams'
 	@echo 'make install     PREFIX=/usr/local DESTDIR= LUA=; also uninstall'
 	@echo 'make deps        install compilers, Luas and tools for all of these'

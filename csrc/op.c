@@ -380,7 +380,7 @@ static const char *op_cause(const jdb_op *op) {
     if (op->fault == JDB_FAULT_ATOMIC)
         return op->kind == JDB_UNSUPPORTED ? "this file has no atomic writes"
                                            : "not a power of two within the file's atomic limits";
-    if (op->error && is_durable(op) && op->file->info.poisoned) return doubt_cause(op);
+    if (op->error && op->file && is_durable(op) && op->file->info.poisoned) return doubt_cause(op);
     switch (op->kind) {
     case JDB_ALIGNMENT: return alignment_cause(op);
     case JDB_OVERFLOW:

@@ -48,10 +48,23 @@ static void tell(void) {
     fclose(f);
 }
 
+/* debug.gethook as if our hook were not there: the command takes a foreign one for Ctrl-C. */
+static int gethook(lua_State *L) {
+    lua_State *other = lua_isthread(L, 1) ? lua_tothread(L, 1) : L;
+    lua_Hook hook = lua_gethook(other);
+    if (!hook || hook == on_line) return 0;
+    lua_pushliteral(L, "external hook");
+    return 1;
+}
+
 int luaopen_cover(lua_State *L);
 
 int luaopen_cover(lua_State *L) {
     lua_sethook(L, on_line, LUA_MASKLINE, 0);
+    lua_getglobal(L, "debug");
+    lua_pushcfunction(L, gethook);
+    lua_setfield(L, -2, "gethook");
+    lua_pop(L, 1);
     atexit(tell);
     return 0;
 }

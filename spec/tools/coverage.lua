@@ -71,10 +71,11 @@ local function read_luac(path)
     source[number] = trim(text)
   end
   files[name] = {}
-  for at in read(path):gmatch("\n%s*%d+%s+%[(%d+)%]") do
+  for at, opcode in read(path):gmatch("\n%s*%d+%s+%[(%d+)%]%s+(%u[%u%d_]*)") do
     local text = source[tonumber(at)] or ""
-    -- What only ends a block has an instruction that nothing reaches.
-    if not text:match("^end[%s,;%)}]*$") and text ~= "" then
+    -- What only ends a block has an instruction that nothing reaches; entering a function with
+    -- variable arguments is no line.
+    if opcode ~= "VARARGPREP" and not text:match("^end[%s,;%)}]*$") and text ~= "" then
       files[name][tonumber(at)] = { text = text, count = 0, branches = {} }
     end
   end

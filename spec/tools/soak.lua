@@ -1,0 +1,253 @@
+-- Everything at once, for a long time: soak.lua DIRECTORY SECONDS. Tasks write and read back blocks
+-- that tell where they belong, are cancelled, time out; files are opened and closed, logs appended
+-- and reopened, buffers dropped, the collector runs, processes are forked. After a warm-up memory,
+-- descriptors and mappings may not grow, no operation may be stuck, no byte may be wrong.
+--
+-- SOAK_SEED from the environment. Prints one line of figures; exit status 1 and a reason otherwise.
+
+local jdbfs = require "jdbfs"
+
+local dir, seconds = arg[1], tonumber(arg[2]) or 25
+local seed = tonumber(os.getenv("SOAK_SEED")) or os.time() % 100000
+math.randomseed(seed)
+local random = math.random
+local is_51 = _VERSION == "Lua 5.1" and type(rawget(_G, "jit")) ~= "table"
+
+local BLOCK, BLOCKS, FILES, TASKS = 4096, 64, 6, 24
+local GROWTH = 1024 * 1024
+local counts = { operations = 0, verified = 0, cancelled = 0, timeouts = 0, opened = 0, records = 0,
+  forks = 0, rounds = 0 }
+
+local function stop(why)
+  io.stderr:write(("soak, seed %d, round %d: %s\n"):format(seed, counts.rounds, why))
+  os.exit(1)
+end
+
+local function must(value, message, ...)
+  if not value then stop(message) end
+  return value, message, ...
+end
+
+-- ---- what a block says --------------------------------------------------------------------------
+
+-- The file, the place and the version, all over the block: any mixture shows.
+local function stamp(b, file, block, version)
+  local word = ("%02d %04d %07d "):format(file, block, version)
+  b:set(0, word:rep(256))
+end
+
+local function check_block(data, file, block)
+  if data == ("\0"):rep(#data) then return end -- never written
+  local word = data:sub(1, 16)
+  local f, n = word:match("^(%d%d) (%d%d%d%d) %d+ $")
+  if tonumber(f) ~= file or tonumber(n) ~= block or data ~= word:rep(256) then
+    stop(("file %d, block %d has %q"):format(file, block, data:sub(1, 40)))
+  end
+  counts.verified = counts.verified + 1
+end
+
+-- ---- tasks --------------------------------------------------------------------------------------
+
+local files, owner = {}, {}
+local version = 0
+
+local function path_of(i) return ("%s/f%d"):format(dir, i) end
+
+local function open_file(i)
+  local open = random(2) == 1 and jdbfs.open_rw or jdbfs.open_wal
+  files[i] = must(open(path_of(i), { direct = "prefer" }))
+  counts.opened = counts.opened + 1
+end
+
+-- Blocks are written by one task at a time, as a database would have it: `owner` is the lock. A
+-- cancelled owner's write may still be on its way, so its block is left alone for this round.
+local function write_block(i, n)
+  local key = i * 10000 + n
+  if owner[key] then return end
+  owner[key] = true
+  local b = must(jdbfs.buffer(BLOCK))
+  version = version + 1
+  stamp(b, i, n, version)
+  local ok, message, err = files[i]:write_at(b, n * BLOCK, 0, BLOCK, random(8) == 1 and "dsync" or nil)
+  if ok or err.kind == "Closed" then
+    owner[key] = nil
+  else
+    stop(message)
+  end
+  if random(3) == 1 then b:free() end -- otherwise the collector does
+end
+
+local function read_block(i, n)
+  local data, message, err = files[i]:read(n * BLOCK, BLOCK)
+  if data and #data == BLOCK and not owner[i * 10000 + n] then
+    check_block(data, i, n)
+  elseif not data and err.kind ~= "Closed" then
+    stop(message)
+  end
+end
+
+local function read_many(i)
+  local list, blocks = {}, {}
+  for k = 1, 8 do
+    blocks[k] = random(BLOCKS) - 1
+    list[k] = { must(jdbfs.buffer(BLOCK)), blocks[k] * BLOCK }
+  end
+  if not files[i]:read_many(list) then return end -- behind the end, or closed
+  for k = 1, 8 do
+    if not owner[i * 10000 + blocks[k]] then check_block(list[k][1]:string(), i, blocks[k]) end
+  end
+end
+
+local function one_of_all()
+  local i, n, what = random(FILES), random(BLOCKS) - 1, random(100)
+  counts.operations = counts.operations + 1
+  if what <= 40 then write_block(i, n)
+  elseif what <= 75 then read_block(i, n)
+  elseif what <= 85 then read_many(i)
+  elseif what <= 88 then files[i]:sync_data()
+  elseif what <= 92 then must(jdbfs.stat(path_of(i)))
+  elseif what <= 94 then must(jdbfs.atomic_write(dir .. "/small", ("s"):rep(random(9000))))
+  elseif what <= 96 then jdbfs.sleep(random() / 1000)
+  else jdbfs.yield() end
+end
+
+local function worker()
+  for _ = 1, 40 do one_of_all() end
+end
+
+local function append_some()
+  local log = must(jdbfs.log(dir .. "/log",
+    { segment_size = 262144, batch_size = 16384, direct = "prefer" }))
+  local first = log:stats().last
+  for _ = 1, 10 do
+    local number = must(log:append(("%d "):format(log:stats().last + 1) .. ("r"):rep(random(2000))))
+    if number <= first then stop("record " .. number .. " twice") end
+    counts.records = counts.records + 1
+  end
+  local cursor = log:records(first + 1)
+  local number, data = cursor:next()
+  if number ~= first + 1 or not data:find("^%d+ r") then stop("record " .. first + 1 .. " is wrong") end
+  cursor:close()
+  must(log:truncate_before(log:stats().last - 20))
+  must(log:close())
+end
+
+local function round()
+  local tasks = {}
+  for k = 1, TASKS do tasks[k] = jdbfs.spawn(worker) end
+  local logger = jdbfs.spawn(append_some)
+  for _ = 1, 4 do
+    local _, _, err = jdbfs.timeout(random() / 500, worker)
+    if err and err.kind == "Timeout" then counts.timeouts = counts.timeouts + 1 end
+  end
+  for k = 1, 5 do
+    if tasks[k]:cancel() then counts.cancelled = counts.cancelled + 1 end
+  end
+  -- A file is closed under its users, and opened again.
+  local i = random(FILES)
+  must(files[i]:close())
+  open_file(i)
+  for k = 1, TASKS do tasks[k]:join() end
+  must(logger:join() == nil and logger:status() == "done", "the task of the log: " .. logger:status())
+end
+
+-- ---- figures ------------------------------------------------------------------------------------
+
+local function read_all(path)
+  local f = io.open(path)
+  local text = f and f:read("*a") or ""
+  if f then f:close() end
+  return text
+end
+
+local function resident() return (tonumber(read_all("/proc/self/status"):match("VmRSS:%s*(%d+)")) or 0) * 1024 end
+local function mappings()
+  local _, n = read_all("/proc/self/maps"):gsub("\n", "")
+  return n
+end
+
+-- popen, not a directory module: what it opens itself is the same each time.
+local function descriptors()
+  local n = 0
+  for _ in io.popen("ls /proc/" .. read_all("/proc/self/stat"):match("^%d+") .. "/fd"):lines() do n = n + 1 end
+  return n
+end
+
+local function settle()
+  if rawget(_G, "jit") then require("jit").flush() end
+  for _ = 1, 3 do collectgarbage() end
+  for _ = 1, 500 do
+    local s = jdbfs.stats()
+    if s.in_flight + s.waiting + s.abandoned == 0 then break end
+    jdbfs.step(0.02)
+  end
+  for _ = 1, 2 do collectgarbage() end
+  local s = jdbfs.stats()
+  if s.in_flight + s.waiting + s.abandoned + s.tasks > 0 then
+    stop(("stuck: %d in flight, %d waiting, %d abandoned, %d tasks"):format(
+      s.in_flight, s.waiting, s.abandoned, s.tasks))
+  end
+  if s.files > FILES or s.buffers > 0 then
+    stop(("leaked: %d files, %d buffers"):format(s.files - FILES, s.buffers))
+  end
+  owner = {} -- everything has arrived
+end
+
+local function measure()
+  settle()
+  return { memory = resident(), descriptors = descriptors(), mappings = mappings() }
+end
+
+local function fork()
+  must(os.execute("true"))
+  io.popen("true"):close()
+  counts.forks = counts.forks + 2
+end
+
+local function verify()
+  for i = 1, FILES do
+    for n = 0, BLOCKS - 1 do
+      local data = must(files[i]:read(n * BLOCK, BLOCK))
+      if #data == BLOCK then check_block(data, i, n) end
+    end
+  end
+end
+
+-- ---- main ---------------------------------------------------------------------------------------
+
+for i = 1, FILES do open_file(i) end
+local start = jdbfs.now()
+local warm = math.max(0.3 * math.min(seconds, 600), 3)
+local base, peak
+while jdbfs.now() - start < seconds or not base do
+  counts.rounds = counts.rounds + 1
+  jdbfs.run(round)
+  if counts.rounds % 10 == 0 then fork() end
+  if counts.rounds % 10 == 0 or not peak then
+    local m = measure()
+    verify()
+    peak = math.max(peak or 0, m.memory)
+    if not base and jdbfs.now() - start >= warm and counts.rounds >= 20 then
+      base = m
+      base.memory = peak
+    elseif base then
+      if m.memory > base.memory + GROWTH then
+        stop(("memory grew from %.0f to %.0f KiB"):format(base.memory / 1024, m.memory / 1024))
+      end
+      if m.descriptors > base.descriptors then
+        stop(("descriptors grew from %d to %d"):format(base.descriptors, m.descriptors))
+      end
+      if m.mappings > base.mappings + 64 then
+        stop(("mappings grew from %d to %d"):format(base.mappings, m.mappings))
+      end
+    end
+  end
+end
+local last = measure()
+print(("%.0f s, %d rounds, seed %d: %d operations, %d blocks verified, %d cancelled, %d timed out, " ..
+  "%d opened, %d records, %d forks; memory %+.0f KiB, descriptors %+d, mappings %+d%s"):format(
+  jdbfs.now() - start, counts.rounds, seed, counts.operations, counts.verified, counts.cancelled,
+  counts.timeouts, counts.opened, counts.records, counts.forks,
+  (last.memory - base.memory) / 1024, last.descriptors - base.descriptors,
+  last.mappings - base.mappings, is_51 and " (5.1)" or ""))
+for i = 1, FILES do must(files[i]:close()) end

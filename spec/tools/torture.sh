@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# The long versions of everything that looks for mistakes, each under its own limit of time.
+#
+#   TORTURE=N   scales: 1 is the release run (hours); 0.01 shows in minutes that all parts work
+#   ONLY="soak fuzz"   only the parts whose titles have one of these words
+#
+# Prints each part's figures again at the end, with seeds, then "N passed, N failed, N skipped".
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+scale=${TORTURE:-1}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+passed=0 failed=0 skipped=0
+
+times() { awk -v n="$1" -v s="$scale" -v least="${2:-1}" 'BEGIN { v = int(n * s); print v < least ? least : v }'; }
+
+wanted() { # TITLE
+    local word
+    [[ -n ${ONLY-} ]] || return 0
+    for word in $ONLY; do [[ $1 == *"$word"* ]] && return 0; done
+    return 1
+}
+
+part() { # TITLE COMMAND...: counts its last line, or its exit status when it prints none
+    local title=$1 rc=0 start=$SECONDS line
+    shift
+    wanted "$title" || return 0
+    echo "==== $title: $*"
+    "$@" >"$work/out" 2>&1 || rc=$?
+    cat "$work/out"
+    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$work/out" | tail -n 1) || line=''
+    if [[ $line =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+        passed=$((passed + BASH_REMATCH[1]))
+        failed=$((failed + BASH_REMATCH[2]))
+        skipped=$((skipped + BASH_REMATCH[3]))
+        [[ $rc == 0 || ${BASH_REMATCH[2]} != 0 ]] || failed=$((failed + 1))
+    elif [[ $rc == 0 ]]; then passed=$((passed + 1))
+    else failed=$((failed + 1)); fi
+    {
+        echo "$title, $((SECONDS - start)) s, exit status $rc"
+        # The figures: what the parts print of seeds, cuts, operations and the like.
+        grep -E '^(ok|FAIL|skip) |seed|calls of|cuts|compared' "$work/out" | head -n 40 | sed 's/^/    /' || true
+    } >>"$work/figures"
+    echo
+}
+
+hostile() { # STEPS LUA BACKEND
+    local verdict id exe dir rc=0
+    read -r verdict id _ exe _ <<<"$(bash spec/tools/lua.sh find "$2")"
+    [[ $verdict == ok ]] && "${MAKE:-make}" --no-print-directory all LUA="$2" >"$work/build" 2>&1 || {
+        printf 'skip hostile: %s is not here\n\n0 passed, 0 failed, 1 skipped\n' "$2"
+        return 0
+    }
+    dir=$work/hostile
+    rm -rf "$dir"
+    mkdir "$dir"
+    (ulimit -v 1500000
+        HOSTILE_STEPS=$1 HOSTILE_SEED=${HOSTILE_SEED:-$RANDOM} JDBFS_BACKEND=$3 \
+            LUA_PATH="$PWD/lua/?.lua;$PWD/lua/?/init.lua;;" LUA_CPATH="$PWD/build/$id/?.so;;" \
+            timeout -k 10 $(($1 / 50 + 300)) "$exe" spec/tools/hostile.lua "$dir") || rc=$?
+    ((rc == 0)) || echo "FAIL hostile $id $3, exit status $rc, last call: $(head -n 1 "$dir/last" | tr -d '\0')"
+    return "$rc"
+}
+
+part "analyze" bash spec/tools/analyze.sh
+for lua in lua5.1 lua5.2 lua5.3 lua5.4 luajit; do
+    for backend in io_uring threads; do
+        part "hostile values, $lua $backend" hostile "$(times 100000 500)" "$lua" "$backend"
+    done
+done
+part "fuzz" bash spec/tools/fuzz.sh "$(times 1800 5)"
+part "soak" bash spec/tools/soak.sh "$(times 3600 10)" lua5.4
+part "valgrind" bash spec/tools/valgrind.sh spec/10-buffer_spec.lua spec/21-alignment_spec.lua \
+    spec/25-lists_spec.lua spec/26-space_spec.lua spec/30-names_spec.lua
+part "thread sanitizer" env SAN=thread bash spec/tools/test.sh
+part "coverage" bash spec/tools/coverage.sh
+
+echo "==== figures"
+cat "$work/figures" 2>/dev/null || true
+echo
+echo "$passed passed, $failed failed, $skipped skipped"
+[[ $failed == 0 && $((passed + skipped)) != 0 ]]
