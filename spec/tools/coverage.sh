@@ -37,11 +37,9 @@ fi
 # gcov's text, one file per object: the same source may be in several (one for each Lua).
 rm -rf "$dir/gcov"
 mkdir -p "$dir/gcov"
-for data in build/*-cov/*.gcda; do
+for data in build/*-cov/*.gcda build/*-cov/spec/*.gcda; do
     [[ -f $data ]] || continue
-    name=$(basename "$data" .gcda)
-    gcov -b -c -t -o "$(dirname "$data")" "$(dirname "$data")/$name.o" 2>/dev/null \
-        >"$dir/gcov/$(basename "$(dirname "$data")").$name.txt" || true
+    gcov -b -c -t "$data" 2>/dev/null >"$dir/gcov/${data//\//.}.txt" || true
 done
 for file in lua/jdbfs/*.lua; do
     [[ $file == */meta.lua ]] && continue
