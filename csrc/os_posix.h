@@ -27,10 +27,7 @@ int64_t jdb_posix_lock(int fd, int exclusive, char **cause);
 
 /* os_posix_names.c */
 int64_t jdb_posix_name(jdb_op *op);
-/* The directory that holds the last name of a path: a descriptor or -errno. Opened before the name
- * is changed, as it may be refused; then synced when the change has the result 0, and closed. */
-int jdb_posix_open_parent(const char *path);
-int64_t jdb_posix_sync_parent(int parent, int64_t result);
+extern const struct jdb_calls jdb_posix_calls;
 
 /* What the system tells about the device and the mount below fd. */
 int64_t jdb_platform_evidence(int fd, const char *file_system, jdb_evidence *evidence);

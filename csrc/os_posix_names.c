@@ -1,5 +1,4 @@
-/* os_posix_names.c: operations on names. What makes a name durable is a sync of the directory that
- * holds it, so each call that changes names can sync every directory it touched. */
+/* os_posix_names.c: questions about names, and the calls that changes of names are made of. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -13,39 +12,6 @@
 
 #include "os_posix.h"
 
-static int64_t sync_path(const char *path) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return -errno;
-    int64_t r = jdb_platform_sync(fd, 0);
-    close(fd);
-    return r;
-}
-
-/* The directory that holds the last name of a path; to be freed. NULL: no memory. */
-static char *parent_of(const char *path) {
-    size_t len = strlen(path);
-    while (len > 1 && path[len - 1] == '/') len--;
-    while (len > 0 && path[len - 1] != '/') len--;
-    while (len > 1 && path[len - 1] == '/') len--;
-    return len ? strndup(path, len) : strdup(".");
-}
-
-int jdb_posix_open_parent(const char *path) {
-    char *parent = parent_of(path);
-    if (!parent) return -ENOMEM;
-    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) fd = -errno;
-    free(parent);
-    return fd;
-}
-
-int64_t jdb_posix_sync_parent(int parent, int64_t r) {
-    if (parent < 0) return r;
-    if (r == 0) r = jdb_platform_sync(parent, 0);
-    close(parent);
-    return r;
-}
-
 static int64_t path_exists(jdb_op *op) {
     struct stat st;
     if (stat(op->detail->path, &st) == 0) return 1;
@@ -57,74 +23,6 @@ static int64_t path_stat(jdb_op *op) {
     if (stat(op->detail->path, &st) != 0) return -errno;
     jdb_posix_stat(&st, &op->detail->stat);
     return st.st_size;
-}
-
-/* 1: made now; 0: it was there. */
-static int64_t make_directory(const char *path) {
-    struct stat st;
-    if (mkdir(path, 0777) == 0) return 1;
-    int error = errno;
-    if (error != EEXIST && error != EISDIR && error != EROFS && error != EACCES) return -error;
-    /* Nothing behind the name: a link to nowhere. Else what stands in the way is the answer. */
-    if (stat(path, &st) != 0) return errno == ENOENT ? -error : -errno;
-    if (S_ISDIR(st.st_mode)) return 0;
-    return error == EEXIST ? -ENOTDIR : -error;
-}
-
-/* Syncs a directory on *device (0: on any). 1: done; 0: it is on another one. */
-static int64_t sync_level(const char *path, dev_t *device) {
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return -errno;
-    int64_t r = fstat(fd, &st) == 0 ? 0 : -errno;
-    if (r == 0 && (*device == 0 || *device == st.st_dev)) {
-        *device = st.st_dev;
-        r = jdb_platform_sync(fd, 0);
-        if (r == 0) r = 1;
-    }
-    close(fd);
-    return r;
-}
-
-/* A directory that was there may have been made a moment ago by another task or process, and not
- * be durable yet: every level of the path is synced, up to where its file system is mounted. One
- * that may not be read and has nothing of this call in it was not made a moment ago. `made` is the
- * length of the first level that this call made. */
-static int64_t sync_levels(const char *path, size_t made) {
-    dev_t device = 0;
-    char *level = strdup(path);
-    int64_t r = level ? sync_level(level, &device) : -ENOMEM;
-    while (r == 1) {
-        char *parent = parent_of(level);
-        r = parent ? sync_level(parent, &device) : -ENOMEM;
-        if (r == -EACCES && strlen(level) < made) r = 0;
-        int top = parent && (strcmp(parent, level) == 0 || strcmp(parent, ".") == 0);
-        free(level);
-        level = parent;
-        if (top && r == 1) r = 0;
-    }
-    free(level);
-    return r;
-}
-
-/* With parents. The whole path is tried first: mostly only its last name is missing. */
-static int64_t path_mkdir(jdb_op *op) {
-    char *path = op->detail->path;
-    size_t made = strlen(path);
-    int64_t r = make_directory(path);
-    if (r == -ENOENT && path[0]) {
-        for (char *slash = path + 1; *slash; slash++) {
-            if (*slash != '/' || slash[-1] == '/') continue;
-            *slash = 0;
-            r = make_directory(path);
-            *slash = '/';
-            if (r < 0) return r;
-            if (r == 1 && (size_t)(slash - path) < made) made = (size_t)(slash - path);
-        }
-        r = make_directory(path);
-    }
-    if (r < 0) return r;
-    return op->detail->flags & JDB_NAME_DURABLE ? sync_levels(path, made) : 0;
 }
 
 static int is_regular(DIR *dir, const struct dirent *entry) {
@@ -192,33 +90,6 @@ static int64_t path_ls(jdb_op *op) {
     return r == 0 ? sort_names(d) : r;
 }
 
-static int64_t path_rename(jdb_op *op) {
-    const struct jdb_detail *d = op->detail;
-    int from = -1, to = -1;
-    if (d->flags & JDB_NAME_DURABLE) {
-        if ((from = jdb_posix_open_parent(d->path)) < 0) return from;
-        if ((to = jdb_posix_open_parent(d->path2)) < 0) return jdb_posix_sync_parent(from, to);
-    }
-    int64_t r = d->flags & JDB_RENAME_NOREPLACE
-                    ? jdb_platform_rename_noreplace(AT_FDCWD, d->path, d->path2)
-                : rename(d->path, d->path2) == 0 ? 0
-                                                 : -errno;
-    /* The new name first: a crash in between leaves both rather than none. */
-    r = jdb_posix_sync_parent(to, r);
-    return jdb_posix_sync_parent(from, r);
-}
-
-/* Some systems say EPERM for a directory; one name for one mistake. */
-static int64_t path_remove(jdb_op *op) {
-    struct stat st;
-    const struct jdb_detail *d = op->detail;
-    int parent = d->flags & JDB_NAME_DURABLE ? jdb_posix_open_parent(d->path) : -1;
-    if (parent < 0 && (d->flags & JDB_NAME_DURABLE)) return parent;
-    int error = unlink(d->path) == 0 ? 0 : errno;
-    if (error == EPERM && lstat(d->path, &st) == 0 && S_ISDIR(st.st_mode)) error = EISDIR;
-    return jdb_posix_sync_parent(parent, -error);
-}
-
 static int64_t path_space(jdb_op *op) {
     struct statvfs vfs;
     if (statvfs(op->detail->path, &vfs) != 0) return -errno;
@@ -227,25 +98,85 @@ static int64_t path_space(jdb_op *op) {
     return 0;
 }
 
-/* ---- atomic_write --------------------------------------------------------------------------- */
+/* ---- the calls that changes are made of ----------------------------------------------------- */
 
-/* A name in the same directory that nobody else makes: pid, counter, clock. O_EXCL decides. */
-static int make_temporary(int dir, const char *name, mode_t mode, char *temporary, size_t size) {
-    static atomic_uint counter;
-    for (int tries = 0; tries < 100; tries++) {
-        unsigned n = atomic_fetch_add(&counter, 1);
-        snprintf(temporary, size, ".%.200s.%ld-%u-%llx", name, (long)getpid(), n,
-                 (unsigned long long)jdb_os_now());
-        int fd = openat(dir, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-        if (fd >= 0 || errno != EEXIST) return fd;
-    }
-    errno = EEXIST;
-    return -1;
+static int64_t make_directory(void *context, const char *path) {
+    struct stat st;
+    (void)context;
+    if (mkdir(path, 0777) == 0) return 1;
+    int error = errno;
+    if (error != EEXIST && error != EISDIR && error != EROFS && error != EACCES) return -error;
+    /* Nothing behind the name: a link to nowhere. Else what stands in the way is the answer. */
+    if (stat(path, &st) != 0) return errno == ENOENT ? -error : -errno;
+    if (S_ISDIR(st.st_mode)) return 0;
+    return error == EEXIST ? -ENOTDIR : -error;
 }
 
-static int64_t write_all(int fd, const char *data, size_t len) {
+static int64_t open_directory(void *context, const char *path) {
+    (void)context;
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+static int64_t device_of(void *context, int64_t dir) {
+    struct stat st;
+    (void)context;
+    return fstat((int)dir, &st) == 0 ? (int64_t)st.st_dev : -errno;
+}
+
+static int64_t sync_handle(void *context, int64_t handle) {
+    (void)context;
+    return jdb_platform_sync((int)handle, 0);
+}
+
+static int64_t close_handle(void *context, int64_t handle) {
+    (void)context;
+    return close((int)handle) == 0 || errno == EINTR ? 0 : -errno;
+}
+
+static int directory_fd(int64_t dir) { return dir == JDB_HERE ? AT_FDCWD : (int)dir; }
+
+static int64_t rename_name(void *context, int64_t dir, const char *from, const char *to,
+                           int noreplace) {
+    int fd = directory_fd(dir);
+    (void)context;
+    if (noreplace) return jdb_platform_rename_noreplace(fd, from, to);
+    return renameat(fd, from, fd, to) == 0 ? 0 : -errno;
+}
+
+/* Some systems say EPERM for a directory; one name for one mistake. */
+static int64_t remove_name(void *context, int64_t dir, const char *name) {
+    struct stat st;
+    int fd = directory_fd(dir);
+    (void)context;
+    if (unlinkat(fd, name, 0) == 0) return 0;
+    int error = errno;
+    int directory =
+        error == EPERM && fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+    return directory ? -EISDIR : -error;
+}
+
+/* A name in the same directory that nobody else makes: pid, counter, clock. O_EXCL decides. */
+static int64_t make_beside(void *context, int64_t dir, const char *name, int hidden, char *made,
+                           size_t size) {
+    int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+    static atomic_uint counter;
+    (void)context;
+    for (int tries = 0; tries < 100; tries++) {
+        unsigned n = atomic_fetch_add(&counter, 1);
+        snprintf(made, size, ".%.200s.%ld-%u-%llx", name, (long)getpid(), n,
+                 (unsigned long long)jdb_os_now());
+        int fd = openat((int)dir, made, flags, hidden ? 0600 : 0666);
+        if (fd >= 0 || errno != EEXIST) return fd < 0 ? -errno : fd;
+    }
+    return -EEXIST;
+}
+
+static int64_t write_all(void *context, int64_t file, const void *from, size_t len) {
+    const char *data = from;
+    (void)context;
     while (len > 0) {
-        ssize_t n = write(fd, data, len);
+        ssize_t n = write((int)file, data, len);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return -errno;
         if (n == 0) return -ENOSPC;
@@ -255,74 +186,53 @@ static int64_t write_all(int fd, const char *data, size_t len) {
     return 0;
 }
 
-/* 1: a regular file is replaced; 0: nothing, or what has no permissions to keep (a link). */
-static int64_t look_at(int dir, const char *name, struct stat *st) {
-    if (fstatat(dir, name, st, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT ? 0 : -errno;
-    if (S_ISDIR(st->st_mode)) return -EISDIR;
-    return S_ISREG(st->st_mode);
+static int64_t look_at(void *context, int64_t dir, const char *name) {
+    struct stat st;
+    (void)context;
+    if (fstatat((int)dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT ? 0 : -errno;
+    if (S_ISDIR(st.st_mode)) return -EISDIR;
+    return S_ISREG(st.st_mode);
 }
 
 /* What is replaced keeps its permissions, and its owner where that is allowed. Where it is not,
  * what was granted to that owner and group is not granted to ours. */
-static int64_t take_over(const struct stat *old, int fd) {
-    mode_t mode = old->st_mode & 07777;
-    if (fchown(fd, old->st_uid, old->st_gid) != 0) {
+static int64_t take_over(void *context, int64_t dir, const char *name, int64_t file) {
+    struct stat st;
+    int fd = (int)file;
+    (void)context;
+    if (fstatat((int)dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT ? 0 : -errno;
+    if (!S_ISREG(st.st_mode)) return 0;
+    mode_t mode = st.st_mode & 07777;
+    if (fchown(fd, st.st_uid, st.st_gid) != 0) {
         if (errno != EPERM) return -errno;
         mode &= 0777;
-        if (fchown(fd, (uid_t)-1, old->st_gid) != 0) mode &= 0707u | (mode & 07u) << 3;
+        if (fchown(fd, (uid_t)-1, st.st_gid) != 0) mode &= 0707u | (mode & 07u) << 3;
     }
     return fchmod(fd, mode) == 0 ? 0 : -errno;
 }
 
-/* Old content or new content after any crash: the new file is durable before it gets the name,
- * and the name is durable before success is told. Until it has its permissions nobody else may
- * read it. */
-static int64_t replace(int dir, const char *name, const struct jdb_detail *d) {
-    char temporary[300];
-    struct stat old;
-    int64_t regular = look_at(dir, name, &old);
-    if (regular < 0) return regular;
-    int fd = make_temporary(dir, name, regular ? 0600 : 0666, temporary, sizeof temporary);
-    if (fd < 0) return -errno;
-    int64_t r = write_all(fd, d->data, d->data_len);
-    if (r == 0 && regular) r = take_over(&old, fd);
-    if (r == 0) r = jdb_platform_sync(fd, 0);
-    if (close(fd) != 0 && r == 0 && errno != EINTR) r = -errno;
-    if (r == 0 && renameat(dir, temporary, dir, name) != 0) r = -errno;
-    if (r != 0) {
-        unlinkat(dir, temporary, 0);
-        return r;
-    }
-    return jdb_platform_sync(dir, 0);
-}
-
-static int64_t path_atomic_write(jdb_op *op) {
-    const struct jdb_detail *d = op->detail;
-    const char *name = strrchr(d->path, '/');
-    name = name ? name + 1 : d->path;
-    if (!name[0]) return d->path[0] ? -EISDIR : -ENOENT;
-    char *parent = parent_of(d->path);
-    if (!parent) return -ENOMEM;
-    int dir = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int64_t r = dir < 0 ? -errno : replace(dir, name, d);
-    if (dir >= 0) close(dir);
-    free(parent);
-    return r;
-}
+const struct jdb_calls jdb_posix_calls = {
+    .make_directory = make_directory,
+    .open_directory = open_directory,
+    .device = device_of,
+    .look_at = look_at,
+    .make_beside = make_beside,
+    .take_over = take_over,
+    .write = write_all,
+    .sync = sync_handle,
+    .close = close_handle,
+    .rename = rename_name,
+    .remove = remove_name,
+};
 
 int64_t jdb_posix_name(jdb_op *op) {
     switch ((jdb_code)op->code) {
     case JDB_PATH_EXISTS: return path_exists(op);
-    case JDB_PATH_MKDIR: return path_mkdir(op);
     case JDB_PATH_LS: return path_ls(op);
     case JDB_PATH_SIZE:
     case JDB_PATH_STAT: return path_stat(op);
-    case JDB_PATH_RENAME: return path_rename(op);
-    case JDB_PATH_REMOVE: return path_remove(op);
-    case JDB_PATH_SYNC_DIR: return sync_path(op->detail->path);
     case JDB_PATH_SPACE: return path_space(op);
-    case JDB_PATH_ATOMIC_WRITE: return path_atomic_write(op);
     case JDB_PATH_PROBE: return jdb_platform_probe(op);
-    default: return -ENOSYS;
+    default: return jdb_names_perform(&jdb_posix_calls, NULL, op);
     }
 }

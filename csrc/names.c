@@ -1,0 +1,188 @@
+/* names.c: changes of names that take several steps, in the one order that is safe. What makes a
+ * name durable is a sync of the directory that holds it, so each call that changes names can sync
+ * every directory it touched. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "os.h"
+
+struct names {
+    const struct jdb_calls *calls;
+    void *context;
+};
+
+static int64_t sync_path(const struct names *n, const char *path) {
+    int64_t dir = n->calls->open_directory(n->context, path);
+    if (dir < 0) return dir;
+    int64_t r = n->calls->sync(n->context, dir);
+    n->calls->close(n->context, dir);
+    return r;
+}
+
+/* The directory that holds the last name of a path; to be freed. NULL: no memory. */
+static char *parent_of(const char *path) {
+    size_t len = strlen(path);
+    while (len > 1 && path[len - 1] == '/') len--;
+    while (len > 0 && path[len - 1] != '/') len--;
+    while (len > 1 && path[len - 1] == '/') len--;
+    char *parent = malloc(len + 2);
+    if (!parent) return NULL;
+    memcpy(parent, len ? path : ".", len ? len : 1);
+    parent[len ? len : 1] = 0;
+    return parent;
+}
+
+static int64_t open_parent(const struct names *n, const char *path) {
+    char *parent = parent_of(path);
+    if (!parent) return -ENOMEM;
+    int64_t dir = n->calls->open_directory(n->context, parent);
+    free(parent);
+    return dir;
+}
+
+static int64_t sync_parent(const struct names *n, int64_t parent, int64_t r) {
+    if (parent < 0) return r;
+    if (r == 0) r = n->calls->sync(n->context, parent);
+    n->calls->close(n->context, parent);
+    return r;
+}
+
+int64_t jdb_names_open_parent(const struct jdb_calls *calls, void *context, const char *path) {
+    struct names n = {calls, context};
+    return open_parent(&n, path);
+}
+
+int64_t jdb_names_sync_parent(const struct jdb_calls *calls, void *context, int64_t parent,
+                              int64_t result) {
+    struct names n = {calls, context};
+    return sync_parent(&n, parent, result);
+}
+
+/* Syncs a directory on *device (-1: on any). 1: done; 0: it is on another one. */
+static int64_t sync_level(const struct names *n, const char *path, int64_t *device) {
+    int64_t dir = n->calls->open_directory(n->context, path);
+    if (dir < 0) return dir;
+    int64_t r = n->calls->device(n->context, dir);
+    if (r >= 0 && (*device < 0 || *device == r)) {
+        *device = r;
+        r = n->calls->sync(n->context, dir);
+        if (r == 0) r = 1;
+    } else if (r > 0) {
+        r = 0;
+    }
+    n->calls->close(n->context, dir);
+    return r;
+}
+
+/* A directory that was there may have been made a moment ago by another task or process, and not
+ * be durable yet: every level of the path is synced, up to where its file system is mounted. One
+ * that may not be read and has nothing of this call in it was not made a moment ago. `made` is the
+ * length of the first level that this call made. */
+static int64_t sync_levels(const struct names *n, const char *path, size_t made) {
+    int64_t device = -1;
+    char *level = parent_of(path); /* as large as any that follow */
+    int64_t r = level ? sync_level(n, path, &device) : -ENOMEM;
+    while (r == 1) {
+        r = sync_level(n, level, &device);
+        if (r == -EACCES && strlen(level) < made) r = 0;
+        char *parent = parent_of(level);
+        if (!parent && r == 1) r = -ENOMEM;
+        int top = parent && (strcmp(parent, level) == 0 || strcmp(level, ".") == 0);
+        free(level);
+        level = parent;
+        if (top && r == 1) r = 0;
+    }
+    free(level);
+    return r;
+}
+
+/* With parents. The whole path is tried first: mostly only its last name is missing. */
+static int64_t make_directories(const struct names *n, char *path, int durable) {
+    size_t made = strlen(path);
+    int64_t r = n->calls->make_directory(n->context, path);
+    if (r == -ENOENT && path[0]) {
+        for (char *slash = path + 1; *slash; slash++) {
+            if (*slash != '/' || slash[-1] == '/') continue;
+            *slash = 0;
+            r = n->calls->make_directory(n->context, path);
+            *slash = '/';
+            if (r < 0) return r;
+            if (r == 1 && (size_t)(slash - path) < made) made = (size_t)(slash - path);
+        }
+        r = n->calls->make_directory(n->context, path);
+    }
+    if (r < 0) return r;
+    return durable ? sync_levels(n, path, made) : 0;
+}
+
+static int64_t rename_path(const struct names *n, const struct jdb_detail *d) {
+    int64_t from = JDB_HERE, to = JDB_HERE;
+    if (d->flags & JDB_NAME_DURABLE) {
+        if ((from = open_parent(n, d->path)) < 0) return from;
+        if ((to = open_parent(n, d->path2)) < 0) return sync_parent(n, from, to);
+    }
+    int noreplace = (d->flags & JDB_RENAME_NOREPLACE) != 0;
+    int64_t r = n->calls->rename(n->context, JDB_HERE, d->path, d->path2, noreplace);
+    /* The new name first: a crash in between leaves both rather than none. */
+    r = sync_parent(n, to, r);
+    return sync_parent(n, from, r);
+}
+
+static int64_t remove_path(const struct names *n, const struct jdb_detail *d) {
+    int64_t parent = JDB_HERE;
+    if ((d->flags & JDB_NAME_DURABLE) && (parent = open_parent(n, d->path)) < 0) return parent;
+    return sync_parent(n, parent, n->calls->remove(n->context, JDB_HERE, d->path));
+}
+
+/* ---- atomic_write --------------------------------------------------------------------------- */
+
+/* Old content or new content after any crash: the new file is durable before it gets the name,
+ * and the name is durable before success is told. Until it has its permissions nobody else may
+ * read it. */
+static int64_t replace(const struct names *n, int64_t dir, const char *name,
+                       const struct jdb_detail *d) {
+    const struct jdb_calls *c = n->calls;
+    char beside[300];
+    int64_t regular = c->look_at(n->context, dir, name);
+    if (regular < 0) return regular;
+    int64_t file = c->make_beside(n->context, dir, name, regular == 1, beside, sizeof beside);
+    if (file < 0) return file;
+    int64_t r = c->write(n->context, file, d->data, d->data_len);
+    if (r >= 0 && regular) r = c->take_over(n->context, dir, name, file);
+    if (r >= 0) r = c->sync(n->context, file);
+    int64_t closed = c->close(n->context, file);
+    if (r >= 0) r = closed;
+    if (r >= 0) r = c->rename(n->context, dir, beside, name, 0);
+    if (r < 0) {
+        c->remove(n->context, dir, beside);
+        return r;
+    }
+    return c->sync(n->context, dir);
+}
+
+static int64_t atomic_write(const struct names *n, const struct jdb_detail *d) {
+    const char *name = strrchr(d->path, '/');
+    name = name ? name + 1 : d->path;
+    if (!name[0]) return d->path[0] ? -EISDIR : -ENOENT;
+    char *parent = parent_of(d->path);
+    if (!parent) return -ENOMEM;
+    int64_t dir = n->calls->open_directory(n->context, parent);
+    int64_t r = dir < 0 ? dir : replace(n, dir, name, d);
+    if (dir >= 0) n->calls->close(n->context, dir);
+    free(parent);
+    return r;
+}
+
+int64_t jdb_names_perform(const struct jdb_calls *calls, void *context, jdb_op *op) {
+    struct names n = {calls, context};
+    struct jdb_detail *d = op->detail;
+    switch ((jdb_code)op->code) {
+    case JDB_PATH_MKDIR: return make_directories(&n, d->path, (d->flags & JDB_NAME_DURABLE) != 0);
+    case JDB_PATH_RENAME: return rename_path(&n, d);
+    case JDB_PATH_REMOVE: return remove_path(&n, d);
+    case JDB_PATH_SYNC_DIR: return sync_path(&n, d->path);
+    case JDB_PATH_ATOMIC_WRITE: return atomic_write(&n, d);
+    default: return -ENOSYS;
+    }
+}
