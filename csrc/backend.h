@@ -11,8 +11,19 @@
 struct jdb_pool;
 struct jdb_os_relay;
 
+/* What a simulated disk has in place of the system's: its clock, its files. */
+struct jdb_world {
+    int64_t (*now)(jdb_queue *queue);
+    void (*sleep)(jdb_queue *queue, int64_t ns);
+    void (*close)(jdb_queue *queue, intptr_t handle); /* also after the backend's close */
+    int64_t (*size)(jdb_queue *queue, intptr_t handle);
+};
+
 struct jdb_backend {
     const char *name;
+    /* NULL: the system's. A backend that has one runs every operation itself, and is chosen by
+     * name only. */
+    const struct jdb_world *world;
     /* Make the kernel objects; 0 or -errno. On failure nothing is left behind, and the reason is
      * in queue->reason. May lower queue->depth. Sets queue->native and queue->features. */
     int (*open)(jdb_queue *queue);
@@ -60,7 +71,8 @@ struct jdb_queue {
 
 enum {
     JDB_STAGE_MAX = 32, /* handed over at the latest then: 32 per call is 98 % of the saving */
-    JDB_CHUNK_OPS = 256
+    JDB_CHUNK_OPS = 256,
+    JDB_GAP_NS = 20000 /* between completions, before any was seen */
 };
 
 extern const struct jdb_backend *const jdb_backends[]; /* best first, NULL last */

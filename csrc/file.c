@@ -42,8 +42,10 @@ void jdb_file_unref(jdb_file *file) {
     assert(file->refs > 0);
     if (--file->refs > 0) return;
     assert(file->inflight == 0 && !file->closers.head);
-    if (file->handle >= 0) jdb_os_close(file->handle);
     jdb_queue *queue = file->queue;
+    const struct jdb_world *world = queue->backend->world;
+    if (file->handle >= 0 && world) world->close(queue, file->handle);
+    else if (file->handle >= 0) jdb_os_close(file->handle);
     free(file->path);
     free(file);
     atomic_fetch_sub_explicit(&live_files, 1, memory_order_relaxed);
@@ -78,7 +80,9 @@ const char *jdb_file_path(const jdb_file *file) { return file->path; }
 int jdb_file_closed(const jdb_file *file) { return file->closing || file->handle < 0; }
 
 int64_t jdb_file_size_now(const jdb_file *file) {
-    return jdb_file_closed(file) ? -EBADF : jdb_os_size(file->handle);
+    if (jdb_file_closed(file)) return -EBADF;
+    const struct jdb_world *world = file->queue->backend->world;
+    return world ? world->size(file->queue, file->handle) : jdb_os_size(file->handle);
 }
 
 const char *jdb_file_method_reason(const jdb_file *file) {

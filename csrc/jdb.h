@@ -306,12 +306,81 @@ const char *jdb_queue_features(const jdb_queue *queue); /* comma-separated */
 uint32_t jdb_queue_depth(const jdb_queue *queue);
 const char *jdb_backend_name(unsigned index); /* NULL past the last */
 
+/* What environment or options name; NULL: the first that works. */
+const char *jdb_backend_wanted(const jdb_options *options);
+/* The queue's clock: monotonic nanoseconds, of a simulated disk virtual ones. */
+int64_t jdb_queue_now(jdb_queue *queue);
+void jdb_queue_sleep(jdb_queue *queue, int64_t ns); /* blocks the thread, or moves that clock */
+
 int64_t jdb_now(void);          /* monotonic nanoseconds */
 void jdb_sleep(int64_t ns);     /* blocks the thread */
 void jdb_stay_loaded(void);     /* the shared library that holds the core is never unloaded */
 const char *jdb_platform(void); /* "Linux 6.1.0" */
 /* Objects alive in this process, for leak checks. */
 void jdb_live(uint64_t *buffers, uint64_t *files);
+
+/* ---- the simulated disk: backend "sim" -------------------------------------------------------
+ *
+ * A disk and its directories in memory, one per queue, with virtual time and a seed that decides
+ * everything: how long operations take and so in which order they end, which part of what was not
+ * flushed survives a crash. The same seed and the same calls give the same trace. Calls on a queue
+ * of another backend give -ENOTSUP. */
+
+typedef struct jdb_sim_options {
+    uint64_t seed;
+    uint64_t capacity;   /* bytes */
+    uint32_t sector;     /* alignment, and what a crash does not tear: a power of two, <= 4096 */
+    uint32_t atomic_max; /* bytes of one torn-free write; 0: none */
+    int64_t latency_min_ns, latency_max_ns;
+} jdb_sim_options;
+
+typedef enum jdb_sim_how {
+    JDB_SIM_BEFORE, /* fails, nothing was done */
+    JDB_SIM_AFTER,  /* is done, and told as failed */
+    JDB_SIM_SHORT,  /* a transfer of `bytes` at most */
+    JDB_SIM_TORN,   /* a write of some sectors, and an error */
+    JDB_SIM_OMIT    /* a flush is told as done, and was not */
+} jdb_sim_how;
+
+enum {
+    JDB_SIM_FAULTS_MAX = 32,
+    JDB_SIM_ANY = -1,  /* every operation */
+    JDB_SIM_FLUSH = -2 /* every flush of a file or directory and every durable write, also those
+                          inside other operations, that has something to make durable */
+};
+
+typedef struct jdb_sim_fault {
+    int code; /* a jdb_code, JDB_SIM_ANY or JDB_SIM_FLUSH */
+    jdb_sim_how how;
+    int error;            /* errno; 0 with SHORT and OMIT */
+    uint64_t bytes;       /* of SHORT */
+    uint64_t nth, count;  /* strikes the nth from now (from 1) and so many in a row, or ... */
+    uint32_t per_million; /* ... each with this probability */
+} jdb_sim_fault;
+
+typedef struct jdb_sim_state {
+    int64_t now_ns;      /* since the last reset, as all that follow */
+    uint64_t trace;      /* hash of all operations, results and times */
+    uint64_t operations; /* that came to an end */
+    uint64_t steps;      /* changes and flushes: the places where the power can go */
+    uint64_t flushes;    /* of these, what JDB_SIM_FLUSH counts */
+    uint64_t faults;     /* that struck */
+    uint64_t used, handles;
+    int off; /* the power is cut */
+} jdb_sim_state;
+
+void jdb_sim_defaults(jdb_sim_options *options);
+/* An empty disk, no faults. -EBUSY while an operation is unfinished. Files that are open fail from
+ * now on, as after a crash. */
+int jdb_sim_reset(jdb_queue *queue, const jdb_sim_options *options);
+int jdb_sim_fault_add(jdb_queue *queue, const jdb_sim_fault *fault);
+/* The power goes at the n-th step from now, which is done or not; 0: never. From then on every
+ * operation fails with EIO, until jdb_sim_crash. */
+int jdb_sim_cut(jdb_queue *queue, uint64_t steps);
+/* Cuts the power if it is on, ends what is in flight, keeps what is durable and any part of the
+ * rest, and starts again without faults. */
+int jdb_sim_crash(jdb_queue *queue, uint64_t seed);
+int jdb_sim_state_get(const jdb_queue *queue, jdb_sim_state *state);
 
 #ifdef JDB_FAULTS
 /* ---- faults on purpose: only in the build for tests, see be_faults.c ------------------------- */

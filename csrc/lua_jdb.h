@@ -181,8 +181,12 @@ jdb_op *jl_take(lua_State *L, const char *name, const char *path, int *pushed);
 int jl_refuse(lua_State *L, jdb_op *op);
 void jl_drop(lua_State *L, jdb_op *op);                  /* gives it back, reports nothing */
 jdb_queue *jl_queue(lua_State *L, jdb_failure *failure); /* makes it; NULL: failure is filled */
+int64_t jl_now(lua_State *L); /* nanoseconds of the clock that waits go by */
 int jl_push_result(lua_State *L, jdb_op *op);
 int jl_open_queue(lua_State *L);
+
+/* lua_sim.c */
+int jl_open_sim(lua_State *L);
 
 /* lua_task.c */
 int jl_run_op(lua_State *L, jdb_op *op); /* submits a checked operation and waits for it */

@@ -36,6 +36,15 @@ jdb_queue *jl_queue(lua_State *L, jdb_failure *failure) {
     return kind ? refuse_queue(failure, kind, usable_cause(kind)) : S->queue;
 }
 
+/* A simulated disk has a clock of its own, which starts with the queue. */
+int64_t jl_now(lua_State *L) {
+    jl_state *S = jl_self(L);
+    jdb_failure ignored;
+    const char *wanted = S->queue ? NULL : jdb_backend_wanted(&S->options);
+    if (wanted && strcmp(wanted, "sim") == 0) jl_queue(L, &ignored);
+    return S->queue ? jdb_queue_now(S->queue) : jdb_now();
+}
+
 jdb_op *jl_take(lua_State *L, const char *name, const char *path, int *pushed) {
     jdb_failure failure;
     jdb_kind kind = JDB_OK;
@@ -337,7 +346,7 @@ static int signal_host(lua_State *L) {
 }
 
 static int now(lua_State *L) {
-    lua_pushnumber(L, (lua_Number)jdb_now() / 1e9);
+    lua_pushnumber(L, (lua_Number)jl_now(L) / 1e9);
     return 1;
 }
 

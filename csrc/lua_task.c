@@ -532,7 +532,7 @@ static void turn(lua_State *L, jl_state *S) {
 
 static void fire_timers(jl_state *S) {
     if (S->timer_count == 0) return;
-    int64_t now = jdb_now();
+    int64_t now = jdb_queue_now(S->queue);
     while (S->timer_count > 0 && S->timers[0].when <= now) {
         jl_task *t = S->timers[0].task;
         drop_timer(S, t);
@@ -572,7 +572,7 @@ static int64_t sleep_limit(const jl_state *S) {
     int64_t when = S->goal.until;
     if (S->timer_count > 0 && (when < 0 || S->timers[0].when < when)) when = S->timers[0].when;
     if (when < 0) return -1;
-    int64_t rest = when - jdb_now();
+    int64_t rest = when - jdb_queue_now(S->queue);
     return rest > 0 ? rest : 0;
 }
 
@@ -644,7 +644,7 @@ static int drive(lua_State *L) {
                     L, "deadlock: %d tasks wait, and nothing is left that could wake one",
                     (int)S->tasks);
         }
-        if (limit == 0 && S->goal.until >= 0 && jdb_now() >= S->goal.until) break;
+        if (limit == 0 && S->goal.until >= 0 && jdb_queue_now(S->queue) >= S->goal.until) break;
         jdb_queue_reap(S->queue, limit);
     }
     jdb_queue_flush(S->queue);
@@ -709,7 +709,7 @@ static int64_t deadline(lua_State *L, int i) {
     lua_Number s = lua_tonumber(L, i);
     if (!(s >= 0)) luaL_argerror(L, i, "seconds, 0 or more, expected");
     if (s > 1e9) s = 1e9;
-    return jdb_now() + (int64_t)(s * 1e9);
+    return jl_now(L) + (int64_t)(s * 1e9);
 }
 
 /* ---- spawn, run, step ----------------------------------------------------------------------- */
@@ -818,7 +818,7 @@ static int task_run(lua_State *L) {
 /* step([seconds]): reaps and resumes; how many tasks were resumed. */
 static int task_step(lua_State *L) {
     jl_state *S = jl_self(L);
-    int64_t until = lua_isnoneornil(L, 1) ? jdb_now() : deadline(L, 1);
+    int64_t until = lua_isnoneornil(L, 1) ? jl_now(L) : deadline(L, 1);
     if (S->running) return luaL_error(L, "jdbfs.step inside a task");
     int refused = need_queue(L, "step");
     if (refused) return refused;
@@ -908,8 +908,9 @@ static int task_sleep(lua_State *L) {
     int64_t when = deadline(L, 1);
     enum place where = place(L, S);
     if (where == IN_PLACE) {
-        int64_t rest = when - jdb_now();
-        if (rest > 0) jdb_sleep(rest);
+        int64_t rest = when - jl_now(L);
+        if (rest > 0 && S->queue) jdb_queue_sleep(S->queue, rest);
+        else if (rest > 0) jdb_sleep(rest);
         lua_pushboolean(L, 1);
         return 1;
     }

@@ -21,9 +21,10 @@
 
 #include "backend.h"
 
-extern const struct jdb_backend jdb_backend_uring, jdb_backend_threads;
+extern const struct jdb_backend jdb_backend_uring, jdb_backend_threads, jdb_backend_sim;
 
-const struct jdb_backend *const jdb_backends[] = {&jdb_backend_uring, &jdb_backend_threads, NULL};
+const struct jdb_backend *const jdb_backends[] = {&jdb_backend_uring, &jdb_backend_threads,
+                                                  &jdb_backend_sim, NULL};
 
 /* A page of a direct read in flight must not become copy-on-write by a fork: before Linux 6.2 the
  * parent could then keep the old content. */

@@ -347,7 +347,7 @@ static int second_try(jdb_queue *q, jdb_op *op) {
     /* Also a flush: an interrupted one has not reported, and so not lost, any write error. */
     if (r == -EINTR) return 1;
     if (r != -EAGAIN && r != -EOPNOTSUPP && r != -ENOSYS) return 0;
-    if (op->flags & JDB_OP_POOLED) {
+    if ((op->flags & JDB_OP_POOLED) || q->backend->world) {
         /* A file system without RWF_DSYNC: a plain write and a flush do the same. */
         if (r != -EOPNOTSUPP || !(op->flags & JDB_OP_RWF_DSYNC)) return 0;
         if (op->flags & JDB_OP_ATOMIC) return 0;
@@ -415,7 +415,7 @@ void jdb_queue_reap(jdb_queue *q, int64_t timeout_ns) {
     uint64_t before = q->stats.completed;
     int busy = q->inflight > 0;
     reap_batch(q, timeout_ns);
-    int64_t now = jdb_os_now();
+    int64_t now = jdb_queue_now(q);
     uint64_t got = q->stats.completed - before;
     if (busy && got > 0) {
         int64_t gap = (now - q->reaped_at) / (int64_t)got;
@@ -538,12 +538,18 @@ static int open_backend(jdb_queue *q, const char *name) {
     int named = name && strcmp(name, "auto") != 0;
     int error = -ENOENT;
     for (unsigned i = 0; jdb_backends[i]; i++) {
-        if (named && strcmp(jdb_backends[i]->name, name) != 0) continue;
+        if (named ? strcmp(jdb_backends[i]->name, name) != 0 : jdb_backends[i]->world != NULL)
+            continue;
         q->backend = jdb_backends[i];
         error = q->backend->open(q);
         if (error == 0 || named) return error;
     }
     return error;
+}
+
+const char *jdb_backend_wanted(const jdb_options *options) {
+    const char *forced = jdb_os_getenv("JDBFS_BACKEND");
+    return forced ? forced : options->backend;
 }
 
 static int known_backend(const char *name) {
@@ -564,7 +570,7 @@ static int refuse(jdb_failure *failure, jdb_kind kind, int error, const char *te
 
 int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *failure) {
     const char *forced = jdb_os_getenv("JDBFS_BACKEND");
-    const char *name = forced ? forced : options->backend;
+    const char *name = jdb_backend_wanted(options);
     char text[256];
     if (!known_backend(name)) {
         snprintf(text, sizeof text, "%s names no backend of this platform: %.60s",
@@ -581,8 +587,7 @@ int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *fa
     q->workers = options->workers ? options->workers : 16;
     q->fork_generation = jdb_os_fork_generation();
     q->thread = this_thread();
-    q->gap_ns = 20000;
-    q->reaped_at = jdb_os_now();
+    q->gap_ns = JDB_GAP_NS;
     if (forced) note(q, "forced by JDBFS_BACKEND");
     else if (name && strcmp(name, "auto") != 0) note(q, "named in setup");
     int r = jdb_pool_open(q);
@@ -594,6 +599,7 @@ int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *fa
         free(q);
         return refuse(failure, error == ENOMEM ? JDB_ALLOC : JDB_UNSUPPORTED, error, text);
     }
+    q->reaped_at = jdb_queue_now(q);
     *queue = q;
     return 0;
 }
@@ -663,5 +669,14 @@ const char *jdb_backend_name(unsigned index) {
 
 int64_t jdb_now(void) { return jdb_os_now(); }
 void jdb_sleep(int64_t ns) { jdb_os_sleep(ns); }
+
+int64_t jdb_queue_now(jdb_queue *q) {
+    return q->backend->world ? q->backend->world->now(q) : jdb_os_now();
+}
+
+void jdb_queue_sleep(jdb_queue *q, int64_t ns) {
+    if (q->backend->world) q->backend->world->sleep(q, ns);
+    else jdb_os_sleep(ns);
+}
 void jdb_stay_loaded(void) { jdb_os_stay_loaded(); }
 const char *jdb_platform(void) { return jdb_os_platform(); }
