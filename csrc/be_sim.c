@@ -103,15 +103,16 @@ const jdb_sim_fault *sim_fault_for(struct sim *s, int code) {
     return found;
 }
 
-/* What the power cut met in flight may have happened, in part and in any order. */
-static void sweep(struct sim *s) {
+/* What was in flight may have happened, in any order and up to some step; its first `least` steps
+ * have. */
+static void sweep(struct sim *s, unsigned least) {
     s->dying = 1;
     for (uint32_t i = 0; i < s->flight_count; i++) {
         uint32_t other = i + (uint32_t)sim_below(&s->disk.random, s->flight_count - i);
         struct sim_flight flight = s->flights[other];
         s->flights[other] = s->flights[i];
         s->flights[i] = flight;
-        s->credits = sim_below(&s->disk.random, CREDITS_MAX);
+        s->credits = least + sim_below(&s->disk.random, CREDITS_MAX);
         if (flight.op->step != JDB_CLOSE) sim_perform(s, flight.op, flight.covers, NULL);
     }
     s->dying = 0;
@@ -131,7 +132,8 @@ static int64_t perform(struct sim *s, const struct sim_flight *flight) {
     int flushes = op->step == JDB_SYNC_ALL || op->step == JDB_SYNC_DATA;
     if (fault && fault->how == JDB_SIM_BEFORE && !closes) {
         struct sim_inode *file = flushes ? sim_inode_of(s, op->file->handle) : NULL;
-        if (file) sim_forsake(file, flight->covers);
+        /* An interrupted flush has lost nothing: the queue asks again. */
+        if (file && fault->error != EINTR) sim_forsake(file, flight->covers);
         return -fault->error;
     }
     int64_t r = sim_perform(s, op, flight->covers, fault);
@@ -152,7 +154,7 @@ static void complete_first(jdb_queue *q, struct sim *s) {
     int on = !s->off;
     s->disk.time_ns = EPOCH_NS + s->now_ns;
     int64_t result = perform(s, &flight);
-    if (on && s->off) sweep(s);
+    if (on && s->off) sweep(s, 0);
     note(s, flight.op, result);
     jdb_arrive(q, flight.op, result);
 }
@@ -340,15 +342,28 @@ int jdb_sim_cut(jdb_queue *q, uint64_t steps) {
     return 0;
 }
 
+/* Whoever waits for an operation hears an error. */
+static void stop(jdb_queue *q, struct sim *s, unsigned least) {
+    if (!s->off) sweep(s, least);
+    s->off = 1;
+    while (s->flight_count > 0) complete_first(q, s);
+    kill_handles(s);
+}
+
+/* A call into the kernel goes on to its end. */
+int jdb_sim_kill(jdb_queue *q) {
+    struct sim *s = sim_of(q);
+    if (!s) return -ENOTSUP;
+    int off = s->off;
+    stop(q, s, 1);
+    s->off = off;
+    return 0;
+}
+
 int jdb_sim_crash(jdb_queue *q, uint64_t seed) {
     struct sim *s = sim_of(q);
     if (!s) return -ENOTSUP;
-    if (!s->off) {
-        s->off = 1;
-        sweep(s);
-    }
-    while (s->flight_count > 0) complete_first(q, s);
-    kill_handles(s);
+    stop(q, s, 0);
     s->disk.random = seed;
     int r = (int)sim_disk_crash(&s->disk);
     s->fault_count = 0;

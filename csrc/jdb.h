@@ -380,6 +380,9 @@ int jdb_sim_cut(jdb_queue *queue, uint64_t steps);
 /* Cuts the power if it is on, ends what is in flight, keeps what is durable and any part of the
  * rest, and starts again without faults. */
 int jdb_sim_crash(jdb_queue *queue, uint64_t seed);
+/* As if the process had died and another had taken its place: all files are closed, what is in
+ * flight ends unheard, nothing is lost and nothing is more durable than before. */
+int jdb_sim_kill(jdb_queue *queue);
 int jdb_sim_state_get(const jdb_queue *queue, jdb_sim_state *state);
 
 #ifdef JDB_FAULTS

@@ -125,6 +125,12 @@ static int sim_crash(lua_State *L) {
     return q ? told(L, "sim.crash", jdb_sim_crash(q, seed)) : pushed;
 }
 
+static int sim_kill(lua_State *L) {
+    int pushed;
+    jdb_queue *q = need_queue(L, "sim.kill", &pushed);
+    return q ? told(L, "sim.kill", jdb_sim_kill(q)) : pushed;
+}
+
 static int sim_state(lua_State *L) {
     int pushed;
     jdb_sim_state s;
@@ -150,9 +156,13 @@ static int sim_state(lua_State *L) {
 }
 
 int jl_open_sim(lua_State *L) {
-    static const luaL_Reg functions[] = {{"sim_reset", sim_reset}, {"sim_fault", sim_fault},
-                                         {"sim_cut", sim_cut},     {"sim_crash", sim_crash},
-                                         {"sim_state", sim_state}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"sim_reset", sim_reset},
+                                         {"sim_fault", sim_fault},
+                                         {"sim_cut", sim_cut},
+                                         {"sim_crash", sim_crash},
+                                         {"sim_kill", sim_kill},
+                                         {"sim_state", sim_state},
+                                         {NULL, NULL}};
     jl_register(L, functions);
     return 0;
 }

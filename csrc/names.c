@@ -116,11 +116,21 @@ static int64_t make_directories(const struct names *n, char *path, int durable) 
     return durable ? sync_levels(n, path, made) : 0;
 }
 
+/* Whether both are written as names of one directory. */
+static int same_parent(const char *a, const char *b) {
+    char *x = parent_of(a), *y = parent_of(b);
+    int same = x && y && strcmp(x, y) == 0;
+    free(x);
+    free(y);
+    return same;
+}
+
 static int64_t rename_path(const struct names *n, const struct jdb_detail *d) {
     int64_t from = JDB_HERE, to = JDB_HERE;
     if (d->flags & JDB_NAME_DURABLE) {
-        if ((from = open_parent(n, d->path)) < 0) return from;
-        if ((to = open_parent(n, d->path2)) < 0) return sync_parent(n, from, to);
+        if ((to = open_parent(n, d->path2)) < 0) return to;
+        if (!same_parent(d->path, d->path2) && (from = open_parent(n, d->path)) < 0)
+            return sync_parent(n, to, from);
     }
     int noreplace = (d->flags & JDB_RENAME_NOREPLACE) != 0;
     int64_t r = n->calls->rename(n->context, JDB_HERE, d->path, d->path2, noreplace);

@@ -74,6 +74,10 @@ function M.crash(o)
   return core.sim_crash(o.seed or 0)
 end
 
+function M.kill()
+  return core.sim_kill()
+end
+
 function M.state()
   return core.sim_state()
 end
