@@ -103,16 +103,15 @@ const jdb_sim_fault *sim_fault_for(struct sim *s, int code) {
     return found;
 }
 
-/* What was in flight may have happened, in any order and up to some step; its first `least` steps
- * have. */
-static void sweep(struct sim *s, unsigned least) {
+/* What was in flight may have happened, in any order and up to some step. */
+static void sweep(struct sim *s) {
     s->dying = 1;
     for (uint32_t i = 0; i < s->flight_count; i++) {
         uint32_t other = i + (uint32_t)sim_below(&s->disk.random, s->flight_count - i);
         struct sim_flight flight = s->flights[other];
         s->flights[other] = s->flights[i];
         s->flights[i] = flight;
-        s->credits = least + sim_below(&s->disk.random, CREDITS_MAX);
+        s->credits = sim_below(&s->disk.random, 2) * sim_below(&s->disk.random, CREDITS_MAX);
         if (flight.op->step != JDB_CLOSE) sim_perform(s, flight.op, flight.covers, NULL);
     }
     s->dying = 0;
@@ -154,7 +153,7 @@ static void complete_first(jdb_queue *q, struct sim *s) {
     int on = !s->off;
     s->disk.time_ns = EPOCH_NS + s->now_ns;
     int64_t result = perform(s, &flight);
-    if (on && s->off) sweep(s, 0);
+    if (on && s->off) sweep(s);
     note(s, flight.op, result);
     jdb_arrive(q, flight.op, result);
 }
@@ -343,19 +342,18 @@ int jdb_sim_cut(jdb_queue *q, uint64_t steps) {
 }
 
 /* Whoever waits for an operation hears an error. */
-static void stop(jdb_queue *q, struct sim *s, unsigned least) {
-    if (!s->off) sweep(s, least);
+static void stop(jdb_queue *q, struct sim *s) {
+    if (!s->off) sweep(s);
     s->off = 1;
     while (s->flight_count > 0) complete_first(q, s);
     kill_handles(s);
 }
 
-/* A call into the kernel goes on to its end. */
 int jdb_sim_kill(jdb_queue *q) {
     struct sim *s = sim_of(q);
     if (!s) return -ENOTSUP;
     int off = s->off;
-    stop(q, s, 1);
+    stop(q, s);
     s->off = off;
     return 0;
 }
@@ -363,7 +361,7 @@ int jdb_sim_kill(jdb_queue *q) {
 int jdb_sim_crash(jdb_queue *q, uint64_t seed) {
     struct sim *s = sim_of(q);
     if (!s) return -ENOTSUP;
-    stop(q, s, 0);
+    stop(q, s);
     s->disk.random = seed;
     int r = (int)sim_disk_crash(&s->disk);
     s->fault_count = 0;
