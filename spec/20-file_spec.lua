@@ -1,7 +1,7 @@
 -- Files: how they are opened, read, written, measured, sized, synced and closed.
 
 local support = require("support")
-local lfs = require("lfs")
+local lfs = support.lfs
 local jdbfs = support.jdbfs
 local both, fails, raises = support.both, support.fails, support.raises
 local PAGE = jdbfs.PAGE_SIZE

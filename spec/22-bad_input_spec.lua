@@ -2,7 +2,7 @@
 -- inside and outside tasks, on every file system. Nothing is submitted for it, nothing changes.
 
 local support = require("support")
-local lfs = require("lfs")
+local lfs = support.lfs
 local jdbfs = support.jdbfs
 local both, fails = support.both, support.fails
 local PAGE = jdbfs.PAGE_SIZE

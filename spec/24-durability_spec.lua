@@ -5,8 +5,8 @@
 -- strace counts `when` in each thread, so one worker makes the count exact.
 
 local support = require("support")
+local lfs = support.lfs
 local process = require("support_process")
-local lfs = require("lfs")
 local jdbfs = support.jdbfs
 local both, task, fails, raises = support.both, support.task, support.fails, support.raises
 local PAGE = jdbfs.PAGE_SIZE

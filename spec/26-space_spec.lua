@@ -4,8 +4,8 @@
 -- nothing stays mounted, whatever happens to the test.
 
 local support = require("support")
+local lfs = support.lfs
 local process = require("support_process")
-local lfs = require("lfs")
 local jdbfs = support.jdbfs
 local both, fails, raises = support.both, support.fails, support.raises
 local PAGE = jdbfs.PAGE_SIZE

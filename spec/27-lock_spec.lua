@@ -1,8 +1,8 @@
 -- Locks between processes, and between handles of one.
 
 local support = require("support")
+local lfs = support.lfs
 local process = require("support_process")
-local lfs = require("lfs")
 local jdbfs = support.jdbfs
 local both, fails, raises = support.both, support.fails, support.raises
 local PAGE = jdbfs.PAGE_SIZE

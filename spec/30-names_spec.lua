@@ -1,7 +1,7 @@
 -- Functions on names: exists, mkdir, ls, size, stat, rename, remove, sync_dir, space.
 
 local support = require("support")
-local lfs = require("lfs")
+local lfs = support.lfs
 local jdbfs = support.jdbfs
 local both, fails, raises = support.both, support.fails, support.raises
 local PAGE = jdbfs.PAGE_SIZE

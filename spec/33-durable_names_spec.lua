@@ -8,8 +8,8 @@
 -- followed. A killed process may leave that file behind (".NAME.PID-..."); nothing else does.
 
 local support = require("support")
+local lfs = support.lfs
 local process = require("support_process")
-local lfs = require("lfs")
 local jdbfs = support.jdbfs
 local both, task, fails, raises = support.both, support.task, support.fails, support.raises
 local PAGE = jdbfs.PAGE_SIZE

@@ -4,8 +4,8 @@
 
 local jdbfs = require "jdbfs"
 local open_log = require "jdbfs.log"
-local lfs = require "lfs"
 local support = require "support"
+local lfs = support.lfs
 
 local HEADER, BLOCK = 32, 4096
 local IS_51 = _VERSION == "Lua 5.1" and not rawget(_G, "jit")

@@ -2,8 +2,8 @@
 
 local jdbfs = require "jdbfs"
 local stream = require "jdbfs.stream"
-local lfs = require "lfs"
 local support = require "support"
+local lfs = support.lfs
 
 local PAGE = 4096
 

@@ -25,6 +25,10 @@
 --   quote(text)         for the shell
 --   lacks(...)          why a test cannot run: "root", or commands it needs; nil: it can.
 --                       `local why = support.lacks("strace") if why then return pending(why) end`
+--   on_sim              why a test that looks at the system's own files cannot run: the files are
+--                       simulated. nil: they are not. What is here knows, as does `lfs`, which is
+--                       the module, or for simulated files as much of it as makes sense; where it
+--                       makes none the test becomes pending
 --   wait_idle()         lets operations that nobody waits for end
 --   open_files(dir)     paths below dir that this process holds open (Linux)
 
@@ -32,7 +36,12 @@ local busted = require("busted")
 local jdbfs = require("jdbfs")
 local lfs = require("lfs")
 
-local M = { jdbfs = jdbfs }
+local M = { jdbfs = jdbfs, lfs = lfs }
+local real_io = {}
+
+if os.getenv("JDBFS_BACKEND") == "sim" then
+  M.on_sim = "needs files of the system: the simulated disk has none"
+end
 
 local base, dir, before, counter, file_system
 local made = 0
@@ -43,13 +52,13 @@ function M.quote(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
 end
 
-function M.put(path, data)
+function real_io.put(path, data)
   local f = assert(io.open(path, "wb"))
   assert(f:write(data))
   assert(f:close())
 end
 
-function M.get(path)
+function real_io.get(path)
   local f = io.open(path, "rb")
   if not f then return nil end
   local data = f:read("*a")
@@ -57,20 +66,66 @@ function M.get(path)
   return data
 end
 
+local sim_io = {}
+
+function sim_io.put(path, data)
+  local f = assert(jdbfs.create(path, { direct = "off" }))
+  if #data > 0 then
+    local b = jdbfs.buffer(#data)
+    b:set(0, data)
+    assert(f:write_at(b, 0))
+  end
+  assert(f:close())
+end
+
+function sim_io.get(path)
+  local f = jdbfs.open(path, { direct = "off" })
+  if not f then return nil end
+  local data = assert(f:read(0, assert(f:size())))
+  f:close()
+  return data
+end
+
+M.put = M.on_sim and sim_io.put or real_io.put
+M.get = M.on_sim and sim_io.get or real_io.get
+
+local function needs_system()
+  if M.on_sim then busted.pending(M.on_sim) end
+end
+
+-- Only what the specs use; anything else is not simulated.
+if M.on_sim then
+  M.lfs = setmetatable({
+    attributes = function(path, name)
+      local st, message = jdbfs.stat(path)
+      if not st then return nil, message end
+      local a = { mode = st.type, size = st.size, ino = st.inode, nlink = st.links }
+      return name and a[name] or a
+    end,
+    mkdir = function(path) return jdbfs.mkdir(path) end,
+  }, { __index = function() return needs_system end })
+end
+
 -- popen's close and os.execute tell the status differently on each Lua; a file does not.
 local function shell(command)
   local name = os.tmpname()
   os.execute(("{ %s\n} >%s 2>%s.err; echo $? >%s.rc"):format(command, name, name, name))
   local result = {
-    out = M.get(name), err = M.get(name .. ".err"), status = tonumber(M.get(name .. ".rc") or ""),
+    out = real_io.get(name), err = real_io.get(name .. ".err"),
+    status = tonumber(real_io.get(name .. ".rc") or ""),
   }
   for _, suffix in ipairs({ "", ".err", ".rc" }) do os.remove(name .. suffix) end
   return result
 end
 
-function M.sh(command)
+local function sh(command)
   local r = shell("( " .. command .. "\n) 2>&1")
   return r.status, r.out
+end
+
+function M.sh(command)
+  needs_system()
+  return sh(command)
 end
 
 -- ---- the directory ------------------------------------------------------------------------------
@@ -138,6 +193,10 @@ local function start()
   base = make_base()
   dir, counter = base, 0
   assert(jdbfs.info()) -- the queue's own descriptors and memory are no leak
+  if M.on_sim then
+    assert(require("jdbfs.sim").reset())
+    assert(jdbfs.mkdir(base))
+  end
   collect()
   before = jdbfs.stats()
 end
@@ -147,7 +206,7 @@ local function finish()
   M.wait_idle()
   collect()
   local after, open = jdbfs.stats(), M.open_files(base)
-  M.sh("rm -rf " .. M.quote(base))
+  sh("rm -rf " .. M.quote(base))
   for _, name in ipairs({ "in_flight", "waiting", "abandoned", "tasks" }) do
     assert(after[name] == 0, "left behind: " .. after[name] .. " " .. name)
   end
@@ -300,8 +359,10 @@ end
 
 function M.script(source, o)
   o = o or {}
+  -- Another process has another disk.
+  if not (o.env and o.env.JDBFS_BACKEND) then needs_system() end
   local file = M.path()
-  M.put(file, source)
+  real_io.put(file, source)
   local words = { "timeout -k 5 120", environment(o.env) }
   if o.prefix then words[#words + 1] = o.prefix end
   words[#words + 1] = M.quote(o.interpreter or interpreter())
@@ -313,7 +374,7 @@ end
 -- ---- what the machine has -----------------------------------------------------------------------
 
 local function is_root()
-  local _, out = M.sh("id -u")
+  local _, out = sh("id -u")
   return out:match("^0")
 end
 
@@ -321,7 +382,7 @@ function M.lacks(...)
   for _, name in ipairs({ ... }) do
     if name == "root" then
       if not is_root() then return "needs root" end
-    elseif M.sh("PATH=$PATH:/usr/sbin:/sbin command -v " .. M.quote(name)) ~= 0 then
+    elseif sh("PATH=$PATH:/usr/sbin:/sbin command -v " .. M.quote(name)) ~= 0 then
       return name .. " is not installed"
     end
   end
