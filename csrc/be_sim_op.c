@@ -280,7 +280,9 @@ static int64_t lock(struct sim *s, int64_t handle, int how, char **cause) {
         const struct sim_handle *h = &s->handles[i];
         if (h == mine || h->inode != mine->inode || !h->lock) continue;
         if (how == JDB_LOCK_SHARED && h->lock == JDB_LOCK_SHARED + 1) continue;
-        *cause = strdup("another open file holds a lock on it");
+        *cause = strdup(h->lock == JDB_LOCK_SHARED + 1
+                            ? "another open file holds a shared lock on it"
+                            : "another open file holds an exclusive lock on it");
         return -EAGAIN;
     }
     mine->lock = how + 1;
@@ -459,9 +461,10 @@ static int64_t find_at(struct sim *s, int64_t dir, const char *name, struct plac
     p->directory = sim_inode_of(s, (intptr_t)dir);
     if (!p->directory) return -EIO;
     if (strlen(name) > SIM_NAME_MAX) return -ENAMETOOLONG;
-    snprintf(p->name, sizeof p->name, "%s", name);
+    int dots = strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+    snprintf(p->name, sizeof p->name, "%s", dots ? "" : name);
     p->slash = p->crossed = 0;
-    p->inode = sim_find(p->directory, name);
+    p->inode = dots ? p->directory : sim_find(p->directory, name);
     return 0;
 }
 

@@ -638,7 +638,7 @@ describe("the durability class", function()
 
   local CLASSES = {
     ["power-safe"] = true, ["flush-required"] = true, unverified = true, unsafe = true,
-    unknown = true,
+    unknown = true, simulated = support.on_sim and true,
   }
 
   local function check_evidence(d)

@@ -383,7 +383,7 @@ describe("atomic_write", function()
     local path, target = support.path("x"), support.path("target")
     support.put(target, "secret")
     for _, to in ipairs({ "target", "nowhere", "x", "." }) do
-      os.remove(path)
+      support.remove(path)
       support.sh(("ln -s %s %s"):format(to, support.quote(path)))
       assert.is_true(jdbfs.atomic_write(path, "new"))
       assert.equal("file", lfs.symlinkattributes(path, "mode"))

@@ -65,7 +65,7 @@ end
 
 local function clear(path)
   for name in lfs.dir(path) do
-    if name ~= "." and name ~= ".." then assert(os.remove(path .. "/" .. name)) end
+    if name ~= "." and name ~= ".." then assert(support.remove(path .. "/" .. name)) end
   end
   assert(lfs.rmdir(path))
 end
@@ -1065,7 +1065,7 @@ describe("a damaged log", function()
     prepare(path)
     prepare(other)
     local second = support.get(segment(path, 2))
-    os.remove(segment(path, 2))
+    support.remove(segment(path, 2))
     refused(path, { kind = "Io", op = "log", path = segment(path, 2), says = "missing" })
     support.put(segment(path, 2), support.get(segment(other, 2)))
     refused(path, { kind = "Io", op = "log", path = segment(path, 2), says = "another log" })
@@ -1222,7 +1222,7 @@ describe("hostile bytes in a log", function()
       support.put(path .. "/" .. name, original[name])
       support.put(path .. "/" .. names[#names], original[names[#names]])
       for _, other in ipairs(segments(path)) do
-        if not original[other] then os.remove(path .. "/" .. other) end
+        if not original[other] then support.remove(path .. "/" .. other) end
       end
     end
     assert.is_true(opened > tries / 20 and refused > tries / 20)
@@ -1503,6 +1503,7 @@ describe("a writer process killed with kill -9", function()
   end
 
   it("has every record that it acknowledged", function()
+    if support.on_sim then return pending(support.on_sim) end
     local path, file = support.path("log"), support.path("writer.lua")
     support.put(file, WRITER)
     local acknowledged, first, highest, checked = {}, 1, 0, 0

@@ -319,7 +319,7 @@ describe("the backend sim", function()
     local r = support.script([[
       local jdbfs = require "jdbfs"
       io.write(jdbfs.info().backend)
-    ]], { env = { JDBFS_BACKEND = "" } })
+    ]], { own_disk = true, env = { JDBFS_BACKEND = "" } })
     assert(r.status == 0 and r.out ~= "sim" and r.out ~= "", r.out .. r.err)
   end)
 
@@ -329,14 +329,14 @@ describe("the backend sim", function()
       assert(jdbfs.setup { backend = arg[1] })
       local ok, message, err = sim.reset()
       io.write(tostring(ok), " ", err and err.kind or "none", " ", jdbfs.now() < 1 and "0" or "1")
-    ]], { env = { JDBFS_BACKEND = "" }, args = { "sim" } })
+    ]], { own_disk = true, env = { JDBFS_BACKEND = "" }, args = { "sim" } })
     assert.are.equal("true none 0", r.out .. r.err)
     r = support.script([[
       local jdbfs, sim = require "jdbfs", require "jdbfs.sim"
       assert(jdbfs.setup { backend = "threads" })
       local ok, message, err = sim.reset()
       io.write(tostring(ok), " ", err.kind)
-    ]], { env = { JDBFS_BACKEND = "" } })
+    ]], { own_disk = true, env = { JDBFS_BACKEND = "" } })
     assert.are.equal("nil Unsupported", r.out .. r.err)
   end)
 end)

@@ -19,7 +19,8 @@
 --   numbers()           list of {name, value, why}: numbers that are no offset and no length
 --   script(source, o)   runs Lua source in another process: same interpreter, paths, backend.
 --                       o.args: list; o.env: table; o.prefix: a command to run it under;
---                       o.interpreter: a program instead of this interpreter.
+--                       o.interpreter: a program instead of this interpreter;
+--                       o.own_disk: it needs no files of ours, simulated ones of its own will do.
 --                       Gives {status =, out =, err =}
 --   sh(command)         exit status and what it wrote to both streams
 --   quote(text)         for the shell
@@ -29,6 +30,7 @@
 --                       simulated. nil: they are not. What is here knows, as does `lfs`, which is
 --                       the module, or for simulated files as much of it as makes sense; where it
 --                       makes none the test becomes pending
+--   remove(path)        removes a file without jdbfs
 --   wait_idle()         lets operations that nobody waits for end
 --   open_files(dir)     paths below dir that this process holds open (Linux)
 
@@ -89,22 +91,49 @@ end
 M.put = M.on_sim and sim_io.put or real_io.put
 M.get = M.on_sim and sim_io.get or real_io.get
 
+-- What `pending` is inside a test; elsewhere it has another meaning.
+local set_pending = require("busted.core")().pending
+
 local function needs_system()
-  if M.on_sim then busted.pending(M.on_sim) end
+  if M.on_sim then set_pending(M.on_sim) end
 end
 
--- Only what the specs use; anything else is not simulated.
-if M.on_sim then
-  M.lfs = setmetatable({
-    attributes = function(path, name)
-      local st, message = jdbfs.stat(path)
-      if not st then return nil, message end
-      local a = { mode = st.type, size = st.size, ino = st.inode, nlink = st.links }
-      return name and a[name] or a
-    end,
-    mkdir = function(path) return jdbfs.mkdir(path) end,
-  }, { __index = function() return needs_system end })
+local sim_lfs = {}
+
+local function permissions(mode)
+  local text = ""
+  for i = 8, 0, -1 do
+    local set = math.floor(mode / 2 ^ i) % 2 == 1
+    text = text .. (set and ("xwr"):sub(i % 3 + 1, i % 3 + 1) or "-")
+  end
+  return text
 end
+
+function sim_lfs.attributes(path, name)
+  local st, message = jdbfs.stat(path)
+  if not st then return nil, message end
+  local a = {
+    mode = st.type, size = st.size, ino = st.inode, nlink = st.links, dev = st.device,
+    permissions = permissions(st.mode), modification = math.floor(st.mtime),
+    access = math.floor(st.atime), change = math.floor(st.ctime),
+  }
+  if name then return a[name] end
+  return a
+end
+
+function sim_lfs.mkdir(path) return jdbfs.mkdir(path) end
+
+-- Files only: directories cannot be listed.
+function sim_lfs.dir(path)
+  local names = assert(jdbfs.ls(path))
+  return function() return table.remove(names, 1) end
+end
+
+if M.on_sim then
+  M.lfs = setmetatable(sim_lfs, { __index = function() return needs_system end })
+end
+
+M.remove = M.on_sim and jdbfs.remove or os.remove
 
 -- popen's close and os.execute tell the status differently on each Lua; a file does not.
 local function shell(command)
@@ -164,6 +193,10 @@ end
 
 function M.open_files(below)
   local found = {}
+  if M.on_sim then
+    for i = 1, require("jdbfs.sim").state().open_files do found[i] = "a simulated file" end
+    return found
+  end
   if not lfs.attributes("/proc/self/fd") then return found end
   for fd in lfs.dir("/proc/self/fd") do
     local target = lfs.symlinkattributes("/proc/self/fd/" .. fd, "target")
@@ -206,7 +239,7 @@ local function finish()
   M.wait_idle()
   collect()
   local after, open = jdbfs.stats(), M.open_files(base)
-  sh("rm -rf " .. M.quote(base))
+  if not lfs.rmdir(base) then sh("rm -rf " .. M.quote(base)) end
   for _, name in ipairs({ "in_flight", "waiting", "abandoned", "tasks" }) do
     assert(after[name] == 0, "left behind: " .. after[name] .. " " .. name)
   end
@@ -360,7 +393,7 @@ end
 function M.script(source, o)
   o = o or {}
   -- Another process has another disk.
-  if not (o.env and o.env.JDBFS_BACKEND) then needs_system() end
+  if not o.own_disk then needs_system() end
   local file = M.path()
   real_io.put(file, source)
   local words = { "timeout -k 5 120", environment(o.env) }
