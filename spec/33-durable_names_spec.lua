@@ -409,6 +409,7 @@ describe("atomic_write", function()
   end)
 
   both("that fails leaves the old content and no temporary file", function()
+    if support.on_sim then return pending(support.on_sim) end -- it cannot list directories
     local path = support.path("x")
     support.put(path, "old")
     lfs.mkdir(support.path("d"))

@@ -5,7 +5,8 @@
 # One line per run; failures in full; what could not run with its reason. Ends with
 # "N passed, N failed, N skipped". Exit 1 when something failed or nothing passed.
 #
-# A spec whose name ends in sim_spec.lua is about the simulated disk (backend sim) and runs there only.
+# A spec whose name ends in sim_spec.lua is about the simulated disk (backend sim), and runs only
+# there.
 # A spec finds in its environment: JDBFS_BACKEND; JDBFS_TEST_DIR, an empty directory on the file
 # system JDBFS_TEST_FS; JDBFS_TEST_LUA, the command that starts another interpreter of this kind
 # with this jdbfs; JDBFS_TEST_SAN, empty without a sanitizer.
@@ -210,7 +211,9 @@ run_specs() {
     local base=$work/runs/$n dir rc=0 start=$SECONDS fs_name=$fs label
     [[ $4 == *-faults ]] && faults=-faults
     label="$id $4 $fs"
-    if [[ $fs == own ]]; then
+    if [[ $backend == sim ]]; then
+        dir=$own/$n fs_name=sim label="$id $4"
+    elif [[ $fs == own ]]; then
         dir=$own/$n fs_name=$own_fs label="$id $4 $own_fs (here)"
     else
         dir=$work/mnt/$n/t
