@@ -224,6 +224,9 @@ static void sim_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     struct sim *s = q->impl;
     if (s->polled) jdb_os_notify_clear(q->notify);
     s->now_ns += LOOK_NS;
+    /* Whoever looks because the descriptor told him to finds something. */
+    if (s->polled && s->flight_count > 0 && s->flights[0].when > s->now_ns)
+        s->now_ns = s->flights[0].when;
     int64_t until = timeout_ns < 0 ? INT64_MAX : s->now_ns + timeout_ns;
     for (unsigned got = 0; s->flight_count > 0; got++) {
         int64_t when = s->flights[0].when;
@@ -240,7 +243,7 @@ static void sim_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
 static int sim_pollfd(jdb_queue *q) {
     struct sim *s = q->impl;
     s->polled = 1;
-    jdb_os_notify_signal(q->notify);
+    if (s->flight_count > 0) jdb_os_notify_signal(q->notify);
     return q->notify;
 }
 

@@ -379,7 +379,9 @@ local function actor(world, task)
   local random, file = generator(world.seed * 1000 + task), world.file
   local sectors = task % 8 + 1
   local length, base = sectors * 512, (task - 1) * SLOTS * PAGE
-  local out, back = jdbfs.buffer(PAGE), jdbfs.buffer(PAGE)
+  local out, back, lost = jdbfs.buffer(PAGE), jdbfs.buffer(PAGE), jdbfs.buffer(PAGE)
+  local parts, all = {}, jdbfs.buffer(SLOTS * PAGE)
+  for slot = 1, SLOTS do parts[slot] = all:slice((slot - 1) * PAGE, length) end
   local versions, last = {}, 0 -- of each sector of each slot
   for slot = 1, SLOTS do versions[slot] = {} end
   local function ended(expected, offset, value, message, err)
@@ -404,7 +406,6 @@ local function actor(world, task)
   local doings = {
     write, write, read, read, read,
     function(slot) -- a read that nobody waits for in the end
-      local lost = jdbfs.buffer(PAGE)
       local child = jdbfs.spawn(function()
         file:read_at(lost, base + (slot - 1) * PAGE, 0, length)
       end)
@@ -420,7 +421,7 @@ local function actor(world, task)
     function() jdbfs.sleep(random(100) * 1e-6) end,
     function(slot) -- a list, slot by slot
       local list = {}
-      for i = 1, slot do list[i] = { jdbfs.buffer(length), base + (i - 1) * PAGE } end
+      for i = 1, slot do list[i] = { parts[i], base + (i - 1) * PAGE } end
       local n, message, err = file:read_many(list)
       world.ended = world.ended + 1
       assert(n == slot or err and err.name == "EIO" and err.index <= slot, message)

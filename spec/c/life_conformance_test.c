@@ -692,5 +692,20 @@ int main(void) {
         {"descriptors", descriptors_are_kept},
         {NULL, NULL},
     };
-    return run_on_every_backend(tests);
+    static const char *const system[] = {"close waits",
+                                         "close twice",
+                                         "let go in flight",
+                                         "abandon pending",
+                                         "abandon in flight",
+                                         "abandoned error",
+                                         "abandoned after its error",
+                                         "wait for one",
+                                         "polling",
+                                         "polling, close behind a dropped write",
+                                         "polling, waiting for the abandoned",
+                                         "timeouts",
+                                         "drain",
+                                         "fork in flight",
+                                         NULL};
+    return run_on_every_backend(tests, system);
 }
