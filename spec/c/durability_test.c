@@ -756,4 +756,4 @@ static const struct test tests[] = {
     {"a list that is never submitted", dropped_list},
     {NULL, NULL}};
 
-int main(void) { return run_on_every_backend(tests); }
+int main(void) { return run_on_every_backend(tests, NULL); }
