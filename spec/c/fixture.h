@@ -14,16 +14,20 @@
 
 enum { PAGE = 4096 };
 
-/* The test's directory is made once more, on the simulated disk. */
-static inline void make_simulated_dir(jdb_queue *q) {
+/* The test's directory is made once more, on the simulated disk. 0 or -errno. */
+static inline int make_simulated_dir(jdb_queue *q) {
     jdb_kind kind;
     jdb_op *op = jdb_op_take(q, &kind);
-    CHECK(op && jdb_prep_path(op, JDB_PATH_MKDIR, test_dir(), 0) == 0);
-    jdb_submit(q, op);
-    jdb_queue_wait_op(q, op);
-    CHECK_EQ(jdb_op_kind(op), JDB_OK);
+    if (!op) return -ENOMEM;
+    int error = ENOMEM;
+    if (jdb_prep_path(op, JDB_PATH_MKDIR, test_dir(), 0) == 0) {
+        jdb_submit(q, op);
+        jdb_queue_wait_op(q, op);
+        error = jdb_op_kind(op) ? ENOMEM : 0;
+    }
     jdb_op_release(q, op);
     memset(&q->stats, 0, sizeof q->stats); /* it is none of the test's */
+    return -error;
 }
 
 /* NULL: this backend cannot run here, *error tells why. */
@@ -33,8 +37,12 @@ static inline jdb_queue *queue_try(const char *backend, uint32_t depth, uint32_t
     jdb_failure failure;
     jdb_queue *q = NULL;
     *error = jdb_queue_new(&options, &q, &failure);
-    if (*error == 0 && strcmp(jdb_queue_backend(q), "sim") == 0) make_simulated_dir(q);
-    return *error == 0 ? q : NULL;
+    if (*error != 0 || strcmp(jdb_queue_backend(q), "sim") != 0) return *error == 0 ? q : NULL;
+    *error = make_simulated_dir(q);
+    if (*error == 0) return q;
+    jdb_queue_close(q);
+    jdb_queue_unref(q);
+    return NULL;
 }
 
 static inline jdb_queue *queue_new(const char *backend, uint32_t depth, uint32_t workers) {
