@@ -172,6 +172,27 @@ describe("a host's loop", function()
     assert(f:close())
   end)
 
+  hosted("hears of timers: the descriptor is silent until one is due", function()
+    jdbfs.step()
+    assert.is_true(falls_silent())
+    local later = jdbfs.spawn(function() jdbfs.sleep(30) end)
+    local task = jdbfs.spawn(function() jdbfs.sleep(0.1) end)
+    jdbfs.step()
+    assert.is_true(falls_silent())
+    local before = jdbfs.now()
+    assert.is_true(poll(5), "the timer was not announced")
+    assert.is_true(jdbfs.now() - before > 0.02)
+    jdbfs.step()
+    for _ = 1, 50 do
+      if task:status() == "done" then break end
+      assert.is_true(poll(5))
+      jdbfs.step()
+    end
+    assert.are.equal("done", task:status())
+    later:cancel()
+    jdbfs.step()
+  end)
+
   hosted("may step with a time: it returns early when something comes", function()
     local f = new_file(1)
     local task = jdbfs.spawn(function() return f:read_at(jdbfs.buffer(PAGE), 0) end)

@@ -2,6 +2,7 @@
 --
 --   setup()          support.setup, for specs whose compiled code would keep objects alive
 --   forker()         path of the C module spec/c/helper/forker.c, built for this Lua; nil, why
+--   states()         the same of spec/c/helper/states.c
 --   nouring()        path of the program spec/c/helper/nouring.c; nil, why
 --   luaoom()         path of an interpreter whose allocations fail, spec/tools/luaoom.c; nil, why
 --   strace(inject [, path])  a prefix for support.script that injects a fault, into calls on that
@@ -78,13 +79,18 @@ local function once(name, make)
   end
 end
 
-M.forker = once("forker", function()
-  local _, found = support.sh("bash spec/tools/lua.sh find " .. id)
-  local include = found:match("^ok %S+ %S+ %S+ (%S+)")
-  if not include then return nil, "no header files of Lua " .. id end
-  return compile("spec/c/helper/forker.c", "build/helper/forker-" .. id .. ".so",
-    "-shared -fPIC -I" .. support.quote(include))
-end)
+local function lua_module(name)
+  return once(name, function()
+    local _, found = support.sh("bash spec/tools/lua.sh find " .. id)
+    local include = found:match("^ok %S+ %S+ %S+ (%S+)")
+    if not include then return nil, "no header files of Lua " .. id end
+    return compile(("spec/c/helper/%s.c"):format(name), ("build/helper/%s-%s.so"):format(name, id),
+      "-shared -fPIC -pthread -I" .. support.quote(include))
+  end)
+end
+
+M.forker = lua_module("forker")
+M.states = lua_module("states")
 
 M.nouring = once("nouring", function()
   return compile("spec/c/helper/nouring.c", "build/helper/nouring", "")

@@ -2,7 +2,7 @@
 # Installs what is missing. deps.sh run|test|ci [LUA]
 #
 #   run   compiler, liburing, one Lua (the one named, or 5.4 when there is none) with headers
-#   test  that, every Lua, busted, mkfs of the file systems, strace, FUSE
+#   test  that, every Lua, busted, mkfs of the file systems, strace, FUSE, the hosts
 #   ci    that, luacheck, clang-format, luarocks
 #
 # Installs with apt-get as root or through sudo that asks for no password; otherwise prints one
@@ -47,6 +47,14 @@ have_busted() {
     return 1
 }
 
+have_lua_module() { # NAME, for one of the Luas at least
+    local name
+    for name in $("$here/lua.sh" list); do
+        "$name" -e "require '$1'" >/dev/null 2>&1 && return
+    done
+    return 1
+}
+
 # Fills needed (the build fails without) and wanted (tests are skipped without).
 missing() {
     needed=() wanted=()
@@ -68,10 +76,14 @@ missing() {
         have_lua "$(lua_name "$id")" || missing_lua "$id" wanted
     done
     have_busted || wanted+=(busted)
-    for tool in mkfs.xfs mkfs.btrfs mkfs.ext4 mount strace setpriv fusermount3; do
+    for tool in mkfs.xfs mkfs.btrfs mkfs.ext4 mount strace setpriv fusermount3 curl pgrep nvim \
+        tarantool; do
         have_program "$tool" || wanted+=("$tool")
     done
     have_libfuse || wanted+=(libfuse3)
+    for tool in luv cqueues copas; do
+        have_lua_module "$tool" || wanted+=("$tool")
+    done
     [[ $what == test ]] && return
     for tool in luacheck clang-format luarocks; do
         have_program "$tool" || wanted+=("$tool")
@@ -130,6 +142,9 @@ apt_install() {
 apt_update() {
     as_root apt-get update -qq -o DPkg::Lock::Timeout=120 </dev/null >"$log" 2>&1
 }
+
+# nginx is unpacked, not installed; a failure is told by the specs that need it.
+[[ $what == run ]] || "$here/hosts.sh" fetch >/dev/null 2>&1 || true
 
 missing
 ((${#needed[@]} + ${#wanted[@]})) || exit 0

@@ -17,6 +17,11 @@ debian_of() {
         luacheck) echo lua-check ;;
         clang-format) echo clang-format ;;
         luarocks) echo luarocks ;;
+        luv) echo lua-luv ;;
+        cqueues) echo lua-cqueues ;;
+        copas) echo lua-copas ;;
+        nvim) echo neovim ;;
+        pgrep) echo procps ;;
         strace) echo strace ;;
         mkfs.xfs) echo xfsprogs ;;
         mkfs.btrfs) echo btrfs-progs ;;

@@ -66,8 +66,8 @@ int luaopen_forker(lua_State *L) {
     static const struct {
         const char *name;
         lua_CFunction function;
-    } functions[] = {{"fork", do_fork},     {"waitpid", do_waitpid}, {"getpid", do_getpid},
-                     {"_exit", do_exit},    {"poll", do_poll},       {"state", do_state}};
+    } functions[] = {{"fork", do_fork},  {"waitpid", do_waitpid}, {"getpid", do_getpid},
+                     {"_exit", do_exit}, {"poll", do_poll},       {"state", do_state}};
     lua_newtable(L);
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
         lua_pushcfunction(L, functions[i].function);
