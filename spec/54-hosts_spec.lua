@@ -56,7 +56,8 @@ local function under(name, lacks, run)
 end
 
 local function driver(name, dir, ...)
-  return hosts.run(table.concat({ hosts.lua(), "spec/hosts/" .. name .. ".lua", quote(dir), ... }, " "))
+  local words = { hosts.lua(), "spec/hosts/" .. name .. ".lua", quote(dir), ... }
+  return hosts.run(table.concat(words, " "))
 end
 
 under("a scheduler of one's own", nil, function(dir)
@@ -99,7 +100,8 @@ describe("jdbfs.host", function()
   local function says(source, ...)
     local out = process.script([[
       local function fails(kind, text, value, message, err)
-        check("fails", value == nil and err and err.kind == kind and err.op == "host", value, message)
+        check("fails", value == nil and err and err.kind == kind, value, message)
+        check("op", err.op == "host")
         check("says", message:find(text, 1, true), message)
       end
       local function raises(text, ...)

@@ -41,7 +41,8 @@ end
 local function collected(command)
   local name = os.tmpname()
   local status = support.sh(("%s >%s 2>%s"):format(command, name, name .. ".err"))
-  local r = { status = status, out = support.get(name) or "", err = support.get(name .. ".err") or "" }
+  local r = { status = status, out = support.get(name) or "" }
+  r.err = support.get(name .. ".err") or ""
   os.remove(name)
   os.remove(name .. ".err")
   return r
@@ -62,7 +63,8 @@ function M.run(command, o)
   local path, cpath = M.paths()
   local words = { "LUA_PATH=" .. quote(path), "LUA_CPATH=" .. quote(cpath) }
   for name, value in pairs(o or {}) do words[#words + 1] = name .. "=" .. quote(value) end
-  return collected("timeout -k 5 120 env -u LUA_INIT " .. table.concat(words, " ") .. " " .. command)
+  words[#words + 1] = command
+  return collected("timeout -k 5 120 env -u LUA_INIT " .. table.concat(words, " "))
 end
 
 function M.module(name)
@@ -116,9 +118,12 @@ local function wait_until(condition, seconds)
 end
 
 function Server:command(rest)
-  local libraries = ("%s/usr/lib/x86_64-linux-gnu:%s/lib/x86_64-linux-gnu"):format(
-    self.root, self.root)
-  local env = self.root == "" and "" or "LD_LIBRARY_PATH=" .. quote(libraries)
+  local env = ""
+  if self.root ~= "" then
+    local _, libraries = support.sh("printf '%s:' " .. quote(self.root) ..
+      "/usr/lib/*-linux-gnu " .. quote(self.root) .. "/lib/*-linux-gnu")
+    env = "LD_LIBRARY_PATH=" .. quote(libraries)
+  end
   return ("PATH=$PATH:/usr/sbin:/sbin env %s TMPDIR=%s %snginx -p %s -c %s -e error.log %s"):format(
     env, quote(self.dir), self.root == "" and "" or quote(self.root .. "/usr/sbin/"),
     quote(self.dir .. "/"), quote(self.dir .. "/nginx.conf"), rest or "")

@@ -784,6 +784,7 @@ function jdbfs.setup(o) end
 ---@field lua string the Lua that runs
 ---@field depth integer
 ---@field page_size integer
+---@field host string? name of the host that was chosen
 
 --- Makes the queue if it is not there yet.
 ---@return jdbfs.Info? info
@@ -809,8 +810,8 @@ function jdbfs.info() end
 
 ---@return jdbfs.Stats
 function jdbfs.stats() end
---- A descriptor that is readable when completions or ready tasks wait: call step then. Never read
---- or close it.
+--- A descriptor that is readable when completions, ready tasks or timers that are due wait: call
+--- step then. Never read or close it.
 ---@return integer? fd
 ---@return string? message
 ---@return jdbfs.Error? err
@@ -828,8 +829,54 @@ function jdbfs.pending() end
 --- Hands staged operations to the kernel. Nothing to do with durability.
 ---@return true
 function jdbfs.flush() end
---- Unsupported in this version.
----@param host string|table
+
+--- How a host's scheduler is used. A light thread is what the host suspends and resumes: a
+--- coroutine, fiber or request handler; a token stands for one that waits. lua/jdbfs/host has five,
+--- of at most 150 lines; spec/hosts/own.lua one for a scheduler of forty lines.
+---@class jdbfs.Adapter
+---@field name string? for info() and messages
+---@field current fun(): any, string? a token of the light thread that runs, or nil (and why) where
+---  none can be suspended: the call then completes in place. Called once for each wait
+---@field suspend fun(token: any) until wake(token); may return early, any number of times; raises
+---  when the host refuses, and the call then raises the same
+---@field wake fun(token: any) resumes the light thread, or makes it runnable. Called by the
+---  dispatcher only, at most once a wait; harmless when the thread has ended
+---@field watch fun(fd: integer, on_ready: fun(), needed: fun(): boolean): boolean? from now on
+---  calls on_ready, the dispatcher, whenever fd is readable, in a place where nothing is lost by
+---  waking others; too many calls are harmless. False: not possible here and now, it is asked again
+---  at the next wait. `needed` tells whether an operation is in flight or a light thread waits
+---@field ref fun(): boolean? something is in flight: keep the loop alive, have the dispatcher run.
+---  False: not possible here, asked again at the next wait
+---@field unref fun()? nothing is in flight any more
+---@field alive fun(token: any): boolean whether the light thread still waits. With it a killed
+---  thread is never handed a permit or a value
+---@field release fun(token: any)? the wait is over, the token may be used again
+---@field report fun(message: any)? of an error that nobody else hears: of a task, of wake; default
+---  standard error
+---@field shield fun()? called first in every coroutine of jdbfs: makes the host's API refuse it
+---@field stackful boolean? threads have C stacks of their own, so that no yield is needed
+---@field forks boolean? processes fork after the choice: each child makes a queue of its own
+
+--- Chooses who owns the event loop, once, before the first operation; else Busy. From then on calls
+--- in a light thread of that host suspend it, tasks of spawn are run by its loop, and nothing polls
+--- or blocks. Functions of jdbfs that were stored in locals before complete in place. Calls where
+--- nothing can be suspended (the main chunk, a phase of nginx that may not wait) complete before
+--- they return. log, its methods, and those of streams run as a task, for which the light thread
+--- waits: killing the thread does not leave them half done.
+---
+--- "ngx" (also `require "resty.jdbfs"`): OpenResty, nginx with the Lua module 0.10.14 and later.
+--- Overlaps in rewrite, access, content, timer, ssl_*; in place in init, init_worker, set,
+--- header_filter, body_filter, log, balancer. A task is no light thread: ngx.* raises in it.
+--- "luv": also luvit and Neovim, where light threads resume through vim.schedule. Any coroutine is
+--- taken for a light thread: a generator that does I/O must be made by jdbfs.wrap. Likewise "copas".
+--- "cqueues": the first operation, or spawn, must come from inside a controller. "tarantool".
+---
+--- Unsupported: unknown name, host not there or too old. Raises when the adapter table lacks a
+--- function, and names it.
+---@param host "ngx"|"luv"|"cqueues"|"copas"|"tarantool"|jdbfs.Adapter
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
 function jdbfs.host(host) end
 
 return jdbfs

@@ -1,9 +1,9 @@
 -- The same promises under every host: run by spec/54-hosts_spec.lua, through one driver a host.
 --
--- A driver gives a table: name; dir, an empty directory; go(f), starts a light thread; sleep(s), the
--- host's own, in a light thread; adapter, a fresh adapter table; stackful: a plain generator may do
--- I/O; kill(handle), ends a light thread that waits, where the host can do that; resume(handle),
--- where anybody may resume anything.
+-- A driver gives a table: name; dir, an empty directory; go(f), starts a light thread; sleep(s),
+-- the host's own, in a light thread; adapter, a fresh adapter table; stackful: a plain generator
+-- may do I/O; kill(handle), ends a light thread that waits, where the host can do that;
+-- resume(handle), where anybody may resume anything.
 --
 -- `check.begin(h)` chooses the host, before its loop runs. `check.run(h, tell)` runs in a light
 -- thread and calls tell(name, nil or what is wrong) for each promise. `check.leave(h)` starts
@@ -309,8 +309,9 @@ promise("a killed light thread leaves nothing, and nobody gets its result", func
   for i = 1, 8 do h.kill(list[i]) end
   for page = 0, 7 do same(page, f:read(page * PAGE, 1):byte()) end
   assert(f:close())
-  list, f = nil, nil
   wait(h, "operations of the dead", function()
+    for i in pairs(list) do list[i] = nil end
+    f = nil
     collect()
     local s = jdbfs.stats()
     return jdbfs.pending() == 0 and s.buffers <= before.buffers and s.files <= before.files
@@ -461,7 +462,8 @@ end
 
 -- A driver's usual end: lines that the spec reads.
 function check.print(name, wrong)
-  local line = wrong and ("fail\t%s\t%s"):format(name, (wrong:gsub("\n", " | "))) or "pass\t" .. name
+  local line = "pass\t" .. name
+  if wrong then line = ("fail\t%s\t%s"):format(name, (wrong:gsub("\n", " | "))) end
   io.stdout:write(line, "\n")
   io.stdout:flush()
 end
