@@ -304,7 +304,7 @@ describe("nginx", function()
     end)
   end)
 
-  nginx("keeps other waits apart: semaphores that time out, user coroutines, subrequests", function()
+  nginx("keeps other waits apart: semaphores that time out, coroutines, subrequests", function()
     with({ server = [[
       location = /mixed {
         content_by_lua_block {

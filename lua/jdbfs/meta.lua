@@ -848,7 +848,7 @@ function jdbfs.flush() end
 ---@field ref fun(): boolean? something is in flight: keep the loop alive, have the dispatcher run.
 ---  False: not possible here, asked again at the next wait
 ---@field unref fun()? nothing is in flight any more
----@field alive fun(token: any): boolean whether the light thread still waits. With it a killed
+---@field alive? fun(token: any): boolean whether the light thread still waits. With it a killed
 ---  thread is never handed a permit or a value
 ---@field release fun(token: any)? the wait is over, the token may be used again
 ---@field report fun(message: any)? of an error that nobody else hears: of a task, of wake; default
