@@ -41,7 +41,7 @@ part() { # TITLE COMMAND...: counts its last line, or its exit status when it pr
     {
         echo "$title, $((SECONDS - start)) s, exit status $rc"
         # The figures: what the parts print of seeds, cuts, operations and the like.
-        grep -E '^(ok|FAIL|skip) |seed|calls of|cuts|compared' "$work/out" | head -n 40 | sed 's/^/    /' || true
+        grep -E '^(ok|FAIL|skip) |seed|calls of|cuts|compared|faults|pairs' "$work/out" | head -n 40 | sed 's/^/    /' || true
     } >>"$work/figures"
     echo
 }
@@ -70,6 +70,10 @@ for lua in lua5.1 lua5.2 lua5.3 lua5.4 luajit; do
         part "hostile values, $lua $backend" hostile "$(times 100000 500)" "$lua" "$backend"
     done
 done
+part "faults" env JDBFS_TEST_LONG=1 TIMEOUT=3000 T="$(echo spec/faults/*_spec.lua)" \
+    bash spec/tools/test.sh
+part "kernel entries" env JDBFS_TEST_LONG=1 TIMEOUT=3000 LUAS=lua5.4 FS=own \
+    T=spec/52-fallback_spec.lua bash spec/tools/test.sh
 part "fuzz" bash spec/tools/fuzz.sh "$(times 1800 5)"
 part "soak" bash spec/tools/soak.sh "$(times 3600 10)" lua5.4
 part "valgrind" bash spec/tools/valgrind.sh spec/10-buffer_spec.lua spec/21-alignment_spec.lua \
