@@ -3,6 +3,7 @@
 -- RLIMIT_FSIZE: 26; refused io_uring, locked memory: 52; throttled reads: 50; injected errors: 24.)
 
 local jdbfs = require("jdbfs")
+local lfs = require("lfs")
 local process = require("support_process")
 local support = require("support")
 local with_disk = require("support_disk").with_disk
@@ -332,5 +333,432 @@ describe("a disk that runs out of room below the file system", function()
       ]], { args = { (disk.range(disk.point .. "/f")) } })
       assert.equal("done\n", out)
     end)
+  end)
+end)
+
+describe("a file system that can only be read", function()
+  process.setup()
+
+  local EXPECT = [==[
+    local function refused(op, ok, message, err)
+      check(op .. " was done", ok == nil, ok)
+      check(op, err.kind == "Io" and err.name == "EROFS" and err.op == op, message)
+    end
+    local function all()
+      local x, new = point .. "/x", point .. "/new"
+      local durable = { durable = true }
+      for _, open in ipairs({ "create", "open_rw", "open_wal" }) do
+        refused(open, jdbfs[open](x))
+        refused(open, jdbfs[open](new))
+        refused(open, jdbfs[open](new, { durable_create = true }))
+      end
+      refused("mkdir", jdbfs.mkdir(new))
+      refused("mkdir", jdbfs.mkdir(new .. "/a/b", durable))
+      refused("rename", jdbfs.rename(x, new))
+      refused("rename", jdbfs.rename(x, new, durable))
+      refused("rename", jdbfs.rename(x, new, { noreplace = true }))
+      refused("remove", jdbfs.remove(x))
+      refused("remove", jdbfs.remove(x, durable))
+      refused("atomic_write", jdbfs.atomic_write(x, "other"))
+      refused("atomic_write", jdbfs.atomic_write(new, "other"))
+      local log, message, err = jdbfs.log(point .. "/log")
+      check("log", log == nil and err.name == "EROFS", message)
+      -- What changes nothing is done.
+      check("mkdir of what is there", jdbfs.mkdir(point .. "/d", durable))
+      check("exists", jdbfs.exists(x) and not jdbfs.exists(new))
+      check("size", jdbfs.size(x) == 5)
+      check("ls", jdbfs.ls(point)[1] == "x")
+      check("probe", jdbfs.probe(point))
+      check("sync_dir", jdbfs.sync_dir(point))
+      local f = check("open", jdbfs.open(x, { lock = "shared" }))
+      check("read", f:read(0, 10) == "hello")
+      check("info", f:info())
+      check("close", f:close())
+    end
+    jdbfs.run(all)
+    all()
+    print("done")
+  ]==]
+
+  for _, fs in ipairs({ "ext4", "xfs", "btrfs" }) do
+    it("is told by every call that would change it: " .. fs, function()
+      return with_disk(fs, function(disk)
+        support.put(disk.point .. "/x", "hello")
+        lfs.mkdir(disk.point .. "/d")
+        assert(disk.remount("ro"))
+        assert.equal("done\n", disk.script(EXPECT))
+        support.holds(disk.point .. "/x", "hello")
+      end)
+    end)
+  end
+
+  it("from one moment to the next fails open files, and none is told a success", function()
+    return with_disk("ext4", function(disk)
+      disk.script(PREPARED .. "make():close()")
+      assert(disk.remount("errors=remount-ro"))
+      local trigger = "/sys/fs/ext4/" .. disk.device:match("[^/]+$") .. "/trigger_fs_error"
+      if not lfs.attributes(trigger) then return pending("this ext4 cannot be told to fail") end
+      local out = disk.script(PREPARED .. [[
+        local plain, wal = assert(jdbfs.open_rw(path)), assert(jdbfs.open_wal(path))
+        local flush = assert(jdbfs.open_rw(path, { durable_method = "flush" }))
+        check("before", wal:write_at(page, 0))
+        check("before", plain:write_at(page, PAGE))
+        local c = assert(io.open(arg[6], "w"))
+        c:write("1")
+        c:close()
+        local function fails(label, ok, message, err)
+          check(label .. " was done", ok == nil, ok)
+          check(label, err.name == "EROFS" or err.name == "EIO" or err.kind == "Poisoned", message)
+        end
+        fails("wal", wal:write_at(page, 0))
+        fails("again", wal:write_at(page, 0))
+        fails("flush", flush:write_at(page, 0, 0, PAGE, "dsync"))
+        fails("preallocate", plain:preallocate(2 * size))
+        fails("truncate", plain:truncate(10))
+        fails("atomic_write", jdbfs.atomic_write(point .. "/x", "new"))
+        check("read", plain:read(0, PAGE) == ("b"):rep(PAGE))
+        check("size", plain:size() == size)
+        for _, f in ipairs({ plain, wal, flush }) do f:close() end
+        print("done")
+      ]], { args = { trigger } })
+      assert.equal("done\n", out)
+    end)
+  end)
+end)
+
+describe("out of descriptors", function()
+  process.setup()
+
+  local EXHAUST = [==[
+    local hold = {}
+    local function exhaust()
+      while true do
+        local f = io.open("/dev/null")
+        if not f then break end
+        hold[#hold + 1] = f
+      end
+    end
+    local function give_back()
+      while #hold > 0 do table.remove(hold):close() end
+    end
+    local function refused(op, ok, message, err)
+      check(op .. " was done", ok == nil, ok)
+      check(op, err.name == "EMFILE", message)
+    end
+    local _ = { exhaust, give_back, refused }
+  ]==]
+
+  local function limited(source)
+    local why = support.lacks("prlimit")
+    if why then return pending(why) end
+    local out = process.script(EXHAUST .. source, { prefix = "prlimit --nofile=48" })
+    assert.equal("done\n", out)
+  end
+
+  it("open files go on, calls that need one say so, and nothing is left behind", function()
+    return limited([==[
+      local PAGE = jdbfs.PAGE_SIZE
+      local f = assert(jdbfs.create(dir .. "/f", { direct = "prefer" }))
+      local b = jdbfs.buffer(PAGE)
+      check("start", f:write_at(b, 0))
+      check("mkdir", jdbfs.mkdir(dir .. "/d"))
+      local entries = count(dir)
+      local function all()
+        for _, open in ipairs({ "open", "create", "open_rw", "open_wal" }) do
+          refused(open, jdbfs[open](dir .. "/f"))
+        end
+        refused("create", jdbfs.create(dir .. "/new"))
+        refused("ls", jdbfs.ls(dir))
+        refused("sync_dir", jdbfs.sync_dir(dir))
+        refused("mkdir", jdbfs.mkdir(dir .. "/d", { durable = true }))
+        refused("atomic_write", jdbfs.atomic_write(dir .. "/f", "other"))
+        refused("atomic_write", jdbfs.atomic_write(dir .. "/new", "other"))
+        refused("log", jdbfs.log(dir .. "/d"))
+        check("write", f:write_at(b, PAGE) and f:write_at(b, 0, 0, PAGE, "dsync"))
+        check("read", f:read_at(b, 0) and f:read(1, 5))
+        check("sync", f:sync_data() and f:sync_all())
+        check("size", f:size() == 2 * PAGE and f:stat().size == 2 * PAGE)
+        check("info", f:info().durability.class)
+        check("lock", f:lock("exclusive") and f:unlock())
+        check("exists", jdbfs.exists(dir .. "/f"))
+        check("rename", jdbfs.rename(dir .. "/f", dir .. "/g") and
+          jdbfs.rename(dir .. "/g", dir .. "/f"))
+        check("mkdir", jdbfs.mkdir(dir .. "/d"))
+      end
+      exhaust()
+      jdbfs.run(all)
+      all()
+      give_back()
+      check("left", count(dir) == entries, count(dir))
+      check("f", jdbfs.size(dir .. "/f") == 2 * PAGE)
+      check("well", jdbfs.atomic_write(dir .. "/f", "other"))
+      local log = check("well", jdbfs.log(dir .. "/log", { direct = "prefer" }))
+      check("well", log:append("x") and log:close())
+      print("done")
+    ]==])
+  end)
+
+  it("before the first use, the queue is told to be missing, and made later", function()
+    return limited([==[
+      exhaust()
+      for _ = 1, 3 do
+        local ok, message, err = jdbfs.open(dir .. "/f")
+        check("open", ok == nil and err.name == "EMFILE", message)
+        ok, message, err = jdbfs.run(function() end)
+        check("run", ok == nil and err.name == "EMFILE", message)
+      end
+      -- Enough for the queue's own, with what it falls back to, step by step.
+      for _ = 1, 20 do
+        if jdbfs.exists(dir) then break end
+        table.remove(hold):close()
+      end
+      check("made", jdbfs.exists(dir))
+      give_back()
+      local f = check("well", jdbfs.create(dir .. "/f", { direct = "prefer" }))
+      check("well", f:write_at(jdbfs.buffer(4096), 0) and f:sync_all() and f:close())
+      print("done")
+    ]==])
+  end)
+end)
+
+describe("a slow disk", function()
+  process.setup()
+
+  local SLOW = PREPARED .. [[
+    local f = assert(jdbfs.open_rw(path))
+    control("delay write 300000\ndelay flush 300000")
+    local before = jdbfs.now()
+    local function writes(how)
+      local tasks = {}
+      for i = 1, 4 do
+        local b = jdbfs.buffer(PAGE)
+        b:fill(0x61 + i)
+        tasks[i] = jdbfs.spawn(function() return f:write_at(b, i * PAGE, 0, PAGE, how) end)
+      end
+      return tasks
+    end
+    local _ = { before, writes }
+  ]]
+
+  local closes = not process.is_51 and [[os.exit(0, true)]] or [[os.exit(0)]]
+
+  -- Five ends of a process whose writes are on their way; JDBFS_SHUTDOWNS: how often each. Where
+  -- the state is closed, they are waited for; else each may be done or not, but is done whole.
+  for name, ending in pairs({
+    ["the end of the script"] = { "", closed = true },
+    ["an error"] = { [[error("boom")]], closed = true, status = 1 },
+    ["os.exit that closes the state"] = { closes, closed = not process.is_51 },
+    ["os.exit"] = { [[os.exit(0)]] },
+    ["collection, then os.exit"] = { [[f = nil; collect(); collect(); os.exit(0)]] },
+  }) do
+    it("at " .. name .. " leaves what was handed over whole", function()
+      return with_disk("ext4", function(disk)
+        local page = jdbfs.PAGE_SIZE
+        for _ = 1, tonumber(os.getenv("JDBFS_SHUTDOWNS") or 1) do
+          disk.control("clear")
+          disk.script(PREPARED .. "make():close()")
+          local _, r = disk.script(SLOW .. [[
+            writes()
+            jdbfs.step()
+            jdbfs.flush()
+          ]] .. ending[1], { loose = true })
+          assert.equal(ending.status or 0, r.status, r.err)
+          if not ending.status then assert.equal("", r.err) end
+          local f = assert(jdbfs.open(disk.point .. "/f"))
+          -- What the kernel had goes on without the process: not a moment later than its slowness.
+          if not ending.closed then support.sh("sleep 0.7") end
+          for i = 0, 63 do
+            local data = assert(f:read(i * page, page))
+            local new = string.char(0x61 + i):rep(page)
+            local is_new = i >= 1 and i <= 4 and data == new
+            if not is_new then support.same(("a"):rep(page), data) end
+            if ending.closed and i >= 1 and i <= 4 then assert(is_new, "page " .. i .. " is old") end
+          end
+          assert(f:close())
+        end
+      end)
+    end)
+  end
+
+  it("makes close wait for writes and flushes, and a timeout let go of them", function()
+    return with_disk("ext4", function(disk)
+      local out = disk.script(PREPARED .. "make():close()" .. SLOW .. [[
+        jdbfs.run(function()
+          local ok, _, err = jdbfs.timeout(0.05, f.sync_data, f)
+          check("timeout", ok == nil and err.kind == "Timeout", err)
+          check("at once", jdbfs.now() - before < 0.25, jdbfs.now() - before)
+          local tasks = writes("dsync")
+          jdbfs.yield()
+          check("close", f:close())
+          for i = 1, 4 do check("written", tasks[i]:join() == PAGE) end
+          check("waited", jdbfs.now() - before > 0.5, jdbfs.now() - before)
+        end)
+        f = assert(jdbfs.open(path))
+        check("data", f:read(4 * PAGE, 1) == "e")
+        print("done")
+      ]])
+      assert.equal("done\n", out)
+    end)
+  end)
+
+  it("keeps the lock of a killed process until its writes are over, and no longer", function()
+    return with_disk("ext4", function(disk)
+      disk.script(PREPARED .. "make():close()")
+      local path = disk.point .. "/f"
+      support.put(support.path("victim.lua"), ([[
+        local jdbfs = require("jdbfs")
+        local f = assert(jdbfs.open_rw(%q, { lock = "exclusive" }))
+        local c = assert(io.open(%q, "w"))
+        c:write("delay write 700000")
+        c:close()
+        local b = jdbfs.buffer(4096)
+        b:fill(0x7a)
+        f:write_at(b, 0)
+        require("os").execute("sleep 10")
+      ]]):format(path, disk.fuse .. "/control"))
+      -- Killed after half a second, in the background.
+      support.sh(("(LUA_PATH=%s LUA_CPATH=%s timeout -s KILL 0.5 %s %s) >/dev/null 2>&1 &"):format(
+        support.quote(package.path), support.quote(package.cpath),
+        support.quote(support.interpreter()), support.quote(support.path("victim.lua"))))
+      support.sh("sleep 0.4")
+      local locked
+      local before = jdbfs.now()
+      while not locked and jdbfs.now() - before < 5 do
+        local f, message, err = jdbfs.open_rw(path, { lock = "exclusive" })
+        locked = f
+        if not f then
+          assert(err.kind == "Busy", message)
+          support.sh("sleep 0.02")
+        end
+      end
+      assert(locked, "the lock stayed")
+      -- The write ended before the lock did: nobody writes now.
+      local first = locked:read(0, 4096)
+      assert(first == ("z"):rep(4096) or first == ("a"):rep(4096))
+      support.sh("sleep 0.3")
+      assert(locked:read(0, 4096) == first, "written after the lock was free")
+      assert(locked:close())
+    end)
+  end)
+end)
+
+describe("a process that is stopped and goes on", function()
+  process.setup()
+
+  it("loses nothing, and its sleeps and timeouts end", function()
+    local marker = support.path("marker")
+    -- Six times stopped; the script ends after the last.
+    local prefix = ([[sh -c 'me=$$; (for i in 1 2 3 4 5 6; do sleep 0.15; kill -STOP $me; ]] ..
+      [[sleep 0.1; kill -CONT $me; done; : >%s) >/dev/null 2>&1 & exec "$@"' sh]]):format(marker)
+    local out = process.script([[
+      local PAGE, marker = jdbfs.PAGE_SIZE, arg[3]
+      local f = assert(jdbfs.create(dir .. "/f", { direct = "prefer" }))
+      local rounds, over = 0, false
+      jdbfs.run(function()
+        for task = 0, 7 do
+          jdbfs.spawn(function()
+            local b, n = jdbfs.buffer(PAGE), 0
+            while not over do
+              n = n % 255 + 1
+              b:fill(n)
+              check("write", f:write_at(b, task * PAGE, 0, PAGE, n % 16 == 0 and "dsync" or ""))
+              check("read", f:read_at(b, task * PAGE))
+              check("own data", b:u8(0) == n and b:u8(PAGE - 1) == n)
+              rounds = rounds + 1
+            end
+          end)
+        end
+        jdbfs.spawn(function()
+          while not over do
+            local ok, _, err = jdbfs.timeout(0.01, jdbfs.sleep, 10)
+            check("timeout", ok == nil and err.kind == "Timeout", ok)
+          end
+        end)
+        while not over do
+          local before = jdbfs.now()
+          jdbfs.sleep(0.02)
+          check("slept", jdbfs.now() - before >= 0.02 and jdbfs.now() - before < 5)
+          over = check("exists", jdbfs.exists(marker) ~= nil) and jdbfs.exists(marker)
+        end
+      end)
+      check("worked", rounds > 50, rounds)
+      check("close", f:close())
+      print("done")
+    ]], { args = { marker }, prefix = prefix })
+    assert.equal("done\n", out)
+  end)
+end)
+
+describe("a clock of the day that jumps", function()
+  process.setup()
+
+  it("changes no sleep, no timeout and no wait", function()
+    local library, why = process.clock_jump()
+    if not library then return pending(why) end
+    if (os.getenv("JDBFS_TEST_SAN") or "") ~= "" then return pending("a library is preloaded") end
+    local out = process.script([[
+      local a, b = os.time(), os.time()
+      check("it jumps", math.abs(a - b) > 1000000)
+      local function took(least, most, f, ...)
+        local before = jdbfs.now()
+        f(...)
+        local seconds = jdbfs.now() - before
+        check("time", seconds >= least and seconds < most, seconds)
+      end
+      took(0.05, 2, jdbfs.sleep, 0.05)
+      local f = assert(jdbfs.create(dir .. "/f", { direct = "prefer" }))
+      jdbfs.run(function()
+        took(0.05, 2, jdbfs.sleep, 0.05)
+        took(0.05, 2, jdbfs.timeout, 0.05, jdbfs.sleep, 1000)
+        took(0, 2, jdbfs.timeout, 1000, f.size, f)
+        local event = jdbfs.event()
+        jdbfs.spawn(function() jdbfs.sleep(0.05) event:set() end)
+        took(0.05, 2, event.wait, event)
+        for i = 0, 31 do
+          jdbfs.spawn(function() check("write", f:write_at(jdbfs.buffer(4096), i * 4096)) end)
+        end
+      end)
+      check("sync", f:sync_all() and f:close())
+      check("atomic_write", jdbfs.atomic_write(dir .. "/x", "x"))
+      print("done")
+    ]], { prefix = "env LD_PRELOAD=" .. support.quote(library) })
+    assert.equal("done\n", out)
+  end)
+end)
+
+describe("io_uring that is forbidden while a queue is in use", function()
+  process.setup()
+
+  it("goes on in that queue; the next state takes threads", function()
+    if os.getenv("JDBFS_TEST_SYSCTL") ~= "1" then
+      return pending("changes a setting of the whole machine: set JDBFS_TEST_SYSCTL=1")
+    end
+    local forker, why = process.forker()
+    why = why or support.lacks("root")
+    if why then return pending(why) end
+    local name = "/proc/sys/kernel/io_uring_disabled"
+    local before = support.get(name)
+    if not before then return pending("this kernel has no kernel.io_uring_disabled") end
+    local ok, out = pcall(process.script, [[
+      if jdbfs.info().backend ~= "io_uring" then print("done") os.exit(0) end
+      local f = assert(jdbfs.create(dir .. "/f", { direct = "prefer" }))
+      local function work()
+        for i = 0, 15 do
+          jdbfs.spawn(function() check("write", f:write_at(jdbfs.buffer(4096), i * 4096)) end)
+        end
+      end
+      jdbfs.run(work)
+      local c = check("sysctl", io.open(arg[3], "w"))
+      c:write("2")
+      c:close()
+      jdbfs.run(work)
+      check("sync", f:sync_all())
+      check("backend", jdbfs.info().backend == "io_uring")
+      check("next", forker.state("assert(require('jdbfs').info().backend == 'threads')"))
+      print("done")
+    ]], { args = { name }, forker = forker, env = { JDBFS_BACKEND = "auto" } })
+    support.sh("echo " .. before:match("%d+") .. " > " .. name)
+    assert.is_true(ok, out)
+    assert.equal("done\n", out)
   end)
 end)

@@ -22,6 +22,7 @@
 --                       o.interpreter: a program instead of this interpreter;
 --                       o.own_disk: it needs no files of ours, simulated ones of its own will do.
 --                       Gives {status =, out =, err =}
+--   interpreter()       the program that runs this, for a process of one's own
 --   sh(command)         exit status and what it wrote to both streams
 --   quote(text)         for the shell
 --   lacks(...)          why a test cannot run: "root", or commands it needs; nil: it can.
@@ -363,7 +364,7 @@ end
 
 -- ---- scripts ------------------------------------------------------------------------------------
 
-local function interpreter()
+function M.interpreter()
   local exe = os.getenv("JDBFS_TEST_LUA")
   if exe then return exe end
   local i = 0
@@ -398,7 +399,7 @@ function M.script(source, o)
   real_io.put(file, source)
   local words = { "timeout -k 5 120", environment(o.env) }
   if o.prefix then words[#words + 1] = o.prefix end
-  words[#words + 1] = M.quote(o.interpreter or interpreter())
+  words[#words + 1] = M.quote(o.interpreter or M.interpreter())
   words[#words + 1] = M.quote(file)
   for _, value in ipairs(o.args or {}) do words[#words + 1] = M.quote(tostring(value)) end
   return shell(table.concat(words, " "))

@@ -9,7 +9,7 @@
 --   disk.control(text)   a command of disk.c: "fail write EIO count=1", "delay flush 200000"
 --   disk.count(op)       how many operations met the disk, and how many it failed
 --   disk.range(path)     words that confine a fault to the file's data: "from=... to=..."
---   disk.remount()       unmounts and mounts again, as after a restart; true, or nil and why
+--   disk.remount([options])  unmounts and mounts again, as after a restart; true, or nil and why
 --   disk.check()         unmounts and lets fsck look; true, or nil and what it said
 --   disk.script(source, o)  process.script with control(text), count(op), point and device in
 --                        scope, and of o: env, prefix, loose, forker
@@ -38,6 +38,9 @@ local function first_line(text)
 end
 
 local function lacks(fs)
+  if _VERSION ~= "Lua 5.4" and not process.is_jit then
+    return "faults of a disk are the core's business: run with Lua 5.4 and LuaJIT"
+  end
   local why = support.lacks("root", "losetup", "fusermount3")
   if not why and fs ~= "none" then why = support.lacks("mkfs." .. fs) end
   if why then return why end
@@ -70,9 +73,9 @@ local function stop(self)
   sh("umount -l " .. support.quote(self.fuse))
 end
 
-local function mount(self)
-  local status, out = sh(("mount -t %s %s %s"):format(self.fs, self.device,
-    support.quote(self.point)))
+local function mount(self, options)
+  local status, out = sh(("mount -t %s -o %s %s %s"):format(self.fs, options or "defaults",
+    self.device, support.quote(self.point)))
   if status ~= 0 then return nil, first_line(out) end
   self.mounted = true
   return true
@@ -128,9 +131,9 @@ function M.with_disk(fs, body)
     return ("from=%d to=%d"):format(from, to), from, to
   end
 
-  function self.remount()
+  function self.remount(options)
     self:unmount()
-    return mount(self)
+    return mount(self, options)
   end
 
   function self.check()

@@ -5,6 +5,7 @@
 --   states()         the same of spec/c/helper/states.c
 --   nouring()        path of the program spec/c/helper/nouring.c; nil, why
 --   luaoom()         path of an interpreter whose allocations fail, spec/tools/luaoom.c; nil, why
+--   clock_jump()     path of the library spec/c/helper/clock_jump.c, to be preloaded; nil, why
 --   strace(inject [, path])  a prefix for support.script that injects a fault, into calls on that
 --                    file only; nil, why
 --   script(source, o)  support.script with a prelude: jdbfs, tpcall, dir (this test's directory),
@@ -107,6 +108,10 @@ M.luaoom = once("luaoom", function()
   -- C modules find the Lua functions in the program.
   return compile("spec/tools/luaoom.c", "build/helper/luaoom-" .. id,
     "-I" .. support.quote(include), "-Wl,-E " .. libs .. " -lm -ldl")
+end)
+
+M.clock_jump = once("clock_jump", function()
+  return compile("spec/c/helper/clock_jump.c", "build/helper/clock_jump.so", "-shared -fPIC", "-ldl")
 end)
 
 -- ---- scripts -----------------------------------------------------------------------------------
