@@ -565,7 +565,7 @@ describe("a slow disk", function()
           assert.equal(ending.status or 0, r.status, r.err)
           if not ending.status then assert.equal("", r.err) end
           local f = assert(jdbfs.open(disk.point .. "/f"))
-          -- What the kernel had goes on without the process: not a moment later than its slowness.
+          -- What the kernel had goes on without the process, for as long as the disk is slow.
           if not ending.closed then support.sh("sleep 0.7") end
           for i = 0, 63 do
             local data = assert(f:read(i * page, page))
