@@ -102,7 +102,7 @@ ALL_LDFLAGS = $(MUST_LDFLAGS) $(LDFLAGS)
 LUA ?=
 LUA_INCDIR ?=
 NO_LUA_GOALS := help clean deps run test all-luas core c-tests coverage analyze fuzz valgrind soak \
-                torture
+                torture powercut
 ifneq ($(or $(if $(MAKECMDGOALS),,all),$(filter-out $(NO_LUA_GOALS),$(MAKECMDGOALS))),)
 LUA_FOUND := $(shell bash spec/tools/lua.sh find '$(LUA)' '$(LUA_INCDIR)')
 ifeq ($(firstword $(LUA_FOUND)),ok)
@@ -299,6 +299,7 @@ help:
 	@echo 'make coverage    lines and refusals that no test reaches; make analyze: static analyzers'
 	@echo 'make torture     hours of fuzzing, hostile values, soak, valgrind; each alone: fuzz, soak, ...'
 	@echo 'make bench       against a bare liburing loop; bench-durable: commits, streams'
+	@echo 'make powercut    cuts the power below ext4, XFS and btrfs; CUTS=1000 (root, FUSE)'
 	@echo 'make install     PREFIX=/usr/local DESTDIR= LUA=; also uninstall'
 	@echo 'make deps        install compilers, Luas and tools for all of these'
 	@echo 'make clean       remove build/'

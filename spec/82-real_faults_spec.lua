@@ -572,7 +572,7 @@ describe("a slow disk", function()
             local new = string.char(0x61 + i):rep(page)
             local is_new = i >= 1 and i <= 4 and data == new
             if not is_new then support.same(("a"):rep(page), data) end
-            if ending.closed and i >= 1 and i <= 4 then assert(is_new, "page " .. i .. " is old") end
+            if ending.closed and i >= 1 and i <= 4 then assert(is_new, i .. " is old") end
           end
           assert(f:close())
         end

@@ -203,9 +203,18 @@ record() { # MODEL WORKLOAD BACKEND COUNT DIRECTORY [VARIABLE=VALUE...]; $contro
 
 # ---- running and counting ----------------------------------------------------------------------
 
-# One result per line: verdict, label, cuts, violations, seconds; then what it said.
+# One line per run when it has ended: verdict, model, twin or not, cuts, violations are kept for the
+# sum. What a run said is shown when it failed.
 result() { # FILE VERDICT LABEL CUTS VIOLATIONS SECONDS
-    printf '%s\t%s\t%s\t%s\t%s\n' "$2" "$3" "$4" "$5" "$6" >"$1.result"
+    local word=ok kind=right
+    [[ $2 == ok ]] || word=FAIL
+    [[ $3 != *' without '* ]] || kind=twin
+    printf '%s %s %s %s %s\n' "$2" "${3%% *}" "$kind" "$4" "$5" >"$1.result"
+    {
+        printf '%-4s %-55s %5d cuts %4d violations %3ds%s\n' "$word" "$3" "$4" "$5" "$6" \
+            "$([[ $2 == ok ]] || echo ": $2")"
+        [[ $2 == ok ]] || head -n 20 "$1.said" | sed 's/^/     | /'
+    } | flock "$work" cat
 }
 
 # run NUMBER MODEL WORKLOAD BACKEND CUTS [LEAVE_OUT]
@@ -305,27 +314,18 @@ for entry in "${plan[@]}"; do
 done
 wait
 
-passed=0 failed=0
+passed=0 failed=0 caught=0 twin_count=0
 declare -A cuts_of violations_of
-caught=0 twin_count=0
 for ((i = 1; i <= n; i++)); do
-    IFS=$'\t' read -r verdict label tried violations seconds <"$work/$i.result"
-    model=${label%% *}
-    if [[ $label == *" without "* ]]; then
+    read -r verdict model kind tried violations <"$work/$i.result" ||
+        { verdict=lost model='?' kind='?' tried=0 violations=0; }
+    if [[ $verdict == ok ]]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+    if [[ $kind == twin ]]; then
         twin_count=$((twin_count + 1))
         [[ $verdict != ok ]] || caught=$((caught + 1))
     else
         cuts_of[$model]=$((${cuts_of[$model]-0} + tried))
         violations_of[$model]=$((${violations_of[$model]-0} + violations))
-    fi
-    if [[ $verdict == ok ]]; then
-        passed=$((passed + 1))
-        printf 'ok   %-55s %5d cuts %4d violations %3ds\n' \
-            "$label" "$tried" "$violations" "$seconds"
-    else
-        failed=$((failed + 1))
-        printf 'FAIL %-55s %5d cuts %4d violations: %s\n' "$label" "$tried" "$violations" "$verdict"
-        head -n 20 "$work/$i.said" | sed 's/^/     | /'
     fi
 done
 echo
