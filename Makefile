@@ -260,6 +260,11 @@ valgrind:
 soak:
 	@MAKE='$(MAKE)' bash spec/tools/soak.sh $(ARGS)
 
+# CUTS=10000 WORKLOADS="..." MODELS="strict ext4" SEED=: see the script.
+.PHONY: powercut
+powercut:
+	@CC='$(CC)' MAKE='$(MAKE)' LUA='$(LUA)' bash spec/tools/powercut.sh
+
 torture:
 	@MAKE='$(MAKE)' bash spec/tools/torture.sh $(ARGS)
 

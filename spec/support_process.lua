@@ -111,7 +111,8 @@ M.luaoom = once("luaoom", function()
 end)
 
 M.clock_jump = once("clock_jump", function()
-  return compile("spec/c/helper/clock_jump.c", "build/helper/clock_jump.so", "-shared -fPIC", "-ldl")
+  return compile("spec/c/helper/clock_jump.c", "build/helper/clock_jump.so", "-shared -fPIC",
+    "-ldl")
 end)
 
 -- ---- scripts -----------------------------------------------------------------------------------
