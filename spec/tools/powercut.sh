@@ -110,11 +110,11 @@ twins=(
     "strict sync_all fsync" "strict size fsync" "strict size fdatasync" "strict create fsyncdir"
     "strict rename fsyncdir:/to$" "strict rename fsyncdir:/from$" "strict remove fsyncdir"
     "strict mkdir fsyncdir:/w$" "strict mkdir fsyncdir:/x$" "strict atomic_write fsync"
-    "strict atomic_write fsyncdir" "strict log_append fdatasync:.log"
+    "strict atomic_write fsyncdir" "strict log_append fdatasync:.log,RWF_DSYNC:.log"
     "strict log_append fsyncdir:/log$" "strict log_append fsyncdir:/w$"
-    "strict log_truncate fsyncdir:/log$" "strict log_recovery fdatasync:.log"
-    "ext4 wal_append O_DSYNC" "ext4 mkdir fsyncdir" "ext4 log_append fdatasync:.log"
-    "ext4 dsync_flush flush"
+    "strict log_truncate fsyncdir:/log$" "strict log_recovery fdatasync:.log,RWF_DSYNC:.log"
+    "ext4 wal_append O_DSYNC" "ext4 mkdir fsyncdir"
+    "ext4 log_append fdatasync:.log,RWF_DSYNC:.log" "ext4 dsync_flush flush"
 )
 
 cleanup() {

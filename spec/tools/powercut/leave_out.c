@@ -1,6 +1,6 @@
-/* leave_out.c: preloaded into a program, it leaves out the syncs that LEAVE_OUT names, as
- * KIND[:TEXT]: KIND is fsync, fdatasync, fsyncdir, O_DSYNC or RWF_DSYNC; with TEXT only where the
- * file's path contains it; TEXT$ means at its end. Prints at the end how many were left out: a
+/* leave_out.c: preloaded into a program, it leaves out the syncs that LEAVE_OUT names, as a list
+ * KIND[:TEXT],...: KIND is fsync, fdatasync, fsyncdir, O_DSYNC or RWF_DSYNC; with TEXT only where
+ * the file's path contains it; TEXT$ means at its end. Prints at the end how many were left out: a
  * build with one sync forgotten, to see that the power cuts catch it. Not for io_uring, whose
  * operations do not go through the C library. */
 #define _GNU_SOURCE
@@ -29,14 +29,22 @@ static int path_fits(const char *path, const char *text) {
     return all >= length && strncmp(path + all - length, text, length) == 0;
 }
 
-static int is_left_out(const char *kind, const char *path) {
-    const char *wanted = getenv("LEAVE_OUT");
+/* One word of LEAVE_OUT. */
+static int word_fits(const char *word, const char *kind, const char *path) {
     size_t length = strlen(kind);
-    if (!wanted || strncmp(wanted, kind, length) != 0) return 0;
-    if (wanted[length] != 0 && (wanted[length] != ':' || !path_fits(path, wanted + length + 1)))
-        return 0;
-    left_out++;
-    return 1;
+    if (strncmp(word, kind, length) != 0) return 0;
+    return word[length] == 0 || (word[length] == ':' && path_fits(path, word + length + 1));
+}
+
+static int is_left_out(const char *kind, const char *path) {
+    char words[256], *rest;
+    snprintf(words, sizeof words, "%s", getenv("LEAVE_OUT") ? getenv("LEAVE_OUT") : "");
+    for (char *word = strtok_r(words, ",", &rest); word; word = strtok_r(NULL, ",", &rest)) {
+        if (!word_fits(word, kind, path)) continue;
+        left_out++;
+        return 1;
+    }
+    return 0;
 }
 
 static int fd_is_left_out(const char *kind, int fd) {
