@@ -2,7 +2,7 @@
 -- may be asked for by name.
 std = "min"
 read_globals = {
-  "jit", "unpack", "loadstring", "setfenv", "getfenv", "rawlen", "warn",
+  "jit", "newproxy", "unpack", "loadstring", "setfenv", "getfenv", "rawlen", "warn",
   coroutine = { fields = { "close", "isyieldable" } },
   math = { fields = { "type", "tointeger", "mininteger", "maxinteger" } },
   package = { fields = { "searchpath" } },

@@ -73,7 +73,8 @@ static int buf_string(lua_State *L) {
     in_range(L, b, 3, off, len);
     const char *text = (const char *)bytes(L, b, off, len, 0);
     /* Before it copies, lua_pushlstring may collect (5.1, 5.2, LuaJIT), and a finalizer may free
-     * this buffer. When it raises, out of memory, the reference stays until the view is collected. */
+     * this buffer. When it raises, out of memory, the reference stays until the view is
+     * collected. */
     if (b->held) {
         lua_pushlstring(L, text, len);
         return 1;

@@ -15,7 +15,8 @@ local function run_hostile(steps, prelude)
   local source = (prelude or "") .. "arg = { [0] = 'hostile', arg[1] }\n" ..
     "dofile(" .. ("%q"):format(here .. "/spec/tools/hostile.lua") .. ")"
   local r = support.script(source, {
-    args = { dir }, env = { HOSTILE_STEPS = tostring(steps), HOSTILE_SEED = os.getenv("HOSTILE_SEED") },
+    args = { dir },
+    env = { HOSTILE_STEPS = tostring(steps), HOSTILE_SEED = os.getenv("HOSTILE_SEED") },
     prefix = not san and "sh -c " .. support.quote(limit) .. " sh" or nil,
   })
   return r, (support.get(dir .. "/last") or ""):match("[^\n]*")

@@ -8,7 +8,11 @@ passed=0 failed=0 skipped=0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 read -r verdict _ _ _ include _ <<<"$(bash spec/tools/lua.sh find lua5.4)"
-[[ $verdict == ok ]] || { echo "skip analyze: no headers of Lua 5.4"; echo; echo "0 passed, 0 failed, 3 skipped"; exit 0; }
+if [[ $verdict != ok ]]; then
+    printf 'skip analyze: no headers of Lua 5.4\n\n0 passed, 0 failed, 3 skipped\n'
+    exit 0
+fi
+finding=': (warning|error|style|performance|portability):|fatal error'
 flags=(-std=c11 -D_GNU_SOURCE -pthread -Wall -Wextra -Icsrc -isystem "$include")
 
 # What another tool than cc says of every file, two files at a time.
@@ -25,14 +29,14 @@ each_file() { # NAME COMMAND...
 
 judge() { # NAME VERSION
     local count
-    count=$(grep -cE ': (warning|error|style|performance|portability):|fatal error' "$work/$1") || true
+    count=$(grep -cE "$finding" "$work/$1") || true
     if [[ $count == 0 && ! -s $work/$1 ]]; then
         passed=$((passed + 1))
         echo "ok   $1: 0 findings ($2)"
     else
         failed=$((failed + 1))
         echo "FAIL $1: $count findings ($2)"
-        grep -E 'warning:|error:|style:|performance:|portability:' "$work/$1" | head -n 40 | sed 's/^/     | /'
+        grep -E "$finding" "$work/$1" | head -n 40 | sed 's/^/     | /'
     fi
 }
 

@@ -2,7 +2,8 @@
 # Coverage-guided fuzzing: fuzz.sh [SECONDS [FUZZER...]]. Builds spec/fuzz/*.c with clang's
 # libFuzzer, the address and the undefined behaviour sanitizer, Lua 5.4 inside, and runs each for
 # that long (20). What it finds stays in build/fuzz/FUZZER/: the file named crash-... repeats it,
-# as in `cd /tmp/empty && .../build/fuzz/log.bin crash-...`. FUZZ_SEED repeats a run as far as time allows.
+# as in `cd /tmp/empty && .../build/fuzz/log.bin crash-...`. FUZZ_SEED repeats a run as far as time
+# allows.
 # Ends with "N passed, N failed, N skipped".
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -26,15 +27,16 @@ skip_all() {
 }
 
 command -v "$clang" >/dev/null || skip_all "clang is not installed"
-flags=(-g -O1 -std=c11 -D_GNU_SOURCE -pthread -fsanitize=address,undefined
+flags=(-g -O1 -std=c11 -D_GNU_SOURCE -pthread "-fsanitize=address,undefined"
     -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 fuzzer=-fsanitize=fuzzer
-"$clang" "${flags[@]}" $fuzzer -x c -o /dev/null - 2>/dev/null <<'C' || skip_all "clang has no libFuzzer here"
+"$clang" "${flags[@]}" $fuzzer -x c -o /dev/null - 2>/dev/null <<'C' ||
 #include <stddef.h>
 #include <stdint.h>
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) { return p && n > 9 ? 0 : 0; }
 C
+    skip_all "clang has no libFuzzer here (libclang-rt-dev)"
 read -r verdict _ _ _ include _ <<<"$(bash spec/tools/lua.sh find lua5.4)"
 [[ $verdict == ok ]] || skip_all "Lua 5.4 with headers is not installed"
 lua_libs=$(pkg-config --libs lua5.4 2>/dev/null || echo -llua5.4)
@@ -71,8 +73,8 @@ while (($(jobs -rp | wc -l) > 0)); do wait -n; done
 
 build() { # NAME
     # shellcheck disable=SC2086
-    "$clang" "${flags[@]}" $fuzzer -Icsrc -isystem "$include" -o "build/fuzz/$1.bin" "spec/fuzz/$1.c" \
-        build/fuzz/object/*.o $lua_libs -luring -ldl -lm
+    "$clang" "${flags[@]}" $fuzzer -Icsrc -isystem "$include" -o "build/fuzz/$1.bin" \
+        "spec/fuzz/$1.c" build/fuzz/object/*.o $lua_libs -luring -ldl -lm
 }
 
 for name in "${names[@]}"; do
@@ -86,12 +88,15 @@ for name in "${names[@]}"; do
     log=$dir/fuzz.log rc=0
     # Files stay in the directory: no call of the fuzzers leaves it.
     # In memory where there is such a place: flushes of a disk would be most of the time.
-    work=$(mktemp -d "$([[ -w /dev/shm ]] && echo /dev/shm || echo "$top/build/fuzz")/jdbfs-fuzz.XXXXXX")
+    place=/dev/shm
+    [[ -w $place ]] || place=$top/build/fuzz
+    work=$(mktemp -d "$place/jdbfs-fuzz.XXXXXX")
     works+=("$work")
     (cd "$work" && ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=1 \
         UBSAN_OPTIONS=print_stacktrace=1 \
         JDBFS_LUA_PATH="$top/lua/?.lua;$top/lua/?/init.lua" \
-        timeout -k 10 $((seconds + 120)) "$top/build/fuzz/$name.bin" -max_total_time="$seconds" -timeout=20 \
+        timeout -k 10 $((seconds + 120)) "$top/build/fuzz/$name.bin" \
+        -max_total_time="$seconds" -timeout=20 \
         -rss_limit_mb=3000 -malloc_limit_mb=2000 -max_len=600 -seed="$seed" -print_final_stats=1 \
         -verbosity=1 -artifact_prefix="$top/$dir/" "$top/$dir/corpus" >"$top/$log" 2>&1) || rc=$?
     runs=$(awk '/number_of_executed_units/ { n = $2 } END { print n + 0 }' "$log")
@@ -102,7 +107,8 @@ for name in "${names[@]}"; do
     else
         failed=$((failed + 1))
         echo "FAIL fuzz $name: exit status $rc after $runs inputs, seed $seed, see $log"
-        grep -m 1 -A 40 -E 'ERROR:|contract broken|runtime error|SUMMARY' "$log" | sed 's/^/     | /' ||
+        grep -m 1 -A 40 -E 'ERROR:|contract broken|runtime error|SUMMARY' "$log" |
+            sed 's/^/     | /' ||
             tail -n 20 "$log" | sed 's/^/     | /'
     fi
 done

@@ -206,7 +206,8 @@ local function list_of_transfers()
 end
 
 local OPTIONS = { "direct", "mode", "exclusive", "must_exist", "atime", "durable_create", "lock",
-  "dsync", "nofollow", "durable_method", "durable", "noreplace", "depth", "block", "offset", "segment_size",
+  "dsync", "nofollow", "durable_method", "durable", "noreplace", "depth", "block", "offset",
+  "segment_size",
   "batch_size", "backend", "workers", "device", "nothing", 1 }
 local CHOICES = { "require", "prefer", "off", "auto", "flush", "write", "shared", "exclusive", true,
   true, false, 0, 4096, 65536 }
@@ -365,8 +366,8 @@ local TAME = {
 -- ---- judging ------------------------------------------------------------------------------------
 
 local KIND_NAMES = {}
-for name in ("Io Alloc Alignment ShortRead ShortWrite Join Overflow Busy Closed Cancelled Timeout " ..
-  "Poisoned Unsupported Forked"):gmatch("%S+") do
+for name in ("Io Alloc Alignment ShortRead ShortWrite Join Overflow Busy Closed Cancelled " ..
+  "Timeout Poisoned Unsupported Forked"):gmatch("%S+") do
   KIND_NAMES[name] = true
 end
 
@@ -527,7 +528,9 @@ local targets = {}
 
 local function add_targets(methods)
   for name, f in pairs(jdbfs) do
-    if type(f) == "function" then targets["jdbfs." .. name] = { f = f, class = "jdbfs", name = name } end
+    if type(f) == "function" then
+      targets["jdbfs." .. name] = { f = f, class = "jdbfs", name = name }
+    end
   end
   for class, list in pairs(methods) do
     for name, f in pairs(list) do
@@ -561,7 +564,8 @@ local function settle()
   end
   local s = jdbfs.stats()
   current = "after a round"
-  stop(("left behind: %d tasks, %d in flight, %d waiting, %d abandoned, %d files, %d buffers"):format(
+  local what = "left behind: %d tasks, %d in flight, %d waiting, %d abandoned, %d files, %d buffers"
+  stop(what:format(
     s.tasks, s.in_flight, s.waiting, s.abandoned, s.files, s.buffers))
 end
 

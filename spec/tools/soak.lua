@@ -11,7 +11,6 @@ local dir, seconds = arg[1], tonumber(arg[2]) or 25
 local seed = tonumber(os.getenv("SOAK_SEED")) or os.time() % 100000
 math.randomseed(seed)
 local random = math.random
-local is_51 = _VERSION == "Lua 5.1" and type(rawget(_G, "jit")) ~= "table"
 
 local BLOCK, BLOCKS, FILES, TASKS = 4096, 64, 6, 24
 local GROWTH = 1024 * 1024
@@ -68,7 +67,8 @@ local function write_block(i, n)
   local b = must(jdbfs.buffer(BLOCK))
   version = version + 1
   stamp(b, i, n, version)
-  local ok, message, err = files[i]:write_at(b, n * BLOCK, 0, BLOCK, random(8) == 1 and "dsync" or nil)
+  local flags = random(8) == 1 and "dsync" or nil
+  local ok, message, err = files[i]:write_at(b, n * BLOCK, 0, BLOCK, flags)
   if ok or err.kind == "Closed" then
     owner[key] = nil
   else
@@ -120,13 +120,16 @@ local function append_some()
     { segment_size = 262144, batch_size = 16384, direct = "prefer" }))
   local first = log:stats().last
   for _ = 1, 10 do
-    local number = must(log:append(("%d "):format(log:stats().last + 1) .. ("r"):rep(random(2000))))
+    local data = ("%d "):format(log:stats().last + 1) .. ("r"):rep(random(2000))
+    local number = must(log:append(data))
     if number <= first then stop("record " .. number .. " twice") end
     counts.records = counts.records + 1
   end
   local cursor = log:records(first + 1)
   local number, data = cursor:next()
-  if number ~= first + 1 or not data:find("^%d+ r") then stop("record " .. first + 1 .. " is wrong") end
+  if number ~= first + 1 or not data:find("^%d+ r") then
+    stop("record " .. first + 1 .. " is wrong")
+  end
   cursor:close()
   must(log:truncate_before(log:stats().last - 20))
   must(log:close())
@@ -148,7 +151,8 @@ local function round()
   must(files[i]:close())
   open_file(i)
   for k = 1, TASKS do tasks[k]:join() end
-  must(logger:join() == nil and logger:status() == "done", "the task of the log: " .. logger:status())
+  logger:join()
+  must(logger:status() == "done", "the task of the log: " .. logger:status())
 end
 
 -- ---- figures ------------------------------------------------------------------------------------
@@ -160,7 +164,10 @@ local function read_all(path)
   return text
 end
 
-local function resident() return (tonumber(read_all("/proc/self/status"):match("VmRSS:%s*(%d+)")) or 0) * 1024 end
+local function resident()
+  return (tonumber(read_all("/proc/self/status"):match("VmRSS:%s*(%d+)")) or 0) * 1024
+end
+
 local function mappings()
   local _, n = read_all("/proc/self/maps"):gsub("\n", "")
   return n
@@ -169,7 +176,9 @@ end
 -- popen, not a directory module: what it opens itself is the same each time.
 local function descriptors()
   local n = 0
-  for _ in io.popen("ls /proc/" .. read_all("/proc/self/stat"):match("^%d+") .. "/fd"):lines() do n = n + 1 end
+  local list = io.popen("ls /proc/" .. read_all("/proc/self/stat"):match("^%d+") .. "/fd")
+  for _ in list:lines() do n = n + 1 end
+  list:close()
   return n
 end
 
@@ -244,10 +253,11 @@ while jdbfs.now() - start < seconds or not base do
   end
 end
 local last = measure()
-print(("%.0f s, %d rounds, seed %d: %d operations, %d blocks verified, %d cancelled, %d timed out, " ..
-  "%d opened, %d records, %d forks; memory %+.0f KiB, descriptors %+d, mappings %+d%s"):format(
+print(("%.0f s, %d rounds, seed %d: %d operations, %d blocks verified, %d cancelled, " ..
+  "%d timed out, " ..
+  "%d opened, %d records, %d forks; memory %+.0f KiB, descriptors %+d, mappings %+d"):format(
   jdbfs.now() - start, counts.rounds, seed, counts.operations, counts.verified, counts.cancelled,
   counts.timeouts, counts.opened, counts.records, counts.forks,
   (last.memory - base.memory) / 1024, last.descriptors - base.descriptors,
-  last.mappings - base.mappings, is_51 and " (5.1)" or ""))
+  last.mappings - base.mappings))
 for i = 1, FILES do must(files[i]:close()) end

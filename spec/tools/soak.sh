@@ -14,7 +14,8 @@ trap 'rm -rf "$work"' EXIT
 
 for lua in "${luas[@]}"; do
     read -r verdict id _ exe _ <<<"$(bash spec/tools/lua.sh find "$lua")"
-    if [[ $verdict != ok ]] || ! "${MAKE:-make}" --no-print-directory all LUA="$lua" >"$work/log" 2>&1; then
+    if [[ $verdict != ok ]] ||
+        ! "${MAKE:-make}" --no-print-directory all LUA="$lua" >"$work/log" 2>&1; then
         echo "skip soak: $lua is not here"
         skipped=$((skipped + 1))
         continue

@@ -14,7 +14,10 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 passed=0 failed=0 skipped=0
 
-times() { awk -v n="$1" -v s="$scale" -v least="${2:-1}" 'BEGIN { v = int(n * s); print v < least ? least : v }'; }
+times() { # NUMBER [LEAST]: scaled
+    awk -v n="$1" -v s="$scale" -v least="${2:-1}" \
+        'BEGIN { v = int(n * s); print v < least ? least : v }'
+}
 
 wanted() { # TITLE
     local word
@@ -30,7 +33,8 @@ part() { # TITLE COMMAND...: counts its last line, or its exit status when it pr
     echo "==== $title: $*"
     "$@" >"$work/out" 2>&1 || rc=$?
     cat "$work/out"
-    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$work/out" | tail -n 1) || line=''
+    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$work/out" | tail -n 1) ||
+        line=''
     if [[ $line =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
         passed=$((passed + BASH_REMATCH[1]))
         failed=$((failed + BASH_REMATCH[2]))
@@ -41,7 +45,8 @@ part() { # TITLE COMMAND...: counts its last line, or its exit status when it pr
     {
         echo "$title, $((SECONDS - start)) s, exit status $rc"
         # The figures: what the parts print of seeds, cuts, operations and the like.
-        grep -E '^(ok|FAIL|skip) |seed|calls of|cuts|compared|faults|pairs' "$work/out" | head -n 40 | sed 's/^/    /' || true
+        grep -E '^(ok|FAIL|skip) |seed|calls of|cuts|compared|faults|pairs' "$work/out" |
+            head -n 40 | sed 's/^/    /' || true
     } >>"$work/figures"
     echo
 }
@@ -49,10 +54,11 @@ part() { # TITLE COMMAND...: counts its last line, or its exit status when it pr
 hostile() { # STEPS LUA BACKEND
     local verdict id exe dir rc=0
     read -r verdict id _ exe _ <<<"$(bash spec/tools/lua.sh find "$2")"
-    [[ $verdict == ok ]] && "${MAKE:-make}" --no-print-directory all LUA="$2" >"$work/build" 2>&1 || {
+    if [[ $verdict != ok ]] ||
+        ! "${MAKE:-make}" --no-print-directory all LUA="$2" >"$work/build" 2>&1; then
         printf 'skip hostile: %s is not here\n\n0 passed, 0 failed, 1 skipped\n' "$2"
         return 0
-    }
+    fi
     dir=$work/hostile
     rm -rf "$dir"
     mkdir "$dir"
@@ -60,7 +66,10 @@ hostile() { # STEPS LUA BACKEND
         HOSTILE_STEPS=$1 HOSTILE_SEED=${HOSTILE_SEED:-$RANDOM} JDBFS_BACKEND=$3 \
             LUA_PATH="$PWD/lua/?.lua;$PWD/lua/?/init.lua;;" LUA_CPATH="$PWD/build/$id/?.so;;" \
             timeout -k 10 $(($1 / 50 + 300)) "$exe" spec/tools/hostile.lua "$dir") || rc=$?
-    ((rc == 0)) || echo "FAIL hostile $id $3, exit status $rc, last call: $(head -n 1 "$dir/last" | tr -d '\0')"
+    ((rc == 0)) || {
+        echo "FAIL hostile $id $3, exit status $rc, last call:"
+        head -n 1 "$dir/last" | tr -d '\0'
+    }
     return "$rc"
 }
 

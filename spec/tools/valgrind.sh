@@ -20,18 +20,35 @@ fi
 mkdir -p build/test
 work=$(mktemp -d "$top/build/test/valgrind.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-"${MAKE:-make}" --no-print-directory all LUA=lua5.4 >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+if ! "${MAKE:-make}" --no-print-directory all LUA=lua5.4 >"$work/log" 2>&1; then
+    cat "$work/log"
+    exit 1
+fi
+export LUA_PATH="$top/lua/?.lua;$top/lua/?/init.lua;$top/spec/?.lua;;"
+export LUA_CPATH="$top/build/$id/?.so;;"
 
-for backend in io_uring threads; do
+# Whether an operation of a ring ever ends under this valgrind.
+ring_works() {
+    JDBFS_BACKEND=io_uring timeout -k 2 20 valgrind -q --tool=none "$exe" -e \
+        "local j = require 'jdbfs' local f = assert(j.create(arg[1], { direct = 'off' }))
+        assert(f:write_at(j.buffer(4096), 0)) assert(f:close())" "$work/ring" >/dev/null 2>&1
+}
+
+for backend in threads io_uring; do
     undefined=yes rc=0
     [[ $backend == io_uring ]] && undefined=no
+    if [[ $backend == io_uring ]] && ! ring_works; then
+        skipped=$((skipped + 1))
+        echo "skip valgrind io_uring: a write by a ring does not end under $(valgrind --version)"
+        continue
+    fi
     mkdir "$work/$backend"
     env -u LUA_INIT -u LUA_PATH_5_4 -u LUA_CPATH_5_4 \
-        LUA_PATH="$top/lua/?.lua;$top/lua/?/init.lua;$top/spec/?.lua;;" \
-        LUA_CPATH="$top/build/$id/?.so;;" JDBFS_BACKEND=$backend JDBFS_TEST_DIR="$work/$backend" \
+        JDBFS_BACKEND=$backend JDBFS_TEST_DIR="$work/$backend" \
         JDBFS_TEST_LUA="$exe" timeout -k 10 "${TIMEOUT:-900}" \
         valgrind -q --error-exitcode=99 --leak-check=full --show-leak-kinds=definite \
-        --errors-for-leak-kinds=definite --undef-value-errors=$undefined --num-callers=25 --fair-sched=yes \
+        --errors-for-leak-kinds=definite --undef-value-errors=$undefined --num-callers=25 \
+        --fair-sched=yes \
         "$exe" spec/tools/busted.lua -o plainTerminal "${specs[@]}" >"$work/out" 2>&1 || rc=$?
     ran=$(grep -oE '^[0-9]+ success[a-z]*' "$work/out" | grep -oE '[0-9]+') || ran=0
     if [[ $rc == 0 && $ran -gt 0 ]] && ! grep -q '^==[0-9]*== ' "$work/out"; then
