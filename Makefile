@@ -302,7 +302,7 @@ help:
 	@echo 'make test        everything; T=spec/x_spec.lua LUAS="lua5.4" BACKENDS="threads" FS="own"'
 	@echo 'make tidy        include rules, formatting, luacheck, rockspec'
 	@echo 'make coverage    lines and refusals that no test reaches; make analyze: static analyzers'
-	@echo 'make torture     hours of fuzzing, hostile values, soak, valgrind; each alone: fuzz, soak, ...'
+	@echo 'make torture     hours of hostile values, fuzzing, soak, ...; alone: fuzz, soak, valgrind'
 	@echo 'make bench       against a bare liburing loop; bench-durable: commits, streams'
 	@echo 'make powercut    cuts the power below ext4, XFS and btrfs; CUTS=1000 (root, FUSE)'
 	@echo 'make install     PREFIX=/usr/local DESTDIR= LUA=; also uninstall'
