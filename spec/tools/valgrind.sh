@@ -29,9 +29,12 @@ export LUA_CPATH="$top/build/$id/?.so;;"
 
 # Whether an operation of a ring ever ends under this valgrind.
 ring_works() {
-    JDBFS_BACKEND=io_uring RING_FILE="$work/ring" timeout -k 2 20 valgrind -q --tool=none "$exe" -e \
-        "local j = require 'jdbfs' local f = assert(j.create(os.getenv 'RING_FILE', { direct = 'off' }))
-        assert(f:write_at(j.buffer(4096), 0)) assert(f:close())" >/dev/null 2>&1
+    local script="local j = require 'jdbfs'
+        local f = assert(j.create(os.getenv 'RING_FILE', { direct = 'off' }))
+        assert(f:write_at(j.buffer(4096), 0))
+        assert(f:close())"
+    JDBFS_BACKEND=io_uring RING_FILE=$work/ring timeout -k 2 20 \
+        valgrind -q --tool=none "$exe" -e "$script" >/dev/null 2>&1
 }
 
 for backend in threads io_uring; do
