@@ -193,16 +193,19 @@ describe("the temporary file of atomic_write", function()
     local why = support.lacks("root", "setpriv")
     if why then return pending(why) end
     support.sh("chmod 777 " .. support.quote(path(".")))
-    support.put(path("theirs"), "old")
-    support.sh(("chown 1:1 %s; chmod 6770 %s"):format(path("theirs"), path("theirs")))
-    local r = support.script([[
-      local ok, message = require("jdbfs").atomic_write(arg[1], "new")
-      io.write(tostring(ok), message or "")]], {
-      args = { path("theirs") }, prefix = "setpriv --reuid 65534 --regid 65534 --clear-groups",
-    })
-    if r.status ~= 0 then return pending("another user cannot reach this tree: " .. r.err) end
-    assert.are.equal("true", r.out)
-    assert.are.equal("700", mode(path("theirs")))
+    -- Without their group, and with it.
+    for groups, bits in pairs({ ["--clear-groups"] = "700", ["--groups 1"] = "770" }) do
+      support.put(path("theirs"), "old")
+      support.sh(("chown 1:1 %s; chmod 6770 %s"):format(path("theirs"), path("theirs")))
+      local r = support.script([[
+        local ok, message = require("jdbfs").atomic_write(arg[1], "new")
+        io.write(tostring(ok), message or "")]], {
+        args = { path("theirs") }, prefix = "setpriv --reuid 65534 --regid 65534 " .. groups,
+      })
+      if r.status ~= 0 then return pending("another user cannot reach this tree: " .. r.err) end
+      assert.are.equal("true", r.out)
+      assert.are.equal(bits, mode(path("theirs")))
+    end
   end)
 
   it("is gone after a failure", function()

@@ -59,7 +59,8 @@ end
 
 local function plain() return 1, "two", nil end
 local function raises() error("hostile") end
-local function raises_table() error({}) end
+local RAISED = {} -- whoever drives the loop may meet it: a task's error ends the call that waits
+local function raises_table() error(RAISED) end
 local function yields() coroutine.yield() coroutine.yield("x") return 7 end
 local function does_io() return pick("File"):size() end
 
@@ -403,7 +404,7 @@ end
 local counts = { results = 0, failures = 0, raised = 0 }
 
 local function raised_fault(name, message)
-  if HANDS_ON[name] then return nil end
+  if HANDS_ON[name] or message == RAISED then return nil end
   if type(message) ~= "string" then return "it raised a " .. type(message) end
   -- What Lua says of our own mistakes; 5.1 says some of it of the caller's.
   if message:find("jdbfs/%w+%.lua:%d+: attempt to") and not message:find("attempt to yield") then
