@@ -164,6 +164,9 @@ local function run(scenario, task)
   for _, file in ipairs(t.files) do file:close() end
   if not ok and not t.failure then error(raised, 0) end
   t.files = nil
+  for name in lfs.dir(t.dir) do
+    assert(not name:match("^%.[^.]"), "a temporary file was left behind: " .. name)
+  end
   remove_all(t.dir)
   return t.failure, injected, last
 end
