@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# soak.sh [SECONDS [LUA...]]: spec/tools/soak.lua on both backends, for that long each (25; the
-# issue's hour in make torture). Ends with "N passed, N failed, N skipped".
+# soak.sh [SECONDS [LUA...]]: spec/tools/soak.lua on both backends, for that long each (25; an
+# hour in make torture). Ends with "N passed, N failed, N skipped".
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 top=$PWD

@@ -37,7 +37,7 @@ case $san in
 esac
 timeout=${TIMEOUT:-$([[ -n $san ]] && echo 900 || echo 300)}
 cpus=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
-jobs=${JOBS:-$((cpus < 2 ? 1 : 2))}
+jobs=${JOBS:-$((cpus + 1))} # much of the time is spent waiting for flushes
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/jdbfs-test.XXXXXX")
 chmod 755 "$work"
@@ -402,6 +402,7 @@ for lua in $luas; do
     for fs in $systems; do
         # Every Lua on the tree's own file system; one of them is enough for the others.
         [[ $fs == own || -n ${FS-} || $id == 5.4 ]] || continue
+        [[ $fs != "$own_fs" || -n ${FS-} ]] || continue # that is what `own` runs on
         for backend in "${usable_backends[@]}"; do
             # The simulated disk has no file system below it, and two Luas show what differs.
             [[ $backend != sim || $fs == own ]] || continue

@@ -84,6 +84,14 @@ part "faults" env JDBFS_TEST_LONG=1 TIMEOUT=3000 T="$(echo spec/faults/*_spec.lu
 part "kernel entries" env JDBFS_TEST_LONG=1 TIMEOUT=3000 LUAS=lua5.4 FS=own \
     T=spec/52-fallback_spec.lua bash spec/tools/test.sh
 part "fuzz" bash spec/tools/fuzz.sh "$(times 1800 5)"
+part "power cuts" env CUTS="$(times 10000 200)" bash spec/tools/powercut.sh
+part "simulated crashes" env JDBFS_CRASHES="$(times 100000 100)" JDBFS_SIM_SEEDS="$(times 1000 10)" \
+    JDBFS_SIM_OPERATIONS=10000 TIMEOUT=36000 LUAS="lua5.4 luajit" BACKENDS=sim FS=own \
+    T="spec/80-crash_sim_spec.lua spec/81-sim_spec.lua" bash spec/tools/test.sh
+part "model" env JDBFS_MODEL_PROGRAMS="$(times 3000 20)" JDBFS_MODEL_SEED="$RANDOM" TIMEOUT=36000 \
+    T=spec/28-model_spec.lua bash spec/tools/test.sh
+part "kills" env JDBFS_KILLS="$(times 2000 20)" TIMEOUT=36000 LUAS=lua5.4 FS=own \
+    T="spec/33-durable_names_spec.lua spec/70-log_spec.lua" bash spec/tools/test.sh
 part "soak" bash spec/tools/soak.sh "$(times 3600 10)" lua5.4
 part "valgrind" bash spec/tools/valgrind.sh spec/10-buffer_spec.lua spec/21-alignment_spec.lua \
     spec/25-lists_spec.lua spec/26-space_spec.lua spec/30-names_spec.lua
