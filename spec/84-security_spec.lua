@@ -143,6 +143,39 @@ describe("a symbolic link", function()
   end)
 end)
 
+describe("a log in a directory that others can write to", function()
+  support.setup()
+
+  local SMALL = { segment_size = 16384, direct = "prefer" }
+
+  both("follows no link: not of its temporary files, nor of its segments", function()
+    support.put(path("victim"), "untouched")
+    assert(jdbfs.mkdir(path("log")))
+    link(path("victim"), path("log") .. "/next-1.tmp")
+    link(path("victim"), path("log") .. "/0000000001.log")
+    local log = assert(jdbfs.log(path("log"), SMALL))
+    assert.are.equal(1, log:append("one"))
+    assert(log:close())
+    support.holds(path("victim"), "untouched")
+    assert.are.equal("file", lfs.symlinkattributes(path("log") .. "/0000000001.log", "mode"))
+    -- Segments to come.
+    link(path("victim"), path("log") .. "/next-1.tmp")
+    link(path("victim"), path("log") .. "/0000000002.log")
+    log = assert(jdbfs.log(path("log"), SMALL))
+    for _ = 1, 8 do assert(log:append(("r"):rep(4000))) end
+    assert.is_true(log:stats().segments >= 2)
+    assert(log:close())
+    support.holds(path("victim"), "untouched")
+  end)
+
+  both("is refused when its lock is a link", function()
+    assert(jdbfs.mkdir(path("log")))
+    link(path("nowhere"), path("log") .. "/lock")
+    support.fails({ kind = "Io", name = "ELOOP" }, jdbfs.log(path("log"), SMALL))
+    assert.is_nil(lfs.attributes(path("nowhere")))
+  end)
+end)
+
 describe("the temporary file of atomic_write", function()
   process.setup()
 

@@ -77,7 +77,7 @@ end
 
 -- The lock is a file's of its own: segments come and go.
 local function lock_directory(path)
-  return core.open_rw(path .. "/" .. LOCK, { direct = "off", lock = "exclusive" })
+  return core.open_rw(path .. "/" .. LOCK, { direct = "off", lock = "exclusive", nofollow = true })
 end
 
 -- A buffer that an operation of a cancelled task still has goes when that has ended.
@@ -117,11 +117,21 @@ local function discard(spare)
   core.remove(spare.path)
 end
 
+-- What has the name already is nobody's: the log is locked. It may be a link into other people's
+-- files, so it is removed, never followed.
+local function create_spare(self, path)
+  local o = { direct = self.direct, exclusive = true }
+  local file, message, err = core.create(path, o)
+  if file or err.name ~= "EEXIST" then return file, message, err end
+  core.remove(path)
+  return core.create(path, o)
+end
+
 -- A segment to be: zeros, written and durable, under a name that recovery removes.
 local function make_spare(self, size)
   self.spares = self.spares + 1
   local path = ("%s/next-%d.tmp"):format(self.path, self.spares)
-  local file, message, err = core.create(path, { direct = self.direct })
+  local file, message, err = create_spare(self, path)
   if not file then return nil, message, err end
   local spare = { file = file, path = path }
   local ok
@@ -168,7 +178,8 @@ local function publish(self, spare, number, first)
   ok, message, err = core.rename(spare.path, path, { durable = true })
   local file
   if ok then
-    file, message, err = core.open_rw(path, { direct = self.direct, must_exist = true })
+    file, message, err =
+      core.open_rw(path, { direct = self.direct, must_exist = true, nofollow = true })
   end
   if not file then
     local unknown = core.exists(path) ~= false
@@ -370,7 +381,7 @@ end
 local function open_segment(self, number, last)
   local path = segment_path(self, number)
   local opener = last and core.open_rw or core.open
-  local o = { direct = self.direct, must_exist = last or nil }
+  local o = { direct = self.direct, must_exist = last or nil, nofollow = true }
   local file, message, err = opener(path, o)
   if not file then return nil, message, err end
   local segment = { number = number, path = path, file = file }
@@ -986,7 +997,7 @@ end
 
 local function enter_segment(self, segment)
   leave_segment(self)
-  local file, message, err = core.open(segment.path, { direct = self.log.direct })
+  local file, message, err = core.open(segment.path, { direct = self.log.direct, nofollow = true })
   if not file then return nil, message, err end
   self.scan = new_scan(self.log, segment, file, segment.tail)
   self.scan.segment, self.scan.next = segment, segment.first
