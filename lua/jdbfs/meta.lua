@@ -868,7 +868,8 @@ function jdbfs.flush() end
 --- Overlaps in rewrite, access, content, timer, ssl_*; in place in init, init_worker, set,
 --- header_filter, body_filter, log, balancer. A task is no light thread: ngx.* raises in it.
 --- "luv": also luvit and Neovim, where light threads resume through vim.schedule. Any coroutine is
---- taken for a light thread: a generator that does I/O must be made by jdbfs.wrap. Likewise "copas".
+--- taken for a light thread: a generator that does I/O must be made by jdbfs.wrap. The same holds
+--- for "copas".
 --- "cqueues": the first operation, or spawn, must come from inside a controller. "tarantool".
 ---
 --- Unsupported: unknown name, host not there or too old. Raises when the adapter table lacks a

@@ -85,9 +85,15 @@ missing() {
         have_lua_module "$tool" || wanted+=("$tool")
     done
     [[ $what == test ]] && return
-    for tool in luacheck clang-format luarocks; do
+    for tool in luacheck clang-format luarocks clang valgrind cppcheck shellcheck; do
         have_program "$tool" || wanted+=("$tool")
     done
+    have_fuzzer || wanted+=(clang-rt)
+}
+
+have_fuzzer() {
+    echo 'int LLVMFuzzerTestOneInput(const char *p, long n) { return p && n ? 0 : 0; }' |
+        clang -fsanitize=fuzzer -x c -o /dev/null - 2>/dev/null
 }
 
 first_lua_id() { # an installed Lua that lacks only its headers, else 5.4

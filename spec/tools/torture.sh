@@ -85,8 +85,9 @@ part "kernel entries" env JDBFS_TEST_LONG=1 TIMEOUT=3000 LUAS=lua5.4 FS=own \
     T=spec/52-fallback_spec.lua bash spec/tools/test.sh
 part "fuzz" bash spec/tools/fuzz.sh "$(times 1800 5)"
 part "power cuts" env CUTS="$(times 10000 200)" bash spec/tools/powercut.sh
-part "simulated crashes" env JDBFS_CRASHES="$(times 100000 100)" JDBFS_SIM_SEEDS="$(times 1000 10)" \
-    JDBFS_SIM_OPERATIONS=10000 TIMEOUT=36000 LUAS="lua5.4 luajit" BACKENDS=sim FS=own \
+part "simulated crashes" env JDBFS_CRASHES="$(times 100000 100)" \
+    JDBFS_SIM_SEEDS="$(times 1000 10)" JDBFS_SIM_OPERATIONS=10000 \
+    TIMEOUT=36000 LUAS="lua5.4 luajit" BACKENDS=sim FS=own \
     T="spec/80-crash_sim_spec.lua spec/81-sim_spec.lua" bash spec/tools/test.sh
 part "model" env JDBFS_MODEL_PROGRAMS="$(times 3000 20)" JDBFS_MODEL_SEED="$RANDOM" TIMEOUT=36000 \
     T=spec/28-model_spec.lua bash spec/tools/test.sh
