@@ -504,7 +504,7 @@ WRAP(void, jdb_arrive, (jdb_queue * q, jdb_op *op, int64_t result)) {
         assert(late_count < MARKS_MAX);
         late[late_count++] = (struct late){q, op, result, m.late};
         pthread_mutex_unlock(&plan.lock);
-        q->backend->signal(q); /* the backend must not wait for what it has had already */
+        jdb_os_notify_signal(q->notify); /* a wait for what came already must end */
         return;
     }
     __real_jdb_arrive(q, op, result);
