@@ -143,7 +143,7 @@ typedef struct jdb_evidence {
     int fua;                 /* 1: single writes can pass that cache */
     uint32_t logical_block, physical_block; /* 0: unknown */
     int no_barrier;                         /* 1: mounted without write barriers */
-    const char *class_name; /* "flush-required", "unverified", "unsafe", "unknown" */
+    const char *class_name; /* "flush-required", "unverified", "unsafe", "unknown", "simulated" */
     char reasons[512];      /* one a line */
 } jdb_evidence;
 

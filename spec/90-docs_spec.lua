@@ -67,6 +67,7 @@ describe("meta.lua", function()
       Event = methods_of(jdbfs.event()),
       Queue = methods_of(jdbfs.queue(1)),
       Pool = methods_of(jdbfs.pool(1, 1)),
+      Sim = require "jdbfs.sim",
     }
     jdbfs.run(function()
       local task = jdbfs.spawn(function() end)

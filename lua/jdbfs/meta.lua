@@ -335,7 +335,7 @@ function jdbfs.open_wal(path, o) end
 
 --- Evidence, not a promise of the device. Unknown fields are absent.
 ---@class jdbfs.Durability
----@field class "flush-required"|"unverified"|"unsafe"|"unknown"
+---@field class "flush-required"|"unverified"|"unsafe"|"unknown"|"simulated"
 ---@field reasons string[]
 ---@field device string?
 ---@field mount_options string?
@@ -763,7 +763,7 @@ function Reader:close() end
 -- ---- the queue, and hosts ---------------------------------------------------------------------
 
 ---@class jdbfs.SetupOptions
----@field backend "auto"|"io_uring"|"threads"|"kqueue"|"iocp"|nil the environment variable
+---@field backend "auto"|"io_uring"|"threads"|"kqueue"|"iocp"|"sim"|nil the environment variable
 ---  JDBFS_BACKEND wins
 ---@field depth integer? operations the kernel holds at once, 1 to 4096, default 256
 ---@field workers integer? threads of the pool at most, 1 to 256, default 16
@@ -879,5 +879,98 @@ function jdbfs.flush() end
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.host(host) end
+
+-- ---- the simulated disk -------------------------------------------------------------------------
+
+--- `require "jdbfs.sim"`, for tests of what is built on jdbfs. With `setup{ backend = "sim" }` or
+--- JDBFS_BACKEND=sim all files lie in memory, in a tree of their own that starts empty and ends with
+--- the Lua state; relative paths start at "/". Time is virtual: sleep, timeout and now follow the
+--- clock of the disk, nothing ever waits. A seed decides how long operations take, and so in which
+--- order they end: the same seed and the same calls give the same run, JDBFS_SIM_SEED sets the first.
+---
+--- What a crash keeps is what POSIX promises, and any part of the rest: bytes and sizes are durable
+--- by sync_data, sync_all or a durable write of that file, names by sync_dir or a durable call.
+--- Sectors survive singly, sizes without their bytes, names in any order; of a rename one name at
+--- least. After a failed flush nothing that it covered becomes durable by a later one.
+---
+--- Links, devices, permissions and other processes are not simulated (files are made with a umask
+--- of 022). On other backends every call gives kind Unsupported.
+---@class jdbfs.Sim
+local Sim = {}
+
+---@class jdbfs.SimOptions
+---@field seed integer? default 1
+---@field capacity integer? bytes, default 4 GiB
+---@field sector integer? alignment, and what a crash does not tear: a power of two up to 4096,
+---  default 512
+---@field atomic integer? bytes of the largest write with the flag "atomic", default 0: there is none
+---@field latency number[]? least and most seconds of an operation, default {20e-6, 200e-6}; one in
+---  32 takes 8 times as long
+
+--- An empty disk without faults. Files that are open fail from now on. Busy while an operation is
+--- unfinished.
+---@param o jdbfs.SimOptions?
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function Sim.reset(o) end
+
+---@class jdbfs.SimFault
+---@field op string? name of the operation ("write_at", "rename", ...; transfers of a list are
+---  read_at and write_at, the flush of a durable write is sync_data), "flush": whatever makes
+---  something durable that was not, of files and directories, also inside other operations.
+---  Default: any operation, of omit "flush"
+---@field nth integer? which one from now on, default 1
+---@field count integer? how many from there on, default 1
+---@field rate number? instead of nth and count: probability of each
+---@field errno string? it fails with that, as "EIO" ...
+---@field when "before"|"after"|"torn"|nil ... before anything is done (default), after it is done,
+---  or after some sectors of a write
+---@field transfer integer? it moves so many bytes at most; the rest is asked for again
+---@field omit boolean? a flush is told as done and was not: a disk that lies, or a program that has
+---  forgotten it
+
+--- Up to 32 faults at once. A crash and a reset remove them; state().faults counts those that struck.
+---@param o jdbfs.SimFault
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function Sim.fault(o) end
+--- Cuts the power at that step from now on; 0: not at all. Steps are changes and flushes, several in
+--- a call like atomic_write; that one is done or not. From then on everything fails with EIO.
+---@param step integer
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function Sim.cut(step) end
+--- Cuts the power if it is on, and starts again with what is durable and any part of the rest, which
+--- the seed (default 0) chooses. Open files fail from now on, what was in flight ends with EIO.
+---@param o { seed: integer? }?
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function Sim.crash(o) end
+--- As if the process had died, not the machine: open files and operations in flight end as in a
+--- crash, but all changes stay, as durable as they were.
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function Sim.kill() end
+
+---@class jdbfs.SimState
+---@field trace string hash of all operations since the reset, their results and times
+---@field time number virtual seconds since the reset
+---@field operations integer ended since the reset
+---@field steps integer where the power could have gone
+---@field flushes integer that had something to make durable
+---@field faults integer that struck
+---@field used integer bytes
+---@field open_files integer
+---@field power boolean false after a cut
+
+---@return jdbfs.SimState?
+---@return string? message
+---@return jdbfs.Error? err
+function Sim.state() end
 
 return jdbfs
