@@ -883,10 +883,11 @@ function jdbfs.host(host) end
 -- ---- the simulated disk -------------------------------------------------------------------------
 
 --- `require "jdbfs.sim"`, for tests of what is built on jdbfs. With `setup{ backend = "sim" }` or
---- JDBFS_BACKEND=sim all files lie in memory, in a tree of their own that starts empty and ends with
---- the Lua state; relative paths start at "/". Time is virtual: sleep, timeout and now follow the
---- clock of the disk, nothing ever waits. A seed decides how long operations take, and so in which
---- order they end: the same seed and the same calls give the same run, JDBFS_SIM_SEED sets the first.
+--- JDBFS_BACKEND=sim all files lie in memory, in a tree of their own that starts empty and ends
+--- with the Lua state; relative paths start at "/". Time is virtual: sleep, timeout and now follow
+--- the clock of the disk, nothing ever waits. A seed decides how long operations take, and so in
+--- which order they end: the same seed and the same calls give the same run. JDBFS_SIM_SEED sets the
+--- first one.
 ---
 --- What a crash keeps is what POSIX promises, and any part of the rest: bytes and sizes are durable
 --- by sync_data, sync_all or a durable write of that file, names by sync_dir or a durable call.
@@ -903,7 +904,7 @@ local Sim = {}
 ---@field capacity integer? bytes, default 4 GiB
 ---@field sector integer? alignment, and what a crash does not tear: a power of two up to 4096,
 ---  default 512
----@field atomic integer? bytes of the largest write with the flag "atomic", default 0: there is none
+---@field atomic integer? bytes of the largest write with the flag "atomic", default 0: none
 ---@field latency number[]? least and most seconds of an operation, default {20e-6, 200e-6}; one in
 ---  32 takes 8 times as long
 
@@ -930,21 +931,22 @@ function Sim.reset(o) end
 ---@field omit boolean? a flush is told as done and was not: a disk that lies, or a program that has
 ---  forgotten it
 
---- Up to 32 faults at once. A crash and a reset remove them; state().faults counts those that struck.
+--- Up to 32 faults at once. A crash and a reset remove them; state().faults counts those that
+--- struck.
 ---@param o jdbfs.SimFault
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
 function Sim.fault(o) end
---- Cuts the power at that step from now on; 0: not at all. Steps are changes and flushes, several in
---- a call like atomic_write; that one is done or not. From then on everything fails with EIO.
+--- Cuts the power at that step from now on; 0: not at all. Steps are changes and flushes, several
+--- in a call like atomic_write; that one is done or not. From then on everything fails with EIO.
 ---@param step integer
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
 function Sim.cut(step) end
---- Cuts the power if it is on, and starts again with what is durable and any part of the rest, which
---- the seed (default 0) chooses. Open files fail from now on, what was in flight ends with EIO.
+--- Cuts the power if it is on, and starts again with what is durable and any part of the rest,
+--- which the seed (default 0) chooses. Open files fail from now on, what was in flight ends with EIO.
 ---@param o { seed: integer? }?
 ---@return true?
 ---@return string? message
