@@ -886,8 +886,8 @@ function jdbfs.host(host) end
 --- JDBFS_BACKEND=sim all files lie in memory, in a tree of their own that starts empty and ends
 --- with the Lua state; relative paths start at "/". Time is virtual: sleep, timeout and now follow
 --- the clock of the disk, nothing ever waits. A seed decides how long operations take, and so in
---- which order they end: the same seed and the same calls give the same run. JDBFS_SIM_SEED sets the
---- first one.
+--- which order they end: the same seed and the same calls give the same run. JDBFS_SIM_SEED sets
+--- the first one.
 ---
 --- What a crash keeps is what POSIX promises, and any part of the rest: bytes and sizes are durable
 --- by sync_data, sync_all or a durable write of that file, names by sync_dir or a durable call.
@@ -946,7 +946,8 @@ function Sim.fault(o) end
 ---@return jdbfs.Error? err
 function Sim.cut(step) end
 --- Cuts the power if it is on, and starts again with what is durable and any part of the rest,
---- which the seed (default 0) chooses. Open files fail from now on, what was in flight ends with EIO.
+--- which the seed (default 0) chooses. Open files fail from now on, what was in flight ends with
+--- EIO.
 ---@param o { seed: integer? }?
 ---@return true?
 ---@return string? message
