@@ -326,8 +326,7 @@ static int64_t finish_open(struct sim *s, jdb_op *op, int64_t handle) {
 
 static const struct jdb_calls calls;
 
-/* A handle of the file that is there or is made; -errno. */
-static int64_t open_or_make(struct sim *s, const jdb_op *op) {
+static int64_t open_or_make(struct sim *s, jdb_op *op) {
     const jdb_open *how = &op->detail->open;
     struct place p = {.watched = NULL};
     int64_t r = find_place(s, op->detail->path, &p);
@@ -344,11 +343,11 @@ static int64_t open_or_make(struct sim *s, const jdb_op *op) {
 
 static int64_t open_file(struct sim *s, jdb_op *op) {
     int durable = (op->detail->open.flags & JDB_OPEN_DURABLE) != 0;
-    int64_t parent = durable ? jdb_names_open_parent(&calls, s, op->detail->path) : JDB_HERE;
-    if (durable && parent < 0) return parent;
+    int64_t parent = -1;
+    if (durable && (parent = jdb_names_open_parent(&calls, s, op->detail->path)) < 0) return parent;
     int64_t handle = open_or_make(s, op);
     int64_t r = handle < 0 ? handle : finish_open(s, op, handle);
-    if (r == 0 && durable) r = calls.sync(s, handle);
+    if (r == 0 && durable) r = flush_all(s, sim_inode_of(s, (intptr_t)handle));
     r = jdb_names_sync_parent(&calls, s, parent, r);
     if (r < 0) {
         if (handle >= 0) sim_close_handle(s, (intptr_t)handle);
@@ -468,20 +467,14 @@ static int64_t find_at(struct sim *s, int64_t dir, const char *name, struct plac
     return 0;
 }
 
-static int64_t call_device(void *context, int64_t dir) {
+static int64_t call_device_of(void *context, int64_t handle, uint64_t *device) {
     (void)context;
-    (void)dir;
-    return 1;
+    (void)handle;
+    *device = DEVICE;
+    return 0;
 }
 
-static int64_t call_look_at(void *context, int64_t dir, const char *name) {
-    struct place p = {.watched = NULL};
-    int64_t r = find_at(context, dir, name, &p);
-    if (r < 0 || !p.inode) return r;
-    return p.inode->directory ? -EISDIR : 1;
-}
-
-static int64_t call_make_beside(void *context, int64_t dir, const char *name, int hidden,
+static int64_t call_make_beside(void *context, int64_t dir, const char *name, unsigned mode,
                                 char *made, size_t size) {
     struct sim *s = context;
     struct place p = {.watched = NULL};
@@ -490,16 +483,21 @@ static int64_t call_make_beside(void *context, int64_t dir, const char *name, in
         snprintf(made, size, ".%.200s.%llu", name, (unsigned long long)++s->temporaries);
         r = find_at(s, dir, made, &p);
     } while (r == 0 && p.inode);
-    if (r == 0) r = make_file(s, &p, 0, hidden ? 0600 : 0666);
+    if (r == 0) r = make_file(s, &p, 0, mode);
     return r < 0 ? r : open_handle(s, sim_find(p.directory, made));
 }
 
-static int64_t call_take_over(void *context, int64_t dir, const char *name, int64_t file) {
-    struct sim *s = context;
+static int64_t call_look_at(void *context, int64_t dir, const char *name, struct jdb_owner *owner) {
     struct place p = {.watched = NULL};
-    int64_t r = find_at(s, dir, name, &p);
+    int64_t r = find_at(context, dir, name, &p);
     if (r < 0 || !p.inode) return r;
-    sim_inode_of(s, (intptr_t)file)->mode = p.inode->mode;
+    if (p.inode->directory) return -EISDIR;
+    owner->mode = p.inode->mode;
+    return 1;
+}
+
+static int64_t call_take_over(void *context, int64_t file, const struct jdb_owner *old) {
+    sim_inode_of(context, (intptr_t)file)->mode = old->mode;
     return 0;
 }
 
@@ -556,9 +554,9 @@ static int64_t call_remove(void *context, int64_t dir, const char *name) {
 static const struct jdb_calls calls = {
     .make_directory = call_make_directory,
     .open_directory = call_open_directory,
-    .device = call_device,
-    .look_at = call_look_at,
+    .device_of = call_device_of,
     .make_beside = call_make_beside,
+    .look_at = call_look_at,
     .take_over = call_take_over,
     .write = call_write,
     .sync = call_sync,

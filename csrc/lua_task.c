@@ -591,7 +591,7 @@ static void interruptible(lua_State *L, const jl_state *S) {
 static void set_alarm(jl_state *S) {
     if (!S->polled || S->timer_count == 0) return;
     int64_t when = S->timers[0].when;
-    if (S->alarm_at <= when && S->alarm_at > jdb_now()) return;
+    if (S->alarm_at <= when && S->alarm_at > jdb_queue_now(S->queue)) return;
     S->alarm_at = when;
     jdb_queue_alarm(S->queue, when);
 }

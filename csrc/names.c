@@ -20,56 +20,50 @@ static int64_t sync_path(const struct names *n, const char *path) {
     return r;
 }
 
+/* To be freed; NULL: no memory. */
+static char *copy_of(const char *text, size_t len) {
+    char *copy = malloc(len + 1);
+    if (!copy) return NULL;
+    memcpy(copy, text, len);
+    copy[len] = 0;
+    return copy;
+}
+
 /* The directory that holds the last name of a path; to be freed. NULL: no memory. */
 static char *parent_of(const char *path) {
     size_t len = strlen(path);
     while (len > 1 && path[len - 1] == '/') len--;
     while (len > 0 && path[len - 1] != '/') len--;
     while (len > 1 && path[len - 1] == '/') len--;
-    char *parent = malloc(len + 2);
-    if (!parent) return NULL;
-    memcpy(parent, len ? path : ".", len ? len : 1);
-    parent[len ? len : 1] = 0;
-    return parent;
+    return len ? copy_of(path, len) : copy_of(".", 1);
 }
 
-static int64_t open_parent(const struct names *n, const char *path) {
+int64_t jdb_names_open_parent(const struct jdb_calls *calls, void *context, const char *path) {
     char *parent = parent_of(path);
     if (!parent) return -ENOMEM;
-    int64_t dir = n->calls->open_directory(n->context, parent);
+    int64_t dir = calls->open_directory(context, parent);
     free(parent);
     return dir;
 }
 
-static int64_t sync_parent(const struct names *n, int64_t parent, int64_t r) {
-    if (parent < 0) return r;
-    if (r == 0) r = n->calls->sync(n->context, parent);
-    n->calls->close(n->context, parent);
+int64_t jdb_names_sync_parent(const struct jdb_calls *calls, void *context, int64_t dir,
+                              int64_t r) {
+    if (dir < 0) return r;
+    if (r == 0) r = calls->sync(context, dir);
+    calls->close(context, dir);
     return r;
 }
 
-int64_t jdb_names_open_parent(const struct jdb_calls *calls, void *context, const char *path) {
-    struct names n = {calls, context};
-    return open_parent(&n, path);
-}
-
-int64_t jdb_names_sync_parent(const struct jdb_calls *calls, void *context, int64_t parent,
-                              int64_t result) {
-    struct names n = {calls, context};
-    return sync_parent(&n, parent, result);
-}
-
-/* Syncs a directory on *device (-1: on any). 1: done; 0: it is on another one. */
-static int64_t sync_level(const struct names *n, const char *path, int64_t *device) {
+/* Syncs a directory on *device (0: on any). 1: done; 0: it is on another one. */
+static int64_t sync_level(const struct names *n, const char *path, uint64_t *device) {
     int64_t dir = n->calls->open_directory(n->context, path);
     if (dir < 0) return dir;
-    int64_t r = n->calls->device(n->context, dir);
-    if (r >= 0 && (*device < 0 || *device == r)) {
-        *device = r;
+    uint64_t here = 0;
+    int64_t r = n->calls->device_of(n->context, dir, &here);
+    if (r == 0 && (*device == 0 || *device == here)) {
+        *device = here;
         r = n->calls->sync(n->context, dir);
         if (r == 0) r = 1;
-    } else if (r > 0) {
-        r = 0;
     }
     n->calls->close(n->context, dir);
     return r;
@@ -80,15 +74,14 @@ static int64_t sync_level(const struct names *n, const char *path, int64_t *devi
  * that may not be read and has nothing of this call in it was not made a moment ago. `made` is the
  * length of the first level that this call made. */
 static int64_t sync_levels(const struct names *n, const char *path, size_t made) {
-    int64_t device = -1;
-    char *level = parent_of(path); /* as large as any that follow */
-    int64_t r = level ? sync_level(n, path, &device) : -ENOMEM;
+    uint64_t device = 0;
+    char *level = copy_of(path, strlen(path));
+    int64_t r = level ? sync_level(n, level, &device) : -ENOMEM;
     while (r == 1) {
-        r = sync_level(n, level, &device);
-        if (r == -EACCES && strlen(level) < made) r = 0;
         char *parent = parent_of(level);
-        if (!parent && r == 1) r = -ENOMEM;
-        int top = parent && (strcmp(parent, level) == 0 || strcmp(level, ".") == 0);
+        r = parent ? sync_level(n, parent, &device) : -ENOMEM;
+        if (r == -EACCES && strlen(level) < made) r = 0;
+        int top = parent && (strcmp(parent, level) == 0 || strcmp(parent, ".") == 0);
         free(level);
         level = parent;
         if (top && r == 1) r = 0;
@@ -116,33 +109,35 @@ static int64_t make_directories(const struct names *n, char *path, int durable) 
     return durable ? sync_levels(n, path, made) : 0;
 }
 
-/* Whether both are written as names of one directory. */
-static int same_parent(const char *a, const char *b) {
-    char *x = parent_of(a), *y = parent_of(b);
-    int same = x && y && strcmp(x, y) == 0;
-    free(x);
-    free(y);
-    return same;
-}
-
+/* The directories are opened before the name is changed, as that may be refused. */
 static int64_t rename_path(const struct names *n, const struct jdb_detail *d) {
-    int64_t from = JDB_HERE, to = JDB_HERE;
-    if (d->flags & JDB_NAME_DURABLE) {
-        if ((to = open_parent(n, d->path2)) < 0) return to;
-        if (!same_parent(d->path, d->path2) && (from = open_parent(n, d->path)) < 0)
-            return sync_parent(n, to, from);
-    }
+    const struct jdb_calls *c = n->calls;
     int noreplace = (d->flags & JDB_RENAME_NOREPLACE) != 0;
-    int64_t r = n->calls->rename(n->context, JDB_HERE, d->path, d->path2, noreplace);
+    if (!(d->flags & JDB_NAME_DURABLE))
+        return c->rename(n->context, JDB_HERE, d->path, d->path2, noreplace);
+    char *from_path = parent_of(d->path), *to_path = parent_of(d->path2);
+    int64_t r = from_path && to_path ? 0 : -ENOMEM, from = -1, to = -1;
+    if (r == 0 && (to = c->open_directory(n->context, to_path)) < 0) r = to;
+    if (r == 0 && strcmp(from_path, to_path) != 0 &&
+        (from = c->open_directory(n->context, from_path)) < 0)
+        r = from;
+    if (r == 0) r = c->rename(n->context, JDB_HERE, d->path, d->path2, noreplace);
     /* The new name first: a crash in between leaves both rather than none. */
-    r = sync_parent(n, to, r);
-    return sync_parent(n, from, r);
+    r = jdb_names_sync_parent(c, n->context, to, r);
+    r = jdb_names_sync_parent(c, n->context, from, r);
+    free(from_path);
+    free(to_path);
+    return r;
 }
 
 static int64_t remove_path(const struct names *n, const struct jdb_detail *d) {
-    int64_t parent = JDB_HERE;
-    if ((d->flags & JDB_NAME_DURABLE) && (parent = open_parent(n, d->path)) < 0) return parent;
-    return sync_parent(n, parent, n->calls->remove(n->context, JDB_HERE, d->path));
+    int64_t parent = -1;
+    if (d->flags & JDB_NAME_DURABLE) {
+        parent = jdb_names_open_parent(n->calls, n->context, d->path);
+        if (parent < 0) return parent;
+    }
+    int64_t r = n->calls->remove(n->context, JDB_HERE, d->path);
+    return jdb_names_sync_parent(n->calls, n->context, parent, r);
 }
 
 /* ---- atomic_write --------------------------------------------------------------------------- */
@@ -154,12 +149,14 @@ static int64_t replace(const struct names *n, int64_t dir, const char *name,
                        const struct jdb_detail *d) {
     const struct jdb_calls *c = n->calls;
     char beside[300];
-    int64_t regular = c->look_at(n->context, dir, name);
+    struct jdb_owner old;
+    int64_t regular = c->look_at(n->context, dir, name, &old);
     if (regular < 0) return regular;
-    int64_t file = c->make_beside(n->context, dir, name, regular == 1, beside, sizeof beside);
+    int64_t file =
+        c->make_beside(n->context, dir, name, regular ? 0600 : 0666, beside, sizeof beside);
     if (file < 0) return file;
     int64_t r = c->write(n->context, file, d->data, d->data_len);
-    if (r >= 0 && regular) r = c->take_over(n->context, dir, name, file);
+    if (r >= 0 && regular) r = c->take_over(n->context, file, &old);
     if (r >= 0) r = c->sync(n->context, file);
     int64_t closed = c->close(n->context, file);
     if (r >= 0) r = closed;

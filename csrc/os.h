@@ -10,21 +10,24 @@ int64_t jdb_os_perform(jdb_op *op);
 void jdb_os_close(intptr_t handle);
 int64_t jdb_os_size(intptr_t handle);
 
+struct jdb_owner {
+    uint32_t mode, user, group;
+};
+
 /* The calls that changes of names are made of; names.c puts them in order, the same for every
  * platform and for the simulated disk. Handles are >= 0. `dir` is the handle of a directory, or
  * JDB_HERE: then names are paths. Each 0, or what it says, or -errno. */
 struct jdb_calls {
     int64_t (*make_directory)(void *context, const char *path); /* 1: made; 0: it was there */
     int64_t (*open_directory)(void *context, const char *path); /* a handle */
-    int64_t (*device)(void *context, int64_t dir);              /* one number per file system */
-    /* 1: a regular file has the name; 0: nothing, or what has no permissions to keep (a link). */
-    int64_t (*look_at)(void *context, int64_t dir, const char *name);
-    /* A handle of a new file in dir, whose name nobody else has: it is written to `made`. With
-     * `hidden` nobody else may read it. */
-    int64_t (*make_beside)(void *context, int64_t dir, const char *name, int hidden, char *made,
+    int64_t (*device_of)(void *context, int64_t handle, uint64_t *device); /* never 0 */
+    /* A handle of a new file in dir, whose name nobody else has: it is written to `made`. */
+    int64_t (*make_beside)(void *context, int64_t dir, const char *name, unsigned mode, char *made,
                            size_t size);
-    /* The file gets owner and permissions of the one of that name, which it will replace. */
-    int64_t (*take_over)(void *context, int64_t dir, const char *name, int64_t file);
+    /* 1: a regular file is there; 0: nothing, or what has no permissions to keep (a link). */
+    int64_t (*look_at)(void *context, int64_t dir, const char *name, struct jdb_owner *owner);
+    /* What replaces a file keeps its permissions, and its owner where that is allowed. */
+    int64_t (*take_over)(void *context, int64_t file, const struct jdb_owner *old);
     int64_t (*write)(void *context, int64_t file, const void *data, size_t len); /* all of it */
     int64_t (*sync)(void *context, int64_t handle);
     int64_t (*close)(void *context, int64_t handle);
@@ -38,9 +41,9 @@ enum { JDB_HERE = -1 };
 int64_t jdb_names_perform(const struct jdb_calls *calls, void *context, jdb_op *op);
 /* names.c: the directory that holds the last name of a path: a handle or -errno. Opened before the
  * name is changed, as it may be refused; then synced when the change has the result 0, and closed.
- * JDB_HERE: nothing is wanted, the result stays. */
+ * Returns that result, or its own failure. */
 int64_t jdb_names_open_parent(const struct jdb_calls *calls, void *context, const char *path);
-int64_t jdb_names_sync_parent(const struct jdb_calls *calls, void *context, int64_t parent,
+int64_t jdb_names_sync_parent(const struct jdb_calls *calls, void *context, int64_t dir,
                               int64_t result);
 
 /* Zeroed memory that a forked child does not inherit; NULL when there is none. */

@@ -299,16 +299,16 @@ static void unmake(int fd, const char *path) {
 
 int64_t jdb_platform_open(jdb_op *op) {
     const char *path = op->detail->path;
-    const struct jdb_calls *calls = &jdb_posix_calls;
     int made, wanted, direct = 0;
-    int64_t parent = JDB_HERE;
-    if ((op->detail->open.flags & JDB_OPEN_DURABLE) &&
-        (parent = jdb_names_open_parent(calls, NULL, path)) < 0)
-        return parent;
+    int64_t parent = -1;
+    if (op->detail->open.flags & JDB_OPEN_DURABLE) {
+        parent = jdb_names_open_parent(&jdb_posix_calls, NULL, path);
+        if (parent < 0) return parent;
+    }
     int fd = open_or_make(path, &op->detail->open, &made);
-    if (fd < 0) return jdb_names_sync_parent(calls, NULL, parent, -errno);
+    if (fd < 0) return jdb_names_sync_parent(&jdb_posix_calls, NULL, parent, -errno);
     int64_t r = finish_open(fd, op, &direct, &wanted);
-    r = jdb_names_sync_parent(calls, NULL, parent, r);
+    r = jdb_names_sync_parent(&jdb_posix_calls, NULL, parent, r);
     if (r < 0) {
         /* Later on somebody else may have it in use already. */
         if (made && !wanted) unmake(fd, path);

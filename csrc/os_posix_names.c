@@ -118,10 +118,12 @@ static int64_t open_directory(void *context, const char *path) {
     return fd < 0 ? -errno : fd;
 }
 
-static int64_t device_of(void *context, int64_t dir) {
+static int64_t device_of(void *context, int64_t handle, uint64_t *device) {
     struct stat st;
     (void)context;
-    return fstat((int)dir, &st) == 0 ? (int64_t)st.st_dev : -errno;
+    if (fstat((int)handle, &st) != 0) return -errno;
+    *device = (uint64_t)st.st_dev;
+    return 0;
 }
 
 static int64_t sync_handle(void *context, int64_t handle) {
@@ -157,16 +159,16 @@ static int64_t remove_name(void *context, int64_t dir, const char *name) {
 }
 
 /* A name in the same directory that nobody else makes: pid, counter, clock. O_EXCL decides. */
-static int64_t make_beside(void *context, int64_t dir, const char *name, int hidden, char *made,
+static int64_t make_beside(void *context, int64_t dir, const char *name, unsigned mode, char *made,
                            size_t size) {
-    int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
     static atomic_uint counter;
+    int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
     (void)context;
     for (int tries = 0; tries < 100; tries++) {
         unsigned n = atomic_fetch_add(&counter, 1);
         snprintf(made, size, ".%.200s.%ld-%u-%llx", name, (long)getpid(), n,
                  (unsigned long long)jdb_os_now());
-        int fd = openat((int)dir, made, flags, hidden ? 0600 : 0666);
+        int fd = openat((int)dir, made, flags, mode);
         if (fd >= 0 || errno != EEXIST) return fd < 0 ? -errno : fd;
     }
     return -EEXIST;
@@ -186,27 +188,26 @@ static int64_t write_all(void *context, int64_t file, const void *from, size_t l
     return 0;
 }
 
-static int64_t look_at(void *context, int64_t dir, const char *name) {
+static int64_t look_at(void *context, int64_t dir, const char *name, struct jdb_owner *owner) {
     struct stat st;
     (void)context;
     if (fstatat((int)dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT ? 0 : -errno;
     if (S_ISDIR(st.st_mode)) return -EISDIR;
+    owner->mode = (uint32_t)st.st_mode & 07777;
+    owner->user = (uint32_t)st.st_uid;
+    owner->group = (uint32_t)st.st_gid;
     return S_ISREG(st.st_mode);
 }
 
-/* What is replaced keeps its permissions, and its owner where that is allowed. Where it is not,
- * what was granted to that owner and group is not granted to ours. */
-static int64_t take_over(void *context, int64_t dir, const char *name, int64_t file) {
-    struct stat st;
+/* Where the owner cannot be kept, what was granted to that owner and group is not granted to ours. */
+static int64_t take_over(void *context, int64_t file, const struct jdb_owner *old) {
     int fd = (int)file;
+    mode_t mode = old->mode;
     (void)context;
-    if (fstatat((int)dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT ? 0 : -errno;
-    if (!S_ISREG(st.st_mode)) return 0;
-    mode_t mode = st.st_mode & 07777;
-    if (fchown(fd, st.st_uid, st.st_gid) != 0) {
+    if (fchown(fd, old->user, old->group) != 0) {
         if (errno != EPERM) return -errno;
         mode &= 0777;
-        if (fchown(fd, (uid_t)-1, st.st_gid) != 0) mode &= 0707u | (mode & 07u) << 3;
+        if (fchown(fd, (uid_t)-1, old->group) != 0) mode &= 0707u | (mode & 07u) << 3;
     }
     return fchmod(fd, mode) == 0 ? 0 : -errno;
 }
@@ -214,9 +215,9 @@ static int64_t take_over(void *context, int64_t dir, const char *name, int64_t f
 const struct jdb_calls jdb_posix_calls = {
     .make_directory = make_directory,
     .open_directory = open_directory,
-    .device = device_of,
-    .look_at = look_at,
+    .device_of = device_of,
     .make_beside = make_beside,
+    .look_at = look_at,
     .take_over = take_over,
     .write = write_all,
     .sync = sync_handle,
