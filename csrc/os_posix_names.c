@@ -199,7 +199,8 @@ static int64_t look_at(void *context, int64_t dir, const char *name, struct jdb_
     return S_ISREG(st.st_mode);
 }
 
-/* Where the owner cannot be kept, what was granted to that owner and group is not granted to ours. */
+/* Where the owner cannot be kept, what was granted to that owner and group is not granted to
+ * ours. */
 static int64_t take_over(void *context, int64_t file, const struct jdb_owner *old) {
     int fd = (int)file;
     mode_t mode = old->mode;

@@ -212,7 +212,7 @@ run_specs() {
     [[ $4 == *-faults ]] && faults=-faults
     label="$id $4 $fs"
     if [[ $backend == sim ]]; then
-        dir=$own/$n fs_name=sim label="$id $4"
+        dir=$own/$n fs_name=sim label="$id sim"
     elif [[ $fs == own ]]; then
         dir=$own/$n fs_name=$own_fs label="$id $4 $own_fs (here)"
     else
@@ -385,7 +385,7 @@ for lua in $luas; do
     if ((${#fault_specs[@]})) && [[ $id == 5.4 || -n ${LUAS-} || ${JDBFS_TEST_LONG-} == 1 ]]; then
         if build all LUA="$lua" FAULTS=1; then
             for backend in "${usable_backends[@]}"; do
-                runs+=("$id $exe $backend-faults $faults_fs")
+                [[ $backend == sim ]] || runs+=("$id $exe $backend-faults $faults_fs")
             done
         else
             failed 1
