@@ -611,19 +611,23 @@ int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *fa
     return 0;
 }
 
+static int busy(const jdb_queue *q) {
+    return q->inflight > 0 || q->pending.head || q->arrived.head || q->sync_files;
+}
+
 /* What arrives while the queue is being closed has no waiter any more. */
 static void drain(jdb_queue *q) {
     for (;;) {
         jdb_op *op;
         while ((op = jdb_queue_next(q))) jdb_op_release(q, op);
-        if (q->inflight == 0 && !q->pending.head && !q->arrived.head && !q->sync_files) return;
+        if (!busy(q)) return;
         reap(q, 1, -1);
     }
 }
 
 void jdb_queue_close(jdb_queue *q) {
     if (q->closed) return;
-    if (q->thread != this_thread() && q->fork_generation == jdb_os_fork_generation()) {
+    if (q->thread != this_thread() && q->fork_generation == jdb_os_fork_generation() && busy(q)) {
         /* Another thread cannot wait for the ring: everything the kernel may touch is kept. */
         q->closed = q->kept = 1;
         return;

@@ -4,7 +4,6 @@
 local core = require "jdbfs.core"
 local sync = require "jdbfs.sync"
 local stream = require "jdbfs.stream"
-local hosts = require "jdbfs.host"
 
 -- nginx replaces these by its own and keeps the plain ones under other names.
 local create = rawget(coroutine, "_create") or coroutine.create
@@ -52,7 +51,8 @@ function M.info()
   local info, message, err = core.info()
   if info then
     info.lua = type(jit) == "table" and jit.version or _VERSION
-    info.host = hosts.name()
+    local hosts = package.loaded["jdbfs.host"]
+    info.host = hosts and hosts.name()
   end
   return info, message, err
 end
@@ -152,7 +152,7 @@ function M.pcall(f, ...)
 end
 
 function M.host(host)
-  return hosts.choose(M, host)
+  return require("jdbfs.host").choose(M, host)
 end
 
 return M
