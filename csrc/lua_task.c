@@ -1238,7 +1238,11 @@ int jl_open_task(lua_State *L) {
     S->ref_guest_meta = jl_new_class(L, "jdbfs.guest", methods, guest_meta);
     lua_pushboolean(L, JL_KNOWS_YIELDABLE);
     lua_setfield(L, -2, "KNOWS_YIELDABLE");
-    lua_newtable(L); /* {class, methods that wait}: Lua modules enter theirs */
+    lua_newtable(L); /* class -> methods that wait: Lua modules enter theirs; weak keys */
+    lua_newtable(L);
+    lua_pushliteral(L, "k");
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
     lua_setfield(L, -2, "waiting_classes");
     /* The Lua modules add `join`: it waits, then fetches the results in its own context. */
     jl_push_ref(L, S->ref_task_meta);

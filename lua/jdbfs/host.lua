@@ -275,11 +275,11 @@ local function replace(list, wrap, ...)
 end
 
 local function install_classes()
-  for _, entry in ipairs(core.waiting_classes) do
-    for _, name in ipairs(entry) do entry.class[name] = within(entry.class[name]) end
-    if entry.in_for then
-      local wrap = entry.for_cannot_yield and in_place or within
-      entry.class[entry.in_for] = wrap(entry.class[entry.in_for])
+  for class, methods in pairs(core.waiting_classes) do
+    for _, name in ipairs(methods) do class[name] = within(class[name]) end
+    if methods.in_for then
+      local wrap = methods.for_cannot_yield and in_place or within
+      class[methods.in_for] = wrap(class[methods.in_for])
     end
   end
 end

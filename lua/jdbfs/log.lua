@@ -1157,11 +1157,9 @@ local function open(path, o)
   return nil, message, err
 end
 
-core.waiting_classes[#core.waiting_classes + 1] = {
-  class = Log, "append", "truncate_before", "close",
-}
-core.waiting_classes[#core.waiting_classes + 1] = {
-  class = Cursor, "next", "close", in_for = "__call", for_cannot_yield = FOR_CANNOT_YIELD,
+core.waiting_classes[Log] = { "append", "truncate_before", "close" }
+core.waiting_classes[Cursor] = {
+  "next", "close", in_for = "__call", for_cannot_yield = FOR_CANNOT_YIELD,
 }
 
 return open

@@ -516,7 +516,7 @@ local function reader(file, o)
   return self
 end
 
-core.waiting_classes[#core.waiting_classes + 1] = { class = Writer, "write", "sync", "close" }
-core.waiting_classes[#core.waiting_classes + 1] = { class = Reader, "read", "read_into", "close" }
+core.waiting_classes[Writer] = { "write", "sync", "close" }
+core.waiting_classes[Reader] = { "read", "read_into", "close" }
 
 return { reader = reader, writer = writer }
