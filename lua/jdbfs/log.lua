@@ -313,7 +313,7 @@ local function find_record(scan, number, without_data)
     length, batch, err = record_at(scan, pos, number, nil, without_data)
   end
   if not length then return length, batch, err end
-  scan.batch = batch
+  if batch ~= scan.batch then scan.batch, scan.batch_at = batch, pos end
   scan.pos = pos + align_up(HEADER + length, 8)
   return pos, length
 end
@@ -482,6 +482,26 @@ local function wipe(self, segment, scan, stale)
   return segment.file:sync_all()
 end
 
+-- The flush of the last batch may have failed, and then no other flush need make it durable. It is
+-- written once more: the next batch is acknowledged on the promise that this one is there.
+local function write_again(self, segment, scan)
+  local from, stop = scan.batch_at, align_up(scan.pos, self.block)
+  while from and from < stop do
+    local ok, message, err = fill_window(scan, from, 1)
+    if not ok then return nil, message, err end
+    local got = scan.got < stop - from and scan.got or stop - from
+    if got == 0 then
+      return failure("ShortRead", "log", segment.path, "the segment became shorter")
+    end
+    local length = align_up(got, self.block) -- the file may end inside a block
+    scan.buffer:fill(0, got, length - got)
+    ok, message, err = segment.file:write_at(scan.buffer, from, 0, length, "dsync")
+    if not ok then return nil, message, err end
+    from = from + length
+  end
+  return true
+end
+
 -- The last segment: what is not there was never acknowledged, unless something proves it was.
 local function settle_tail(self, segment, scan, number)
   local limit = scan.limit
@@ -491,16 +511,18 @@ local function settle_tail(self, segment, scan, number)
     return damaged(scan, "log", number, ("record %d, written later, is there"):format(proof))
   end
   segment.size = limit - limit % self.block
+  local ok, message
   if stale > scan.pos then
     self.found.clean = false
     local offset = expected_at(scan)
     if offset >= stale then offset = scan.pos end
     self.found.cut_bytes = stale - offset
     self.found.cut_at = { segment = segment.path:match("[^/]*$"), offset = offset }
-    local ok, message
     ok, message, err = wipe(self, segment, scan, stale)
     if not ok then return nil, message, err end
   end
+  ok, message, err = write_again(self, segment, scan)
+  if not ok then return nil, message, err end
   segment.tail = align_up(scan.pos, self.block)
   return true
 end

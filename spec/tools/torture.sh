@@ -85,6 +85,10 @@ part "kernel entries" env JDBFS_TEST_LONG=1 TIMEOUT=3000 LUAS=lua5.4 FS=own \
     T=spec/52-fallback_spec.lua bash spec/tools/test.sh
 part "fuzz" bash spec/tools/fuzz.sh "$(times 1800 5)"
 part "power cuts" env CUTS="$(times 10000 200)" bash spec/tools/powercut.sh
+for workload in atomic_write log_recovery; do
+    part "power cuts, $workload" env CUTS="$(times 2000 100)" TWINS=0 WORKLOADS=$workload \
+        bash spec/tools/powercut.sh
+done
 part "simulated crashes" env JDBFS_CRASHES="$(times 100000 100)" \
     JDBFS_SIM_SEEDS="$(times 1000 10)" JDBFS_SIM_OPERATIONS=10000 \
     TIMEOUT=36000 LUAS="lua5.4 luajit" BACKENDS=sim FS=own \
