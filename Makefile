@@ -3,14 +3,15 @@
 # ---- what is built ---------------------------------------------------------------------------
 # The rockspec has the same lists; `make tidy` compares them.
 
-CORE_SRC := error buf crc32c file op queue sync names
-LUA_SRC  := lua_core lua_error lua_buf lua_file lua_fs lua_log lua_queue lua_task lua_sim
+CORE_SRC := error buf crc32c file op queue sync names histogram random
+LUA_SRC  := lua_core lua_error lua_buf lua_file lua_fs lua_log lua_queue lua_task lua_sim \
+            lua_measure
 
 PLATFORM := $(shell uname -s)
 SIM_SRC  := be_sim be_sim_op be_sim_disk
 PLATFORM_SRC_Linux  := be_uring be_pool $(SIM_SRC) os_posix os_posix_names os_posix_relay \
                        os_linux os_linux_evidence os_cpu
-PLATFORM_LIBS_Linux  = $(URING_LIBS) -lpthread -ldl
+PLATFORM_LIBS_Linux  = $(URING_LIBS) -lpthread -ldl -lm
 PLATFORM_SRC  := $(PLATFORM_SRC_$(PLATFORM))
 PLATFORM_LIBS  = $(PLATFORM_LIBS_$(PLATFORM))
 

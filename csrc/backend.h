@@ -42,6 +42,13 @@ struct jdb_backend {
     void (*signal)(jdb_queue *queue); /* make that descriptor readable */
 };
 
+enum {
+    JDB_STAGE_MAX = 32, /* handed over at the latest then: 32 per call is 98 % of the saving */
+    JDB_FRESH_MAX = 2 * JDB_STAGE_MAX,
+    JDB_CHUNK_OPS = 256,
+    JDB_GAP_NS = 20000 /* between completions, before any was seen */
+};
+
 struct jdb_queue {
     const struct jdb_backend *backend;
     void *impl;                 /* the backend's */
@@ -65,14 +72,12 @@ struct jdb_queue {
     const void *thread; /* identifies the owning thread */
     int64_t gap_ns;     /* running mean between completions, for batching */
     int64_t reaped_at;
+    int timing;           /* operations carry times; see jdb_queue_timing */
+    uint32_t fresh_count; /* transfers handed over since the last look at the clock */
+    int64_t reap_ns;      /* the look at the clock behind the last reap */
+    jdb_op *fresh[JDB_FRESH_MAX];
     jdb_stats stats;
     char reason[192], features[192];
-};
-
-enum {
-    JDB_STAGE_MAX = 32, /* handed over at the latest then: 32 per call is 98 % of the saving */
-    JDB_CHUNK_OPS = 256,
-    JDB_GAP_NS = 20000 /* between completions, before any was seen */
 };
 
 extern const struct jdb_backend *const jdb_backends[]; /* best first, NULL last */

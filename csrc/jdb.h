@@ -238,6 +238,14 @@ jdb_kind jdb_op_kind(const jdb_op *op);
 int64_t jdb_op_result(const jdb_op *op); /* bytes moved, size, 0 or 1; meaningless on failure */
 jdb_code jdb_op_code(const jdb_op *op);
 void jdb_op_failure(const jdb_op *op, jdb_failure *failure); /* valid until release */
+typedef struct jdb_times {
+    int64_t submitted, reaped; /* jdb_now() before the call that handed it over, and behind the one
+                                  that brought its completion; 0: not known */
+    uint64_t moved;            /* bytes */
+    int durable;               /* a write with a flush of its own, or by itself durable */
+    int error;                 /* errno; 0: none */
+} jdb_times;
+void jdb_op_times(const jdb_op *op, jdb_times *times);
 jdb_file *jdb_op_file(const jdb_op *op); /* of an open: the new file, owned by the operation */
 jdb_buf *jdb_op_buf(const jdb_op *op);
 const jdb_stat *jdb_op_stat(const jdb_op *op);
@@ -266,6 +274,7 @@ typedef struct jdb_stats {
     uint64_t abandoned;            /* still unfinished, and nobody waits */
     uint64_t slots;                /* operations allocated */
     uint64_t workers;              /* threads alive */
+    uint64_t reaps;                /* looks that found completions, while times are kept */
 } jdb_stats;
 
 /* 0, or -errno with *failure filled (its texts live as long as the process). */
@@ -300,6 +309,8 @@ void jdb_relay_free(jdb_queue *queue); /* harmless when there is none */
 uint64_t jdb_queue_pending(const jdb_queue *queue);
 jdb_kind jdb_queue_usable(const jdb_queue *queue); /* JDB_OK, JDB_FORKED, ... for this caller */
 void jdb_queue_stats(const jdb_queue *queue, jdb_stats *stats);
+/* Whether operations carry times from now on; costs a look at the clock per kernel entry. */
+void jdb_queue_timing(jdb_queue *queue, int on);
 const char *jdb_queue_backend(const jdb_queue *queue);
 const char *jdb_queue_reason(const jdb_queue *queue);   /* why this backend */
 const char *jdb_queue_features(const jdb_queue *queue); /* comma-separated */
@@ -312,7 +323,12 @@ const char *jdb_backend_wanted(const jdb_options *options);
 int64_t jdb_queue_now(jdb_queue *queue);
 void jdb_queue_sleep(jdb_queue *queue, int64_t ns); /* blocks the thread, or moves that clock */
 
-int64_t jdb_now(void);          /* monotonic nanoseconds */
+int64_t jdb_now(void);       /* monotonic nanoseconds */
+int64_t jdb_cpu(int thread); /* CPU ns of the process, or of this thread alone */
+/* From now on SIGINT, SIGTERM and SIGHUP are noted instead of ending the process (on: 1), or no
+ * longer (0). A second one ends it. */
+void jdb_catch_signals(int on);
+int jdb_signal(void);           /* the one that was noted; 0: none */
 void jdb_sleep(int64_t ns);     /* blocks the thread */
 void jdb_stay_loaded(void);     /* the shared library that holds the core is never unloaded */
 const char *jdb_platform(void); /* "Linux 6.1.0" */

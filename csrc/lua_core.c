@@ -100,6 +100,7 @@ static int open_all(lua_State *L) {
     jl_open_queue(L);
     jl_open_task(L);
     jl_open_sim(L);
+    jl_open_measure(L);
     jl_register(L, functions);
     jl_push_size(L, jdb_page_size());
     lua_setfield(L, -2, "PAGE_SIZE");

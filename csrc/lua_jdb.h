@@ -33,18 +33,23 @@ enum jl_task_state {
  * ends; afterwards its handle alone keeps it. */
 struct jl_task {
     const void *magic;
-    lua_State *co;      /* valid while anchored, or while `results` holds it */
-    jl_task *next;      /* ready list */
-    jl_task *joiners;   /* tasks that wait for this one, last first ... */
-    jl_task *join_next; /* ... linked by this */
-    jl_task *joined;    /* the one this task waits for; NULL: none */
-    jl_task *child;     /* cancelled with this task (timeout) */
-    uint64_t reply;     /* what the wait returns when it is over; 0: true */
-    jdb_op *op;         /* the operation it waits for: no other may resume it */
-    uint32_t timer;     /* place in the heap + 1; 0: none */
-    uint32_t run;       /* the run it belongs to; 0: none */
-    int results;        /* values on co when it ended */
-    int nargs;          /* values on co before it starts */
+    lua_State *co;          /* valid while anchored, or while `results` holds it */
+    jl_task *next;          /* ready list */
+    jl_task *joiners;       /* tasks that wait for this one, last first ... */
+    jl_task *join_next;     /* ... linked by this */
+    jl_task *joined;        /* the one this task waits for; NULL: none */
+    jl_task *child;         /* cancelled with this task (timeout) */
+    uint64_t reply;         /* what the wait returns when it is over; 0: true */
+    jdb_op *op;             /* the operation it waits for: no other may resume it */
+    struct jl_meter *meter; /* what it does is measured here; NULL: nowhere */
+    int64_t due;            /* measured: planned time of what it does next; 0: when it became ... */
+    int64_t ready;          /* ... ready */
+    int64_t op_due;         /* measured: the due time of `op` */
+    int64_t planned;        /* open loop: due time of the iteration; 0: none */
+    uint32_t timer;         /* place in the heap + 1; 0: none */
+    uint32_t run;           /* the run it belongs to; 0: none */
+    int results;            /* values on co when it ended */
+    int nargs;              /* values on co before it starts */
     uint8_t state;
     uint8_t cancelled; /* ends at its next wait */
     uint8_t caught;    /* its error belongs to whoever waits, it does not stop the run */
@@ -97,6 +102,7 @@ typedef struct jl_state {
     uint32_t tasks;     /* all that have not ended */
     int probed;         /* see leave_finalizer */
     int running;        /* somebody drives: no second one may */
+    uint32_t delivered; /* measured operations, for sampling the lag */
     struct {
         int kind;
         int64_t until;
@@ -107,6 +113,7 @@ typedef struct jl_state {
     int ref_anchors, ref_results, ref_generators, ref_error_meta, ref_pending;
     int ref_file_meta, ref_buf_meta, ref_batch_meta, ref_task_meta, ref_guest_meta, ref_close;
     int ref_traceback, ref_unbox_u64;
+    int ref_meter_meta, ref_random_meta, ref_arrivals_meta, ref_meters;
     int ref_drive, ref_end_run, ref_box_u64, ref_nothing, ref_shell, ref_probe;
 } jl_state;
 
@@ -199,6 +206,12 @@ int jl_join_gate(lua_State *L, jl_task *gate, uint64_t reply);
 void jl_open_gate(lua_State *L, jl_task *gate);
 void jl_drop_gate(jl_task *gate);
 void jl_task_close(jl_state *S);
+int jl_sleep_until(lua_State *L, int64_t when); /* in a task; returns true to Lua */
 int jl_open_task(lua_State *L);
+
+/* lua_measure.c */
+void jl_measure_op(jl_state *S, jl_task *t, const jdb_op *op); /* delivered to t->meter */
+void jl_measure_end(jl_task *t);                               /* the task has ended */
+int jl_open_measure(lua_State *L);
 
 #endif

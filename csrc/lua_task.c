@@ -33,6 +33,7 @@ static int ended(const jl_task *t) { return t->state >= JL_DONE; }
 /* ---- ready list and timers ------------------------------------------------------------------ */
 
 static void make_ready(jl_state *S, jl_task *t) {
+    if (t->meter) t->ready = jdb_now();
     t->state = JL_READY;
     t->next = NULL;
     if (S->ready_tail) S->ready_tail->next = t;
@@ -234,6 +235,10 @@ static void commit(jl_state *S, jl_task *t) {
     forget_wait(S, t);
     S->spare = NULL;
     t->op = op;
+    if (t->meter) {
+        t->op_due = t->due ? t->due : t->ready;
+        t->due = 0;
+    }
     jdb_op_set_waiter(op, t);
     jdb_submit(S->queue, op);
 }
@@ -356,6 +361,7 @@ static void finish(lua_State *L, jl_state *S, jl_task *t, enum jl_task_state sta
     t->results = 0;
     t->co = NULL;
     S->tasks--;
+    jl_measure_end(t);
     if (S->run && t->run == S->run) S->alive--;
     wake_joiners(S, t);
     jl_push_ref(L, S->ref_anchors);
@@ -503,6 +509,7 @@ static void deliver(lua_State *L, jl_state *S, jdb_op *op) {
         return;
     }
     t->op = NULL;
+    if (t->meter) jl_measure_op(S, t, op);
     if (!suspended(t)) {
         jdb_op_release(S->queue, op);
         stolen(L, S, t);
@@ -903,9 +910,8 @@ static int task_wake(lua_State *L) {
     return 1;
 }
 
-static int task_sleep(lua_State *L) {
+int jl_sleep_until(lua_State *L, int64_t when) {
     jl_state *S = jl_self(L);
-    int64_t when = deadline(L, 1);
     enum place where = place(L, S);
     if (where == IN_PLACE) {
         int64_t rest = when - jl_now(L);
@@ -920,6 +926,8 @@ static int task_sleep(lua_State *L) {
     if (!self->cancelled) add_timer(S, self, when);
     return suspend(L, S, where);
 }
+
+static int task_sleep(lua_State *L) { return jl_sleep_until(L, deadline(L, 1)); }
 
 static int task_yield(lua_State *L) {
     jl_state *S = jl_self(L);

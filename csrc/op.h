@@ -74,12 +74,13 @@ struct jdb_op {
     jdb_op *link;             /* child: the list it belongs to; list: its first failure */
     uint64_t off, len, moved; /* in the file; moved counts finished bytes */
     uint64_t buf_off;
-    uint64_t part_len;  /* of a read with JDB_OP_PART: what the caller asked for ... */
-    uint32_t part_skip; /* ... behind this many bytes */
-    int64_t result;     /* of the backend: >= 0 or -errno; after settle: final */
-    uint32_t chunk;     /* bytes of the transfer handed over last */
-    uint32_t need;      /* the alignment that was missing */
-    int32_t error;      /* errno of a failure */
+    uint64_t part_len;               /* of a read with JDB_OP_PART: what the caller asked for ... */
+    uint32_t part_skip;              /* ... behind this many bytes */
+    int64_t result;                  /* of the backend: >= 0 or -errno; after settle: final */
+    int64_t submitted_ns, reaped_ns; /* while the queue keeps times; 0: not known */
+    uint32_t chunk;                  /* bytes of the transfer handed over last */
+    uint32_t need;                   /* the alignment that was missing */
+    int32_t error;                   /* errno of a failure */
     uint32_t slot, gen;
     uint32_t index; /* of a child in its list */
     uint16_t flags;

@@ -65,6 +65,9 @@ void jdb_os_relay_arm(struct jdb_os_relay *relay);
 void jdb_os_relay_free(struct jdb_os_relay *relay);
 
 int64_t jdb_os_now(void);
+int64_t jdb_os_cpu(int thread); /* of the process, or of this thread */
+void jdb_os_catch_signals(int on);
+int jdb_os_signal(void);
 void jdb_os_sleep(int64_t ns);
 unsigned jdb_os_fork_generation(void); /* grows by one in every forked child */
 const char *jdb_os_getenv(const char *name);

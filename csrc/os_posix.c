@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,6 +40,44 @@ int64_t jdb_os_now(void) {
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
+
+int64_t jdb_os_cpu(int thread) {
+    struct timespec used;
+    clock_gettime(thread ? CLOCK_THREAD_CPUTIME_ID : CLOCK_PROCESS_CPUTIME_ID, &used);
+    return (int64_t)used.tv_sec * 1000000000 + used.tv_nsec;
+}
+
+static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP};
+enum { ENDING_SIGNALS = sizeof ending_signals / sizeof *ending_signals };
+static struct sigaction actions_before[ENDING_SIGNALS];
+static volatile sig_atomic_t noted_signal, catching;
+
+/* The second one is in earnest: whatever takes so long, the process ends by it. */
+static void note_signal(int number) {
+    if (noted_signal) {
+        signal(number, SIG_DFL);
+        raise(number);
+    }
+    noted_signal = number;
+}
+
+void jdb_os_catch_signals(int on) {
+    struct sigaction action;
+    if (on == catching) return;
+    catching = on;
+    noted_signal = 0;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = note_signal; /* no SA_RESTART: waits in the kernel end */
+    for (int i = 0; i < ENDING_SIGNALS; i++) {
+        const struct sigaction *to = on ? &action : &actions_before[i];
+        struct sigaction *before = on ? &actions_before[i] : NULL;
+        sigaction(ending_signals[i], to, before);
+        /* Whoever started us with it ignored (nohup) meant it. */
+        if (on && before->sa_handler == SIG_IGN) sigaction(ending_signals[i], before, NULL);
+    }
+}
+
+int jdb_os_signal(void) { return noted_signal; }
 
 void jdb_os_sleep(int64_t ns) {
     struct timespec rest = {ns / 1000000000, ns % 1000000000};

@@ -77,6 +77,23 @@ static int durable_by_write(const jdb_file *file) {
     return file->info.direct && file->durable_writes <= 1;
 }
 
+/* One look at the clock for all that goes to the kernel with the next call. */
+static void time_fresh(jdb_queue *q) {
+    int64_t now = jdb_os_now();
+    for (uint32_t i = 0; i < q->fresh_count; i++) q->fresh[i]->submitted_ns = now;
+    q->fresh_count = 0;
+}
+
+static void time_submit(jdb_queue *q, jdb_op *op) {
+    if (op->submitted_ns) return; /* the rest of one that was short */
+    if (op->flags & JDB_OP_POOLED) {
+        op->submitted_ns = jdb_os_now();
+        return;
+    }
+    if (q->fresh_count == JDB_FRESH_MAX) time_fresh(q);
+    q->fresh[q->fresh_count++] = op;
+}
+
 /* The pool serves what the backend cannot; a refusal never reaches the user. */
 static int hand_over(jdb_queue *q, jdb_op *op) {
     jdb_code step = jdb_op_step(op);
@@ -90,14 +107,19 @@ static int hand_over(jdb_queue *q, jdb_op *op) {
     op->state = JDB_INFLIGHT;
     if (!(op->flags & JDB_OP_POOLED) && (q->native >> step & 1)) {
         int r = q->backend->submit(q, op);
-        if (r == 0) q->inflight++;
-        else op->state = JDB_PENDING;
-        return r;
+        if (r != 0) {
+            op->state = JDB_PENDING;
+            return r;
+        }
+        q->inflight++;
+        if (q->timing) time_submit(q, op);
+        return 0;
     }
     q->inflight++;
     q->pool_inflight++;
     q->stats.pool_operations++;
     op->flags |= JDB_OP_POOLED;
+    if (q->timing) time_submit(q, op);
     jdb_pool_submit(q, op);
     return 0;
 }
@@ -121,7 +143,10 @@ static void start(jdb_queue *q) {
             jdb_list_unshift(&q->pending, op);
             return;
         }
-        if (q->staged >= JDB_STAGE_MAX) q->backend->flush(q);
+        if (q->staged >= JDB_STAGE_MAX) {
+            if (q->fresh_count) time_fresh(q);
+            q->backend->flush(q);
+        }
     }
 }
 
@@ -129,6 +154,10 @@ static void accept(jdb_queue *q, jdb_op *op) {
     assert(op->state == JDB_PREPARED && op->kind == JDB_OK);
     op->state = JDB_PENDING;
     q->stats.submitted++;
+    if (!q->timing) return;
+    /* Only transfers are timed where they are handed over; a flush may be done by another's. */
+    op->submitted_ns = op->code == JDB_READ || op->code == JDB_WRITE ? 0 : jdb_os_now();
+    op->reaped_ns = 0;
 }
 
 /* Zeros that reserve space are written behind the end of the file as it was: a write that got there
@@ -320,6 +349,7 @@ static void remember_loss(const jdb_op *op) {
 void jdb_finish(jdb_queue *q, jdb_op *op) {
     jdb_op_settle(op);
     op->state = JDB_DONE;
+    if (q->timing) op->reaped_ns = q->reap_ns;
     q->stats.completed++;
     if (op->buf) jdb_buf_leave(op);
     jdb_file *file = op->file;
@@ -383,7 +413,12 @@ static void reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     /* Something ended without the kernel, or nothing is there that could end. */
     if (q->arrived.head || completed != q->stats.completed) timeout_ns = 0;
     if (q->inflight == 0 && timeout_ns < 0) timeout_ns = 0;
+    if (q->fresh_count) time_fresh(q);
     q->backend->reap(q, want, timeout_ns);
+    if (q->timing && q->arrived.head) {
+        q->reap_ns = jdb_os_now();
+        q->stats.reaps++;
+    }
     settle(q);
     start(q);
 }
@@ -482,6 +517,7 @@ void jdb_queue_flush(jdb_queue *q) {
         settle(q);
         start(q);
     }
+    if (q->fresh_count) time_fresh(q);
     q->backend->flush(q);
     /* What ended without the kernel, and what the kernel refused for now (EAGAIN, EBUSY): nothing
      * will announce it, so a host must look again. */
@@ -655,6 +691,16 @@ void jdb_queue_unref(jdb_queue *q) {
 
 /* ---- telling -------------------------------------------------------------------------------- */
 
+void jdb_queue_timing(jdb_queue *q, int on) { q->timing = on; }
+
+void jdb_op_times(const jdb_op *op, jdb_times *times) {
+    times->submitted = op->submitted_ns;
+    times->reaped = op->reaped_ns;
+    times->moved = op->moved;
+    times->durable = (op->flags & JDB_OP_DSYNC) != 0;
+    times->error = op->error;
+}
+
 uint64_t jdb_queue_pending(const jdb_queue *q) {
     return q->stats.submitted - q->stats.completed + q->undelivered;
 }
@@ -691,3 +737,6 @@ void jdb_queue_sleep(jdb_queue *q, int64_t ns) {
 }
 void jdb_stay_loaded(void) { jdb_os_stay_loaded(); }
 const char *jdb_platform(void) { return jdb_os_platform(); }
+int64_t jdb_cpu(int thread) { return jdb_os_cpu(thread); }
+void jdb_catch_signals(int on) { jdb_os_catch_signals(on); }
+int jdb_signal(void) { return jdb_os_signal(); }

@@ -25,13 +25,14 @@ local STANDARD_C = set([[assert.h complex.h ctype.h errno.h fenv.h float.h intty
   limits.h locale.h math.h setjmp.h signal.h stdalign.h stdarg.h stdatomic.h stdbool.h stddef.h
   stdint.h stdio.h stdlib.h stdnoreturn.h string.h tgmath.h time.h uchar.h wchar.h wctype.h]])
 local LUA = set("lua.h lauxlib.h lualib.h luajit.h luaconf.h")
-local CORE = "jdb.h list.h op.h backend.h os.h"
+local CORE = "jdb.h list.h op.h backend.h os.h measure.h"
 
 -- The first pattern that matches the base name decides. local_ok: names allowed in quotes;
 -- system: "standard", "any", or a set; platform, lua: whether #if on it may stand here.
 local RULES = {
   { "^jdb%.h$", local_ok = {}, system = set("stddef.h stdint.h") },
   { "^list%.h$", local_ok = set("jdb.h"), system = set("stddef.h stdint.h") },
+  { "^measure%.h$", local_ok = {}, system = set("stdint.h") },
   { "^op%.h$", local_ok = set("jdb.h list.h"), system = set("stddef.h stdint.h") },
   { "^backend%.h$", local_ok = set("jdb.h list.h op.h"), system = set("stddef.h stdint.h") },
   { "^os%.h$", local_ok = set("jdb.h list.h op.h"), system = set("stddef.h stdint.h") },
@@ -41,7 +42,7 @@ local RULES = {
     platform = true },
   { "^lua_compat%.h$", local_ok = set("jdb.h"), own = { "^lua_" }, system = "standard",
     lua_headers = true, lua = true },
-  { "^lua_.+%.[ch]$", local_ok = set("jdb.h list.h"), own = { "^lua_" }, system = "standard",
+  { "^lua_.+%.[ch]$", local_ok = set("jdb.h list.h measure.h"), own = { "^lua_" }, system = "standard",
     lua_headers = true },
   { "^.+%.c$", local_ok = set(CORE), system = "standard" },
 }

@@ -1,0 +1,701 @@
+/* lua_measure.c: what the `jdbfs` command measures with: meters, random streams, arrivals.
+ *
+ * A meter belongs to a job. Every operation of a task that said core.measure(meter) is recorded
+ * when it is delivered, without script code: response (reap - due), service (reap - submit), lag
+ * (resume - reap, every LAG_EVERY-th operation). A task without a meter pays one branch. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lua_jdb.h"
+#include "measure.h"
+
+static const char magic_meter = 0, magic_random = 0, magic_arrivals = 0;
+
+enum { TRACKS_MAX = 64, NAME_MAX_BYTES = 48, ERRORS_MAX = 12, LAG_EVERY = 4 };
+enum { RESPONSE, SERVICE, LAG, KINDS };
+
+/* Operations have their places; names given by scripts come behind them. */
+enum { T_READ, T_WRITE, T_WRITE_SYNC, T_FDATASYNC, T_FSYNC, T_TRIM, T_READ_MANY, T_WRITE_MANY };
+static const char *const operation_names[] = {"read",  "write", "write_sync", "fdatasync",
+                                              "fsync", "trim",  "read_many",  "write_many"};
+enum { OPERATIONS = sizeof operation_names / sizeof *operation_names };
+
+struct sums {
+    jdb_histogram *of[KINDS];
+    uint64_t bytes, errors;
+};
+
+struct track {
+    char name[NAME_MAX_BYTES];
+    jdb_histogram *memory;  /* 2 * KINDS of them; NULL until something is recorded */
+    struct sums now, total; /* this interval; all intervals that were kept */
+    const char *error_names[ERRORS_MAX];
+    uint64_t error_counts[ERRORS_MAX];
+};
+
+struct jl_meter {
+    const void *magic;
+    int64_t from;   /* what was due earlier is not counted */
+    uint32_t tasks; /* measured by it now */
+    uint32_t track_count;
+    uint64_t lost; /* not recorded: no memory */
+    struct track *tracks[TRACKS_MAX];
+};
+
+/* ---- recording ------------------------------------------------------------------------------ */
+
+static struct track *track_at(struct jl_meter *m, uint32_t i) {
+    struct track *t = m->tracks[i];
+    if (t && t->memory) return t;
+    if (!t) t = m->tracks[i] = calloc(1, sizeof *t);
+    if (t && !t->memory) t->memory = calloc(2 * KINDS, sizeof *t->memory);
+    if (!t || !t->memory) {
+        m->lost++;
+        return NULL;
+    }
+    if (i < OPERATIONS) strcpy(t->name, operation_names[i]);
+    for (int k = 0; k < KINDS; k++) {
+        t->now.of[k] = &t->memory[k];
+        t->total.of[k] = &t->memory[KINDS + k];
+    }
+    return t;
+}
+
+static int track_of(const jdb_op *op, int durable) {
+    switch (jdb_op_code(op)) {
+    case JDB_READ: return T_READ;
+    case JDB_WRITE: return durable ? T_WRITE_SYNC : T_WRITE;
+    case JDB_SYNC_DATA: return T_FDATASYNC;
+    case JDB_SYNC_ALL: return T_FSYNC;
+    case JDB_PUNCH: return T_TRIM;
+    case JDB_READ_MANY: return T_READ_MANY;
+    case JDB_WRITE_MANY: return T_WRITE_MANY;
+    default: return -1;
+    }
+}
+
+static uint64_t span(int64_t from, int64_t to) { return to > from ? (uint64_t)(to - from) : 0; }
+
+static void record_error(struct track *t, const char *name) {
+    t->now.errors++;
+    for (int i = 0; i < ERRORS_MAX; i++) {
+        if (!t->error_names[i]) t->error_names[i] = i == ERRORS_MAX - 1 ? "others" : name;
+        else if (i < ERRORS_MAX - 1 && strcmp(t->error_names[i], name) != 0) continue;
+        t->error_counts[i]++;
+        return;
+    }
+}
+
+void jl_measure_op(jl_state *S, jl_task *task, const jdb_op *op) {
+    struct jl_meter *m = task->meter;
+    jdb_times times;
+    jdb_op_times(op, &times);
+    if (!times.reaped) times.reaped = jdb_now();
+    task->ready = times.reaped;
+    int i = track_of(op, times.durable);
+    if (i < 0 || task->op_due < m->from) return;
+    struct track *t = track_at(m, (uint32_t)i);
+    if (!t) return;
+    if (jdb_op_kind(op) != JDB_OK) {
+        const char *name = jdb_errno_name(times.error);
+        record_error(t, name ? name : jdb_kind_name(jdb_op_kind(op)));
+        return;
+    }
+    jdb_histogram_record(t->now.of[RESPONSE], span(task->op_due, times.reaped));
+    jdb_histogram_record(t->now.of[SERVICE],
+                         span(times.submitted ? times.submitted : task->op_due, times.reaped));
+    t->now.bytes += times.moved;
+    if (++S->delivered % LAG_EVERY == 0)
+        jdb_histogram_record(t->now.of[LAG], span(times.reaped, jdb_now()));
+}
+
+void jl_measure_end(jl_task *t) {
+    if (!t->meter) return;
+    t->meter->tasks--;
+    t->meter = NULL;
+}
+
+/* ---- meters --------------------------------------------------------------------------------- */
+
+static struct jl_meter *check_meter(lua_State *L) {
+    struct jl_meter *m = jl_test(L, 1, &magic_meter, sizeof *m);
+    if (!m) luaL_argerror(L, 1, "meter expected");
+    return m;
+}
+
+static jl_task *current(lua_State *L) {
+    jl_state *S = jl_self(L);
+    if (!S->current) luaL_error(L, "not in a task");
+    return S->current;
+}
+
+static int meter_new(lua_State *L) {
+    jdb_failure failure;
+    jl_state *S = jl_self(L);
+    jdb_queue *q = jl_queue(L, &failure);
+    if (!q) {
+        failure.op = "meter";
+        return jl_fail(L, &failure);
+    }
+    struct jl_meter *m = jl_new(L, sizeof *m, &magic_meter, S->ref_meter_meta);
+    m->track_count = OPERATIONS;
+    jdb_queue_timing(q, 1);
+    return 1;
+}
+
+/* measure(meter): what the current task does from now on is recorded there. */
+static int measure(lua_State *L) {
+    jl_state *S = jl_self(L);
+    struct jl_meter *m = check_meter(L);
+    jl_task *t = current(L);
+    jl_push_ref(L, S->ref_meters); /* kept until close: tasks point to it */
+    lua_pushvalue(L, 1);
+    lua_pushboolean(L, 1);
+    lua_rawset(L, -3);
+    jl_measure_end(t);
+    t->meter = m;
+    t->ready = jdb_now();
+    m->tasks++;
+    return 0;
+}
+
+static void free_tracks(struct jl_meter *m) {
+    for (uint32_t i = 0; i < TRACKS_MAX; i++) {
+        if (m->tracks[i]) free(m->tracks[i]->memory);
+        free(m->tracks[i]);
+        m->tracks[i] = NULL;
+    }
+}
+
+static int meter_close(lua_State *L) {
+    struct jl_meter *m = check_meter(L);
+    if (m->tasks > 0) return luaL_error(L, "%d tasks are measured by it", (int)m->tasks);
+    jl_push_ref(L, jl_self(L)->ref_meters);
+    lua_pushvalue(L, 1);
+    lua_pushnil(L);
+    lua_rawset(L, -3);
+    free_tracks(m);
+    return 0;
+}
+
+static int meter_gc(lua_State *L) {
+    struct jl_meter *m = jl_test(L, 1, &magic_meter, sizeof *m);
+    if (m) free_tracks(m);
+    return 0;
+}
+
+/* from(ns): what was due before that moment is not counted. */
+static int meter_from(lua_State *L) {
+    check_meter(L)->from = (int64_t)luaL_checknumber(L, 2);
+    return 0;
+}
+
+/* track(name): the number of a name, for stop. */
+static int meter_track(lua_State *L) {
+    struct jl_meter *m = check_meter(L);
+    size_t len;
+    const char *name = luaL_checklstring(L, 2, &len);
+    if (len == 0 || len >= NAME_MAX_BYTES) luaL_argerror(L, 2, "1 to 47 bytes expected");
+    uint32_t i = 0;
+    while (i < m->track_count) {
+        const char *known = i < OPERATIONS ? operation_names[i] : m->tracks[i]->name;
+        if (strcmp(known, name) == 0) break;
+        i++;
+    }
+    if (i == m->track_count) {
+        if (i == TRACKS_MAX) return luaL_error(L, "more than %d names", TRACKS_MAX);
+        struct track *t = track_at(m, i);
+        if (!t) return luaL_error(L, "out of memory for \"%s\"", name);
+        memcpy(t->name, name, len + 1);
+        m->track_count++;
+    }
+    lua_pushinteger(L, (lua_Integer)i);
+    return 1;
+}
+
+/* start(): due, now. The first thing that an iteration measures has the iteration's due time. */
+static int meter_start(lua_State *L) {
+    jl_task *t = current(L);
+    int64_t now = jdb_now(), due = t->due ? t->due : now;
+    t->due = 0;
+    lua_pushnumber(L, (lua_Number)due);
+    lua_pushnumber(L, (lua_Number)now);
+    return 2;
+}
+
+/* stop(track, due, start [, error]) */
+static int meter_stop(lua_State *L) {
+    struct jl_meter *m = check_meter(L);
+    lua_Integer i = luaL_checkinteger(L, 2);
+    int64_t due = (int64_t)luaL_checknumber(L, 3), start = (int64_t)luaL_checknumber(L, 4);
+    if (i < 0 || i >= (lua_Integer)m->track_count) luaL_argerror(L, 2, "track expected");
+    struct track *t = track_at(m, (uint32_t)i);
+    if (!t || due < m->from) return 0;
+    if (!lua_isnoneornil(L, 5)) {
+        record_error(t, "failed");
+        return 0;
+    }
+    int64_t now = jdb_now();
+    jdb_histogram_record(t->now.of[RESPONSE], span(due, now));
+    jdb_histogram_record(t->now.of[SERVICE], span(start, now));
+    return 0;
+}
+
+/* ---- telling -------------------------------------------------------------------------------- */
+
+static void push_histogram(lua_State *L, const jdb_histogram *h) {
+    int filled = 0;
+    lua_createtable(L, 0, 5);
+    jl_set_size(L, "n", h->n);
+    jl_set_size(L, "sum_ns", h->sum);
+    jl_set_size(L, "min_ns", h->min);
+    jl_set_size(L, "max_ns", h->max);
+    lua_newtable(L);
+    unsigned last = h->n ? jdb_histogram_bucket(h->max) : 0;
+    for (unsigned i = h->n ? jdb_histogram_bucket(h->min) : 1; i <= last; i++) {
+        if (h->counts[i] == 0) continue;
+        lua_createtable(L, 2, 0);
+        jl_push_size(L, jdb_histogram_lower(i, NULL));
+        lua_rawseti(L, -2, 1);
+        jl_push_size(L, h->counts[i]);
+        lua_rawseti(L, -2, 2);
+        lua_rawseti(L, -2, ++filled);
+    }
+    lua_setfield(L, -2, "hist");
+}
+
+static void push_sums(lua_State *L, const struct track *t, const struct sums *s) {
+    lua_createtable(L, 0, 8);
+    jl_set_text(L, "name", t->name);
+    jl_set_size(L, "n", s->of[RESPONSE]->n);
+    jl_set_size(L, "bytes", s->bytes);
+    push_histogram(L, s->of[RESPONSE]);
+    lua_setfield(L, -2, "response");
+    push_histogram(L, s->of[SERVICE]);
+    lua_setfield(L, -2, "service");
+}
+
+static void end_interval(struct track *t, int keep) {
+    for (int k = 0; k < KINDS; k++) {
+        if (keep) jdb_histogram_merge(t->total.of[k], t->now.of[k]);
+        if (t->now.of[k]->n) memset(t->now.of[k], 0, sizeof *t->now.of[k]);
+    }
+    if (keep) {
+        t->total.bytes += t->now.bytes;
+        t->total.errors += t->now.errors;
+    }
+    t->now.bytes = t->now.errors = 0;
+}
+
+/* take(keep): what was recorded since the last call, a table for each track; it is added to the
+ * totals, or forgotten (warm-up); errors are kept by name in any case. */
+static int meter_take(lua_State *L) {
+    struct jl_meter *m = check_meter(L);
+    int keep = lua_toboolean(L, 2), count = 0;
+    lua_newtable(L);
+    for (uint32_t i = 0; i < m->track_count; i++) {
+        struct track *t = m->tracks[i];
+        if (!t || !t->memory || (t->now.of[RESPONSE]->n == 0 && t->now.errors == 0)) continue;
+        push_sums(L, t, &t->now);
+        jl_set_size(L, "errors", t->now.errors);
+        end_interval(t, keep);
+        lua_rawseti(L, -2, ++count);
+    }
+    return 1;
+}
+
+/* totals(): what was taken with keep, with lag and the errors by name. */
+static int meter_totals(lua_State *L) {
+    struct jl_meter *m = check_meter(L);
+    int count = 0;
+    lua_newtable(L);
+    for (uint32_t i = 0; i < m->track_count; i++) {
+        const struct track *t = m->tracks[i];
+        if (!t || !t->memory || (t->total.of[RESPONSE]->n == 0 && !t->error_names[0])) continue;
+        push_sums(L, t, &t->total);
+        push_histogram(L, t->total.of[LAG]);
+        lua_setfield(L, -2, "lag");
+        lua_newtable(L);
+        for (int e = 0; e < ERRORS_MAX && t->error_names[e]; e++)
+            jl_set_size(L, t->error_names[e], t->error_counts[e]);
+        lua_setfield(L, -2, "errors");
+        lua_rawseti(L, -2, ++count);
+    }
+    return 1;
+}
+
+/* ---- random streams ------------------------------------------------------------------------- */
+
+enum pages { UNIFORM, ZIPF, PARETO, HOTSPOT, SEQUENTIAL };
+
+struct jl_random {
+    const void *magic;
+    jdb_random state;
+    jdb_zipf zipf; /* the last one asked for */
+    enum pages pages;
+    uint64_t page_count, page_size, next, step, hot;
+    double share;
+    int scatter;
+    jdb_zipf page_zipf;
+    jdb_permutation permutation;
+};
+
+static struct jl_random *check_random(lua_State *L) {
+    struct jl_random *r = jl_test(L, 1, &magic_random, sizeof *r);
+    if (!r) luaL_argerror(L, 1, "random stream expected (call with a colon)");
+    return r;
+}
+
+static uint64_t whole(lua_State *L, int i, uint64_t least, uint64_t most) {
+    uint64_t n;
+    const char *wrong = jl_number(L, i, &n);
+    if (wrong) luaL_argerror(L, i, wrong);
+    if (n < least || n > most) luaL_argerror(L, i, "out of range");
+    return n;
+}
+
+static const uint64_t exact = UINT64_C(1) << 53;
+
+/* random(seed, job, id) */
+static int random_new(lua_State *L) {
+    uint64_t seed = whole(L, 1, 0, exact), job = whole(L, 2, 0, exact), id = whole(L, 3, 0, exact);
+    struct jl_random *r = jl_new(L, sizeof *r, &magic_random, jl_self(L)->ref_random_meta);
+    jdb_random_seed(&r->state, seed, job, id);
+    return 1;
+}
+
+static int random_int(lua_State *L) {
+    struct jl_random *r = check_random(L);
+    lua_Number low = luaL_checknumber(L, 2), high = luaL_checknumber(L, 3);
+    if (low != floor(low) || high != floor(high) || !(low <= high) || high - low >= (double)exact ||
+        fabs(low) > (double)exact || fabs(high) > (double)exact)
+        return luaL_error(L, "int: whole numbers, low <= high, expected");
+    int64_t value = (int64_t)low + (int64_t)jdb_random_below(&r->state, (uint64_t)(high - low) + 1);
+    if (JL_INTEGERS) lua_pushinteger(L, (lua_Integer)value);
+    else lua_pushnumber(L, (lua_Number)value);
+    return 1;
+}
+
+static int random_float(lua_State *L) {
+    lua_pushnumber(L, jdb_random_unit(&check_random(L)->state));
+    return 1;
+}
+
+static int random_exp(lua_State *L) {
+    struct jl_random *r = check_random(L);
+    lua_pushnumber(L, luaL_optnumber(L, 2, 1) * jdb_random_exp(&r->state));
+    return 1;
+}
+
+static int random_normal(lua_State *L) {
+    struct jl_random *r = check_random(L);
+    double mean = luaL_optnumber(L, 2, 0), deviation = luaL_optnumber(L, 3, 1);
+    lua_pushnumber(L, mean + deviation * jdb_random_normal(&r->state));
+    return 1;
+}
+
+/* pareto(alpha): 1 or more, the smaller alpha the heavier the tail. */
+static int random_pareto(lua_State *L) {
+    struct jl_random *r = check_random(L);
+    double alpha = luaL_checknumber(L, 2);
+    if (!(alpha > 0)) luaL_argerror(L, 2, "more than 0 expected");
+    lua_pushnumber(L, exp(jdb_random_exp(&r->state) / alpha));
+    return 1;
+}
+
+static double check_theta(lua_State *L, int i) {
+    double theta = luaL_checknumber(L, i);
+    if (!(theta > 0 && theta < 100)) luaL_argerror(L, i, "more than 0 expected");
+    return theta;
+}
+
+/* zipf(n, theta): a rank from 1 to n. */
+static int random_zipf(lua_State *L) {
+    struct jl_random *r = check_random(L);
+    uint64_t n = whole(L, 2, 1, exact);
+    double theta = check_theta(L, 3);
+    if (r->zipf.n != n || r->zipf.theta != theta) jdb_zipf_init(&r->zipf, n, theta);
+    jl_push_size(L, jdb_zipf_draw(&r->zipf, &r->state));
+    return 1;
+}
+
+static int random_pick(lua_State *L) {
+    struct jl_random *r = check_random(L);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    size_t n = lua_rawlen(L, 2);
+    if (n == 0) luaL_argerror(L, 2, "a list with something in it expected");
+    lua_rawgeti(L, 2, (int)jdb_random_below(&r->state, n) + 1);
+    return 1;
+}
+
+/* perm(n): the numbers 1 to n in random order. */
+static int random_perm(lua_State *L) {
+    struct jl_random *r = check_random(L);
+    int n = (int)whole(L, 2, 0, 100000000);
+    lua_createtable(L, n, 0);
+    for (int i = 1; i <= n; i++) { /* inside-out shuffle */
+        int j = (int)jdb_random_below(&r->state, (uint64_t)i) + 1;
+        if (j != i) {
+            lua_rawgeti(L, -1, j);
+            lua_rawseti(L, -2, i);
+        }
+        lua_pushinteger(L, i);
+        lua_rawseti(L, -2, j);
+    }
+    return 1;
+}
+
+/* Of every 4096 bytes the last `zeros` percent are zero: what a device or a file system that
+ * compresses gains from it. */
+static void draw_bytes(jdb_random *r, uint8_t *to, size_t len, unsigned zeros) {
+    for (size_t at = 0; at < len;) {
+        size_t piece = len - at < 4096 ? len - at : 4096;
+        size_t drawn = piece - piece * zeros / 100;
+        for (size_t i = 0; i < drawn; i += 8) {
+            uint64_t word = jdb_random_next(r);
+            memcpy(to + at + i, &word, drawn - i < 8 ? drawn - i : 8);
+        }
+        memset(to + at + drawn, 0, piece - drawn);
+        at += piece;
+    }
+}
+
+static unsigned check_percent(lua_State *L, int i) {
+    return lua_isnoneornil(L, i) ? 0 : (unsigned)whole(L, i, 0, 100);
+}
+
+/* bytes(n [, percent of zeros]) */
+static int random_bytes(lua_State *L) {
+    struct jl_random *r = check_random(L);
+    size_t n = (size_t)whole(L, 2, 0, UINT64_C(1) << 30);
+    unsigned zeros = check_percent(L, 3);
+    void *text = lua_newuserdata(L, n ? n : 1);
+    draw_bytes(&r->state, text, n, zeros);
+    lua_pushlstring(L, text, n);
+    return 1;
+}
+
+/* fill(buffer [, percent of zeros]) */
+static int random_fill(lua_State *L) {
+    struct jl_random *r = check_random(L);
+    jl_buf *b = jl_check_buf(L, 2);
+    unsigned zeros = check_percent(L, 3);
+    if (!b->mem || !jdb_buf_data(b->mem)) return luaL_error(L, "the buffer was freed (Closed)");
+    if (!jdb_buf_writable(b->mem, b->off, b->len))
+        return luaL_error(L, "the buffer is in flight (Busy)");
+    draw_bytes(&r->state, (uint8_t *)jdb_buf_data(b->mem) + b->off, b->len, zeros);
+    return 0;
+}
+
+/* pages(kind, count, size, id, coroutines, key [, scatter [, parameter [, second]]]): what page()
+ * draws from. zipf: theta; pareto: h of the 80/20 rule (0.2); hotspot: share of draws, of pages.
+ * Sequential streams of a job share the pages like cards: the id-th takes each n-th. */
+static int random_pages(lua_State *L) {
+    static const char *const names[] = {"uniform", "zipf", "pareto", "hotspot", "seq", NULL};
+    struct jl_random *r = check_random(L);
+    r->pages = (enum pages)luaL_checkoption(L, 2, NULL, names);
+    r->page_count = whole(L, 3, 1, exact);
+    r->page_size = whole(L, 4, 1, exact);
+    r->step = whole(L, 6, 1, exact);
+    r->next = (whole(L, 5, 1, exact) - 1) % r->page_count;
+    jdb_permutation_init(&r->permutation, r->page_count, whole(L, 7, 0, exact));
+    r->scatter = lua_toboolean(L, 8) && (r->pages != UNIFORM && r->pages != SEQUENTIAL);
+    if (r->pages == ZIPF) jdb_zipf_init(&r->page_zipf, r->page_count, check_theta(L, 9));
+    if (r->pages == PARETO || r->pages == HOTSPOT) {
+        r->share = luaL_checknumber(L, 9);
+        if (!(r->share > 0 && r->share < 1)) luaL_argerror(L, 9, "between 0 and 1 expected");
+    }
+    if (r->pages == PARETO) r->share = log(r->share) / log(1 - r->share);
+    if (r->pages == HOTSPOT) {
+        double hot = luaL_checknumber(L, 10) * (double)r->page_count;
+        if (!(hot >= 0 && hot <= (double)r->page_count)) luaL_argerror(L, 10, "0 to 1 expected");
+        r->hot = hot < 1 ? 1 : (uint64_t)hot;
+    }
+    return 0;
+}
+
+static uint64_t draw_page(struct jl_random *r) {
+    uint64_t n = r->page_count, page;
+    switch (r->pages) {
+    case ZIPF: return jdb_zipf_draw(&r->page_zipf, &r->state) - 1;
+    case PARETO:
+        page = (uint64_t)((double)n * pow(jdb_random_unit(&r->state), r->share));
+        return page < n ? page : n - 1;
+    case HOTSPOT:
+        if (r->hot >= n || jdb_random_unit(&r->state) < r->share)
+            return jdb_random_below(&r->state, r->hot);
+        return r->hot + jdb_random_below(&r->state, n - r->hot);
+    case SEQUENTIAL:
+        page = r->next;
+        r->next = (r->next + r->step) % n;
+        return page;
+    default: return jdb_random_below(&r->state, n);
+    }
+}
+
+/* page(): the byte offset of a page. */
+static int random_page(lua_State *L) {
+    struct jl_random *r = check_random(L);
+    if (r->page_count == 0) return luaL_error(L, "page: there is no target file to draw from");
+    uint64_t page = draw_page(r);
+    if (r->scatter) page = jdb_permute(&r->permutation, page);
+    jl_push_size(L, page * r->page_size);
+    return 1;
+}
+
+/* ---- arrivals ------------------------------------------------------------------------------- */
+
+struct jl_arrivals {
+    const void *magic;
+    jdb_arrivals a;
+};
+
+static struct jl_arrivals *check_arrivals(lua_State *L) {
+    struct jl_arrivals *a = jl_test(L, 1, &magic_arrivals, sizeof *a);
+    if (!a) luaL_argerror(L, 1, "arrivals expected");
+    return a;
+}
+
+/* arrivals(rate, "const" | "poisson", random): the first ones are due from now on. */
+static int arrivals_new(lua_State *L) {
+    static const char *const kinds[] = {"const", "poisson", NULL};
+    double rate = luaL_checknumber(L, 1);
+    int poisson = luaL_checkoption(L, 2, NULL, kinds);
+    struct jl_random *r = jl_test(L, 3, &magic_random, sizeof *r);
+    if (!(rate > 0 && rate <= 1e9)) luaL_argerror(L, 1, "a rate expected");
+    if (!r) luaL_argerror(L, 3, "random stream expected");
+    struct jl_arrivals *a = jl_new(L, sizeof *a, &magic_arrivals, jl_self(L)->ref_arrivals_meta);
+    jdb_arrivals_init(&a->a, rate, poisson, &r->state, jdb_now());
+    return 1;
+}
+
+/* next(): takes the next arrival, waits until it is due, and makes that the due time of what the
+ * task measures first. */
+static int arrivals_next(lua_State *L) {
+    struct jl_arrivals *a = check_arrivals(L);
+    jl_task *t = current(L);
+    int64_t now = jdb_now(), due = jdb_arrivals_take(&a->a, now);
+    t->due = t->planned = due;
+    if (due > now) return jl_sleep_until(L, due);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* due(): the planned time of the task's iteration in ns, or nil. */
+static int due(lua_State *L) {
+    jl_task *t = current(L);
+    if (t->planned) lua_pushnumber(L, (lua_Number)t->planned);
+    else lua_pushnil(L);
+    return 1;
+}
+
+/* mark(): figures count from here. */
+static int arrivals_mark(lua_State *L) {
+    jdb_arrivals_mark(&check_arrivals(L)->a, jdb_now());
+    return 0;
+}
+
+/* state(): since mark: arrivals that were due, the backlog now, the largest one. */
+static int arrivals_state(lua_State *L) {
+    jdb_arrivals *a = &check_arrivals(L)->a;
+    uint64_t backlog = jdb_arrivals_backlog(a, jdb_now());
+    jl_push_size(L, a->arrived.count - a->offered_before);
+    jl_push_size(L, backlog);
+    jl_push_size(L, a->backlog_max);
+    return 3;
+}
+
+/* ---- histograms, clocks, signals ------------------------------------------------------------ */
+
+/* histogram(list of ns): the same table as meters tell; for what a script measured itself. */
+static int histogram(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    size_t n = lua_rawlen(L, 1);
+    jdb_histogram *h = lua_newuserdata(L, sizeof *h);
+    memset(h, 0, sizeof *h);
+    for (size_t i = 1; i <= n; i++) {
+        lua_rawgeti(L, 1, (int)i);
+        double ns = lua_tonumber(L, -1);
+        jdb_histogram_record(h, ns > 0 ? (uint64_t)(ns + 0.5) : 0);
+        lua_pop(L, 1);
+    }
+    push_histogram(L, h);
+    return 1;
+}
+
+static int now_ns(lua_State *L) {
+    lua_pushnumber(L, (lua_Number)jdb_now());
+    return 1;
+}
+
+/* cpu(): CPU seconds of the process, and of this thread. */
+static int cpu(lua_State *L) {
+    lua_pushnumber(L, (lua_Number)jdb_cpu(0) / 1e9);
+    lua_pushnumber(L, (lua_Number)jdb_cpu(1) / 1e9);
+    return 2;
+}
+
+static int catch_signals(lua_State *L) {
+    jdb_catch_signals(lua_toboolean(L, 1));
+    return 0;
+}
+
+/* signalled(): the number of the signal that was caught, or nil. */
+static int signalled(lua_State *L) {
+    int number = jdb_signal();
+    if (!number) return 0;
+    lua_pushinteger(L, number);
+    return 1;
+}
+
+/* timing(false): operations no longer carry times. */
+static int timing(lua_State *L) {
+    jl_state *S = jl_self(L);
+    if (S->queue) jdb_queue_timing(S->queue, lua_toboolean(L, 1));
+    return 0;
+}
+
+int jl_open_measure(lua_State *L) {
+    static const luaL_Reg none[] = {{NULL, NULL}};
+    static const luaL_Reg meter_meta[] = {{"__gc", meter_gc}, {NULL, NULL}};
+    static const luaL_Reg meter_methods[] = {{"close", meter_close},   {"from", meter_from},
+                                             {"track", meter_track},   {"start", meter_start},
+                                             {"stop", meter_stop},     {"take", meter_take},
+                                             {"totals", meter_totals}, {NULL, NULL}};
+    static const luaL_Reg random_methods[] = {{"int", random_int},
+                                              {"float", random_float},
+                                              {"exp", random_exp},
+                                              {"normal", random_normal},
+                                              {"zipf", random_zipf},
+                                              {"pareto", random_pareto},
+                                              {"pick", random_pick},
+                                              {"perm", random_perm},
+                                              {"bytes", random_bytes},
+                                              {"fill", random_fill},
+                                              {"pages", random_pages},
+                                              {"page", random_page},
+                                              {NULL, NULL}};
+    static const luaL_Reg arrivals_methods[] = {
+        {"next", arrivals_next}, {"mark", arrivals_mark}, {"state", arrivals_state}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"meter", meter_new},
+                                         {"measure", measure},
+                                         {"random", random_new},
+                                         {"due", due},
+                                         {"arrivals", arrivals_new},
+                                         {"histogram", histogram},
+                                         {"now_ns", now_ns},
+                                         {"cpu", cpu},
+                                         {"catch_signals", catch_signals},
+                                         {"timing", timing},
+                                         {"signalled", signalled},
+                                         {NULL, NULL}};
+    jl_state *S = jl_self(L);
+    S->ref_meter_meta = jl_new_class(L, "jdbfs.meter", meter_methods, meter_meta);
+    S->ref_random_meta = jl_new_class(L, "jdbfs.random", random_methods, none);
+    S->ref_arrivals_meta = jl_new_class(L, "jdbfs.arrivals", arrivals_methods, none);
+    lua_newtable(L);
+    S->ref_meters = luaL_ref(L, LUA_REGISTRYINDEX);
+    jl_register(L, functions);
+    return 0;
+}
