@@ -328,7 +328,9 @@ int64_t jdb_cpu(int thread); /* CPU ns of the process, or of this thread alone *
 /* From now on SIGINT, SIGTERM and SIGHUP are noted instead of ending the process (on: 1), or no
  * longer (0). A second one ends it. */
 void jdb_catch_signals(int on);
-int jdb_signal(void);           /* the one that was noted; 0: none */
+int jdb_signal(void); /* the one that was noted; 0: none */
+/* 1: standard stream fd (0, 1, 2) is a terminal of that size. */
+int jdb_terminal(int fd, int *columns, int *lines);
 void jdb_sleep(int64_t ns);     /* blocks the thread */
 void jdb_stay_loaded(void);     /* the shared library that holds the core is never unloaded */
 const char *jdb_platform(void); /* "Linux 6.1.0" */

@@ -39,7 +39,8 @@ struct jl_meter {
     int64_t from;   /* what was due earlier is not counted */
     uint32_t tasks; /* measured by it now */
     uint32_t track_count;
-    uint64_t lost; /* not recorded: no memory */
+    uint64_t lost;            /* not recorded: no memory */
+    uint64_t written, failed; /* ever: bytes; operations */
     struct track *tracks[TRACKS_MAX];
 };
 
@@ -94,6 +95,8 @@ void jl_measure_op(jl_state *S, jl_task *task, const jdb_op *op) {
     if (!times.reaped) times.reaped = jdb_now();
     task->ready = times.reaped;
     int i = track_of(op, times.durable);
+    if (jdb_op_kind(op) != JDB_OK) m->failed++;
+    else if (i == T_WRITE || i == T_WRITE_SYNC) m->written += times.moved;
     if (i < 0 || task->op_due < m->from) return;
     struct track *t = track_at(m, (uint32_t)i);
     if (!t) return;
@@ -240,6 +243,14 @@ static int meter_stop(lua_State *L) {
     jdb_histogram_record(t->now.of[RESPONSE], span(due, now));
     jdb_histogram_record(t->now.of[SERVICE], span(start, now));
     return 0;
+}
+
+/* ever(): bytes written and operations failed, warm-up included. */
+static int meter_ever(lua_State *L) {
+    struct jl_meter *m = check_meter(L);
+    jl_push_size(L, m->written);
+    jl_push_size(L, m->failed);
+    return 2;
 }
 
 /* ---- telling -------------------------------------------------------------------------------- */
@@ -649,6 +660,15 @@ static int signalled(lua_State *L) {
     return 1;
 }
 
+/* terminal(fd): columns and lines of a terminal, or nothing. */
+static int terminal(lua_State *L) {
+    int columns, lines;
+    if (!jdb_terminal((int)luaL_checkinteger(L, 1), &columns, &lines)) return 0;
+    lua_pushinteger(L, columns);
+    lua_pushinteger(L, lines);
+    return 2;
+}
+
 /* timing(false): operations no longer carry times. */
 static int timing(lua_State *L) {
     jl_state *S = jl_self(L);
@@ -659,10 +679,10 @@ static int timing(lua_State *L) {
 int jl_open_measure(lua_State *L) {
     static const luaL_Reg none[] = {{NULL, NULL}};
     static const luaL_Reg meter_meta[] = {{"__gc", meter_gc}, {NULL, NULL}};
-    static const luaL_Reg meter_methods[] = {{"close", meter_close},   {"from", meter_from},
-                                             {"track", meter_track},   {"start", meter_start},
-                                             {"stop", meter_stop},     {"take", meter_take},
-                                             {"totals", meter_totals}, {NULL, NULL}};
+    static const luaL_Reg meter_methods[] = {
+        {"close", meter_close},   {"from", meter_from}, {"track", meter_track},
+        {"start", meter_start},   {"stop", meter_stop}, {"take", meter_take},
+        {"totals", meter_totals}, {"ever", meter_ever}, {NULL, NULL}};
     static const luaL_Reg random_methods[] = {{"int", random_int},
                                               {"float", random_float},
                                               {"exp", random_exp},
@@ -689,6 +709,7 @@ int jl_open_measure(lua_State *L) {
                                          {"catch_signals", catch_signals},
                                          {"timing", timing},
                                          {"signalled", signalled},
+                                         {"terminal", terminal},
                                          {NULL, NULL}};
     jl_state *S = jl_self(L);
     S->ref_meter_meta = jl_new_class(L, "jdbfs.meter", meter_methods, meter_meta);

@@ -68,6 +68,7 @@ int64_t jdb_os_now(void);
 int64_t jdb_os_cpu(int thread); /* of the process, or of this thread */
 void jdb_os_catch_signals(int on);
 int jdb_os_signal(void);
+int jdb_os_terminal(int fd, int *columns, int *lines); /* 0, or -errno: it is none */
 void jdb_os_sleep(int64_t ns);
 unsigned jdb_os_fork_generation(void); /* grows by one in every forked child */
 const char *jdb_os_getenv(const char *name);

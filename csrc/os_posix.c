@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/utsname.h>
 #include <time.h>
@@ -78,6 +79,18 @@ void jdb_os_catch_signals(int on) {
 }
 
 int jdb_os_signal(void) { return noted_signal; }
+
+int jdb_os_terminal(int fd, int *columns, int *lines) {
+    struct winsize size;
+    if (!isatty(fd)) return -ENOTTY;
+    *columns = 80;
+    *lines = 24;
+    if (ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
+        *columns = size.ws_col;
+        *lines = size.ws_row;
+    }
+    return 0;
+}
 
 void jdb_os_sleep(int64_t ns) {
     struct timespec rest = {ns / 1000000000, ns % 1000000000};

@@ -740,3 +740,6 @@ const char *jdb_platform(void) { return jdb_os_platform(); }
 int64_t jdb_cpu(int thread) { return jdb_os_cpu(thread); }
 void jdb_catch_signals(int on) { jdb_os_catch_signals(on); }
 int jdb_signal(void) { return jdb_os_signal(); }
+int jdb_terminal(int fd, int *columns, int *lines) {
+    return jdb_os_terminal(fd, columns, lines) == 0;
+}

@@ -1,0 +1,158 @@
+-- jdbfs.workload: what a workload file is made of. It returns what define gives, or a function,
+-- which is then the whole workload: one iteration of each coroutine.
+--
+--   local W = require "jdbfs.workload"
+--   return W.define {
+--     about = "one line", options = { clients = W.int(16, "coroutines that commit") },
+--     jobs = { client = { n = "clients", main = function(ctx, state) ... end } },
+--   }
+
+local units = require("jdbfs.command.units")
+
+local concat, sort = table.concat, table.sort
+local error, ipairs, pairs, pcall, tostring, type = error, ipairs, pairs, pcall, tostring, type
+
+local M = {}
+
+-- Options ----------------------------------------------------------------------------------------
+
+local function option(kind, value, parse, default, about)
+  if default ~= nil and type(default) ~= "string" then default = tostring(default) end
+  local o = { option = kind, value = value, parse = parse, about = about or "", shown = default }
+  if default ~= nil then
+    local parsed, reason = parse(default)
+    if parsed == nil then error(("default %q %s"):format(default, reason), 3) end
+    o.default = parsed
+  end
+  return o
+end
+
+local function bounded(parse, o)
+  if not o then return parse end
+  local low, high = o.min or -2 ^ 53, o.max or 2 ^ 53
+  return units.within(parse, low, high, ("%s and %s"):format(tostring(low), tostring(high)))
+end
+
+--- Each: the default as it would be typed, what the help says about it.
+function M.size(default, about, bounds)
+  return option("size", "SIZE", bounded(units.size, bounds), default, about)
+end
+
+function M.int(default, about, bounds)
+  return option("int", "N", bounded(units.whole, bounds or { min = 0 }), default, about)
+end
+
+function M.number(default, about, bounds)
+  return option("number", "X", bounded(units.number, bounds), default, about)
+end
+
+function M.time(default, about, bounds)
+  return option("time", "TIME", bounded(units.time, bounds), default, about)
+end
+
+function M.rate(default, about)
+  return option("rate", "RATE", units.rate, default, about)
+end
+
+function M.text(default, about)
+  return option("text", "TEXT", units.text, default, about)
+end
+
+function M.choice(words, default, about)
+  return option("choice", concat(words, "|"), units.choice(words), default or words[1], about)
+end
+
+function M.mix(default, about)
+  return option("mix", "R:W", units.mix, default, about)
+end
+
+--- Off unless it is given.
+function M.flag(about)
+  return { option = "flag", about = about or "", default = false }
+end
+
+-- Definitions ------------------------------------------------------------------------------------
+
+local FIELDS = { about = "string", options = "table", thresholds = "table", setup = "function",
+  jobs = "table", teardown = "function", file = "boolean", writes = "boolean", qd = "number",
+  bs = "number", dist = "string", space = "function", conduct = "function", rated = "boolean" }
+local JOB_FIELDS = { name = "string", main = "function", loop = "boolean", n = true, rate = true,
+  metrics = "table" }
+
+local function check_fields(t, fields, what)
+  for key, value in pairs(t) do
+    local wanted = fields[key]
+    if not wanted then error(("%s has no field %s"):format(what, tostring(key)), 0) end
+    if wanted ~= true and type(value) ~= wanted then
+      error(("%s: %s is a %s, not a %s"):format(what, key, type(value), wanted), 0)
+    end
+  end
+end
+
+-- A list in a fixed order: as given, or clients before jobs that own their loop, then by name.
+local function list_jobs(jobs)
+  local list = {}
+  for i, job in ipairs(jobs) do
+    list[i] = job
+  end
+  if #list > 0 then return list end
+  for name, job in pairs(jobs) do
+    if type(job) ~= "table" then error(("job %s is no table"):format(tostring(name)), 0) end
+    job.name = job.name or tostring(name)
+    list[#list + 1] = job
+  end
+  sort(list, function(a, b)
+    if (a.loop or false) ~= (b.loop or false) then return not a.loop end
+    return a.name < b.name
+  end)
+  return list
+end
+
+local function check(t)
+  if type(t) ~= "table" then error("a workload is a table", 0) end
+  check_fields(t, FIELDS, "the workload")
+  for name, o in pairs(t.options or {}) do
+    if type(o) ~= "table" or not o.option then
+      error(("option %s is not made by jdbfs.workload (W.int, W.size, ...)"):format(
+        tostring(name)), 0)
+    end
+  end
+  if not t.jobs then error("the workload has no jobs", 0) end
+  t.jobs = list_jobs(t.jobs)
+  if #t.jobs == 0 then error("the workload has no jobs", 0) end
+  for i, job in ipairs(t.jobs) do
+    local what = "job " .. tostring(type(job) == "table" and job.name or i)
+    if type(job) ~= "table" then error(what .. " is no table", 0) end
+    check_fields(job, JOB_FIELDS, what)
+    if not job.name then error(what .. " has no name", 0) end
+    if not job.main then error(what .. " has no main function", 0) end
+  end
+  if t.file == nil then t.file = t.setup == nil end
+  t.defined = true
+  return t
+end
+
+--- Checks the table and gives it back. Fields: about, options, thresholds, setup(ctx) -> state,
+--- jobs, teardown(ctx, state, result); file: whether ctx.file, the target, is wanted (default: when
+--- there is no setup); writes: false when nothing is written to it; qd, bs, dist: other defaults.
+function M.define(t)
+  local ok, message = pcall(check, t)
+  if not ok then error(message, 2) end
+  return t
+end
+
+--- What a workload file returned, as a definition; nil and what is wrong with it.
+function M.accept(value)
+  if type(value) == "function" then
+    return M.define({ jobs = { main = { main = value } } })
+  end
+  if type(value) ~= "table" then
+    return nil, ("returns a %s: a workload is a table or a function"):format(type(value))
+  end
+  if value.defined then return value end
+  local ok, result = pcall(check, value)
+  if not ok then return nil, tostring(result) end
+  return result
+end
+
+return M
