@@ -178,7 +178,7 @@ function Mutex:unlock() return self.permit:release() end
 local Context = {}
 
 -- ctx.due, in ns: when this iteration was planned (open loop), else nil.
-function Context.__index(ctx, key)
+function Context.__index(_, key)
   if key == "due" then return core.due() end
   return Context[key]
 end
@@ -214,6 +214,11 @@ end
 function Context:open(name)
   return wrap_file(self.engine.run.scratch:open(name), nil, self:buffer_of(self.bs))
 end
+
+-- Of files that create made. True, or nil, message, err.
+function Context:rename(from, to) return self.engine.run.scratch:rename(from, to) end
+function Context:remove(name) return self.engine.run.scratch:remove(name) end
+function Context:sync_dir() return jdbfs.sync_dir(self.engine.run.scratch:dir()) end
 
 -- The directory where create makes files.
 function Context:dir() return self.engine.run.scratch:dir() end
@@ -270,8 +275,12 @@ end
 function Context:yield() return jdbfs.yield() end
 function Context:now() return jdbfs.now() end
 
--- Whether the run goes on: for jobs that own their loop.
-function Context:running() return self.engine.live end
+-- Whether the run goes on: for jobs that own their loop. They end after the clients, who may wait
+-- for them.
+function Context:running()
+  if self.job and self.job.loop then return self.engine.serving end
+  return self.engine.live
+end
 
 -- Ends the run as if its time were over.
 function Context:stop() self.engine.live = false end

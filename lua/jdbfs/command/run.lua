@@ -1,0 +1,424 @@
+-- `jdbfs run`: reads the options, makes files, runs the workloads one after the other, writes the
+-- result, and removes what was made, whatever happened in between.
+
+local catalogue = require("jdbfs.command.catalogue")
+local core = require("jdbfs.core")
+local engines = require("jdbfs.command.engine")
+local format = require("jdbfs.command.format")
+local jdbfs = require("jdbfs")
+local machine = require("jdbfs.command.machine")
+local options = require("jdbfs.command.options")
+local outputs = require("jdbfs.command.outputs")
+local progress = require("jdbfs.command.progress")
+local result = require("jdbfs.command.result")
+local scratch = require("jdbfs.command.scratch")
+local screen = require("jdbfs.command.screen")
+local status = require("jdbfs.command.status")
+local threshold = require("jdbfs.command.threshold")
+local trust = require("jdbfs.command.trust")
+local units = require("jdbfs.command.units")
+
+local ipairs, pairs, pcall, setmetatable = ipairs, pairs, pcall, setmetatable
+local tostring, type, xpcall = tostring, type, xpcall
+local collectgarbage, concat, time = collectgarbage, table.concat, os.time
+local max = math.max
+
+local Run = {}
+Run.__index = Run
+
+function Run:warn(message)
+  self.warnings[#self.warnings + 1] = message
+end
+
+-- What the engine calls --------------------------------------------------------------------------
+
+-- How far the run is: measured seconds, or operations.
+local function timing_of(self, engine)
+  local o = self.options
+  if engine.phase ~= "run" then
+    local total = o.steady and o["warmup-max"] or o.warmup
+    return { done = engine.interval_at, total = total }
+  end
+  if o.ops then return { done = o.ops - (engine.ops_left or 0), total = o.ops } end
+  local done = jdbfs.now() - engine.from.now
+  return { done = done, total = o.time, left = max(0, o.time - done) }
+end
+
+function Run:add_interval(engine, rows, seconds)
+  if seconds <= 0 then return end
+  for _, row in ipairs(rows) do
+    self.intervals[#self.intervals + 1] = row
+  end
+  self.outputs:rows(rows, seconds)
+  engine.timed = engine.timed or {}
+  for _, job in ipairs(engine.jobs) do
+    for name in pairs(job.timed) do engine.timed[name] = true end
+  end
+  self.progress:interval(engine, rows, seconds, timing_of(self, engine))
+end
+
+function Run:begin_trust(engine) self.trust:begin(engine) end
+function Run:end_trust(engine) self.trust:finish(engine) end
+
+-- Whether a threshold with `abort` is broken by what was measured so far.
+function Run:should_abort(engine, kept)
+  if not kept or not self.aborting then return false end
+  local elapsed = jdbfs.now() - engine.from.now
+  local so_far
+  for _, t in ipairs(self.thresholds) do
+    if t.abort_after_s and elapsed >= t.abort_after_s then
+      so_far = so_far or self:partial(engine)
+      local entry = threshold.judge(t, so_far)
+      if not entry.ok and entry.value ~= nil then
+        self:warn(("stopped: %s is broken"):format(t.expr))
+        return true
+      end
+    end
+  end
+  return false
+end
+
+-- A document of the running workload, for thresholds that abort.
+function Run:partial(engine)
+  local till = engine.till
+  engine.till = { now = jdbfs.now() }
+  local document = result.new({ jobs = {} })
+  for i, job in ipairs(engine.jobs) do
+    document.jobs[i] = engines.document_job(engine, job)
+  end
+  engine.till = till
+  return document
+end
+
+-- Before the run ---------------------------------------------------------------------------------
+
+local function choose_backend(name)
+  if not name then return end
+  local called, done, message = pcall(jdbfs.setup, { backend = name })
+  if not called then status.usage("--backend %s: %s", name, tostring(done):gsub("^.-: ", "")) end
+  -- An in-process second run finds the queue made: the same backend is then no matter.
+  if not done and jdbfs.info().backend ~= name then
+    status.usage("--backend %s: %s", name, tostring(message))
+  end
+end
+
+local function parse_thresholds(self)
+  local list, names = {}, { jobs = {} }
+  for _, one in ipairs(self.workloads) do
+    for _, job in ipairs(one.definition.jobs) do
+      names.jobs[#names.jobs + 1] = job.name
+    end
+    for _, expression in ipairs(one.definition.thresholds or {}) do
+      list[#list + 1] = expression
+    end
+  end
+  for _, expression in ipairs(self.options.threshold or {}) do
+    list[#list + 1] = expression
+  end
+  for i, expression in ipairs(list) do
+    local t, message = threshold.parse(expression)
+    if t then
+      local known, why = threshold.known(t, names)
+      if not known then t, message = nil, why end
+    end
+    if not t then status.usage("%s", message) end
+    self.thresholds[i] = t
+    self.aborting = self.aborting or t.abort_after_s ~= nil
+  end
+end
+
+-- The defaults that a workload's definition and the command line agree on.
+local function settle(self, one)
+  local o, d = self.options, one.definition
+  one.bs = o.bs or d.bs or 4096
+  one.qd = o.qd or d.qd or 32
+  one.sync = o.sync or "none"
+  one.dist = o.dist or units.distribution(d.dist or "uniform")
+  one.writes = d.writes ~= false
+  one.opt = one.values
+end
+
+local function check_block(self, one, target)
+  local info, message = target.raw:info()
+  if not info then status.fail(status.FAILED, message) end
+  for _, name in ipairs({ "read_alignment", "write_alignment" }) do
+    local unit = self.options.buffered and 1 or info[name] or 1
+    if one.bs % unit ~= 0 then
+      status.usage("--bs %s is not a multiple of %s, the %s of this file", format.bytes(one.bs),
+        format.bytes(unit), (name:gsub("_", " ")))
+    end
+  end
+  self.file_info = self.file_info or info
+end
+
+local function needs_target(self)
+  for _, one in ipairs(self.workloads) do
+    if one.definition.file then return true end
+  end
+  return false
+end
+
+-- Sizes, space and the target; refuses before anything is written.
+local function plan(self)
+  local o, bytes, bs, writes = self.options, 0, 512, false
+  for _, one in ipairs(self.workloads) do
+    settle(self, one)
+    bs = max(bs, one.definition.file and one.bs or 512)
+    writes = writes or (one.definition.file and one.writes)
+  end
+  local named = o.file and jdbfs.exists(o.file)
+  self.size = o.size or (named and 0 or self.scratch:default_size(bs))
+  if needs_target(self) and not named then
+    if self.size < bs or self.size % bs ~= 0 then
+      status.usage("a file of %s does not hold a whole number of blocks of %s",
+        format.bytes(self.size), format.bytes(bs))
+    end
+    bytes = self.size
+  end
+  for _, one in ipairs(self.workloads) do
+    if one.definition.space then bytes = bytes + one.definition.space(one.values, self.size, one) end
+  end
+  self.bytes_to_write = bytes
+  self.scratch:check_space(bytes)
+  self.target_bs, self.target_writes = bs, writes
+end
+
+local function describe(self)
+  local names, o = {}, self.options
+  for i, one in ipairs(self.workloads) do
+    names[i] = one.name
+  end
+  return ("runs %s on %s: writes %s of files first, then %s with %s"):format(concat(names, ", "),
+    o.file or o.dir, format.bytes(self.bytes_to_write), o.ops and ("%.0f iterations"):format(o.ops)
+    or ("%gs each"):format(o.time), jdbfs.info().backend)
+end
+
+-- The run ----------------------------------------------------------------------------------------
+
+-- Errors from inside tasks: of files that cannot be made, of ctx:abort, of scripts.
+local function fail_from_task(failure, engine)
+  if type(failure) == "table" then
+    if failure.open then scratch.fail_open(failure.message, failure.err) end
+    if failure.abort then status.fail(status.FAILED, failure.abort) end
+    if failure.status then status.fail(failure.status, failure.message) end
+  end
+  local text = tostring(failure):match("^[^\n]*")
+  if text:find("interrupted!", 1, true) then return end
+  local place = ""
+  local job, id, iteration = nil, nil, nil
+  if engine then job, id, iteration = engine:failed_coroutine() end
+  if job then
+    place = (" (job %s, coroutine %d, iteration %d, seed %.0f)"):format(job, id, iteration,
+      engine.run.options.seed)
+  elseif engine then
+    place = (" (in %s)"):format(engine.phase == "over" and "teardown" or engine.phase)
+  end
+  status.fail(status.FAILED, text .. place)
+end
+
+local function fill(self, target)
+  if target.filled then return end
+  self.progress:phase("fill", format.bytes(target.size))
+  local called, done, message = pcall(jdbfs.run, function() return self.scratch:fill(target) end)
+  if core.signalled() then
+    self.interrupted = true
+    return
+  end
+  if not called then fail_from_task(done) end
+  if not done then status.fail(status.FAILED, tostring(message)) end
+end
+
+-- Labels of jobs are their names, or workload-job where another workload has the same one.
+local function label_jobs(self, engine)
+  for _, job in ipairs(engine.jobs) do
+    if self.labels[job.label] then job.label = engine.name .. "-" .. job.name end
+    self.labels[job.label] = true
+  end
+end
+
+local function run_workload(self, one)
+  local target
+  if one.definition.file then
+    target = self.scratch:open_target(self.size, self.target_bs, self.target_writes)
+    check_block(self, one, target)
+    fill(self, target)
+    if self.interrupted then return end
+  end
+  local engine = engines.new({ run = self, name = one.name, definition = one.definition,
+    opt = one.opt, target = target, size = target and target.size or self.size, bs = one.bs,
+    qd = one.qd, sync = one.sync, dist = one.dist })
+  label_jobs(self, engine)
+  collectgarbage()
+  local called, failure = pcall(engine.perform, engine)
+  local documented, jobs = pcall(engine.document_jobs, engine)
+  for _, job in ipairs(documented and jobs or {}) do
+    self.jobs[#self.jobs + 1] = job
+  end
+  self.progress:clear()
+  pcall(engine.close, engine)
+  if core.signalled() then self.interrupted = true end
+  if not called then fail_from_task(failure, engine) end
+  self.unsteady = self.unsteady or false
+end
+
+local function perform(self)
+  choose_backend(self.options.backend)
+  local info, message = jdbfs.info()
+  if not info then status.fail(status.FAILED, message) end
+  self.info = info
+  parse_thresholds(self)
+  plan(self)
+  if self.options["dry-run"] then
+    self.out:write(describe(self), "\n")
+    return
+  end
+  self.outputs = outputs.open(self.options, self.out)
+  core.catch_signals(true)
+  self.trust = trust.new()
+  if needs_target(self) then
+    local target = self.scratch:open_target(self.size, self.target_bs, self.target_writes)
+    self.file_info = target.raw:info()
+    local durability = self.file_info and self.file_info.durability
+    self.trust.device = durability and durability.device
+  end
+  for _, one in ipairs(self.workloads) do
+    if not self.interrupted then run_workload(self, one) end
+  end
+end
+
+-- The result -------------------------------------------------------------------------------------
+
+local function plan_of(self)
+  local o, names, first = self.options, {}, self.workloads[1]
+  for i, one in ipairs(self.workloads) do
+    names[i] = one.name
+  end
+  local target = self.scratch.target
+  return { workload = concat(names, " "), size = target and target.size or self.size,
+    bs = first.bs, qd = first.qd, rate = o.rate, arrival = o.rate and o.arrival, time_s = o.time,
+    warmup_s = self.warmup or o.warmup, dist = first.dist.text, sync = first.sync,
+    target = target and target.path or self.scratch.path, bytes_to_write = self.bytes_to_write }
+end
+
+local function sum_errors(jobs)
+  local count = 0
+  for _, job in ipairs(jobs) do
+    for _, op in ipairs(job.ops) do
+      for _, n in pairs(op.errors) do count = count + n end
+    end
+  end
+  return count
+end
+
+local function document_of(self)
+  local document = result.new({ argv = self.argv, seed = self.options.seed, jobs = self.jobs,
+    intervals = self.intervals, notes = self.notes, warnings = self.warnings })
+  document.tool = { name = "jdbfs", version = self.info and self.info.version }
+  document.env = self.info and machine.env(self.info, self.file_info) or {}
+  document.plan = self.size and plan_of(self) or {}
+  document.trust = self.trust and self.trust.elapsed > 0 and self.trust:document() or {}
+  return document
+end
+
+-- The exit status: what stopped the run outweighs what it measured.
+local function judge(self, document, failure)
+  local errors = sum_errors(self.jobs)
+  if errors > 0 then
+    self:warn(("%d %s failed"):format(errors, errors == 1 and "operation" or "operations"))
+  end
+  local broken = 0
+  if #self.thresholds > 0 then broken = threshold.check(self.thresholds, document) end
+  if self.interrupted then return status.INTERRUPTED end
+  if failure then return failure.status end
+  if errors > 0 or self.failed then return status.FAILED end
+  if broken > 0 or (self.unsteady and self.options["require-steady"]) then
+    return status.THRESHOLD
+  end
+  return status.OK
+end
+
+local function say_result(self, document)
+  if self.options.quiet or self.options.json == "-" then return end
+  if #document.jobs == 0 then return end
+  self.out:write(screen.summary(document, progress.look(self.options, self.out)))
+end
+
+-- Writes everything that is to be told. `failure`: { status, message } or nil.
+local function conclude(self, failure)
+  local document
+  if self.scratch.target or self.trust then
+    for _, message in ipairs(machine.warnings(self.options, self.info, self.file_info)) do
+      table.insert(self.warnings, 1, message)
+    end
+  end
+  document = document_of(self)
+  document.exit = judge(self, document, failure)
+  document.error = failure and failure.message or nil
+  for _, complaint in ipairs(self.scratch:clean_up()) do
+    if document.exit == status.OK then document.exit = status.FAILED end
+    document.error = document.error or complaint
+    self.err:write("jdbfs: ", complaint, "\n")
+  end
+  for _, path in ipairs(self.scratch.kept) do
+    if not self.options.quiet then self.err:write("jdbfs: kept ", path, "\n") end
+  end
+  say_result(self, document)
+  if self.outputs then
+    for _, complaint in ipairs(self.outputs:finish(document)) do
+      if document.exit == status.OK then document.exit = status.FAILED end
+      self.err:write("jdbfs: ", complaint, "\n")
+    end
+  elseif self.options.json == "-" then
+    self.out:write(result.encode(document), "\n")
+  end
+  return document
+end
+
+local M = {}
+
+local function new(args, from, out, err)
+  local values, workloads = options.split(args, from, catalogue.load)
+  if #workloads == 0 then
+    for i, name in ipairs(catalogue.DEFAULT) do
+      workloads[i] = catalogue.load(name)
+      workloads[i].values = options.defaults(workloads[i].options)
+    end
+  end
+  local seen = {}
+  for _, one in ipairs(workloads) do
+    if seen[one.name] then status.usage("workload %s is named twice", one.name) end
+    seen[one.name] = true
+  end
+  if values.seed == "random" then
+    values.seed = core.random(time(), core.now_ns() % 2 ^ 40, 1):int(0, 2 ^ 32)
+  end
+  local self = setmetatable({ options = values, workloads = workloads, argv = args, out = out,
+    err = err, warnings = {}, notes = {}, intervals = {}, jobs = {}, thresholds = {}, labels = {} },
+    Run)
+  self.scratch = scratch.new(values)
+  self.progress = progress.new(values, err)
+  return self
+end
+
+-- Runs args[from...]; gives the document, which was also written as the options say.
+function M.run(args, from, out, err)
+  local self = new(args, from, out, err)
+  local performed, failure = xpcall(function() return perform(self) end, status.explain)
+  self.progress:clear()
+  if not performed and self.interrupted then performed, failure = true, nil end
+  local concluded, document = pcall(conclude, self, not performed and failure or nil)
+  core.catch_signals(false)
+  core.timing(false)
+  if not concluded then
+    self.scratch:clean_up()
+    status.fail(status.FAILED, tostring(document))
+  end
+  if not performed then err:write("jdbfs: ", tostring(failure.message), "\n") end
+  return document
+end
+
+function M.main(args, out, err)
+  return M.run(args, 2, out, err).exit
+end
+
+return M
