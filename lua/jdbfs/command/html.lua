@@ -1,0 +1,486 @@
+-- One self-contained HTML page about one result or several: tables, charts and the documents
+-- themselves. It runs no script and asks the network for nothing; its policy forbids both.
+
+local distribution = require("jdbfs.command.distribution")
+local format = require("jdbfs.command.format")
+local result = require("jdbfs.command.result")
+local screen = require("jdbfs.command.screen")
+local svg = require("jdbfs.command.svg")
+
+local escape = svg.escape
+local log, max, min = math.log, math.max, math.min
+local concat, sort = table.concat, table.sort
+local ipairs, pairs, tostring, type = ipairs, pairs, tostring, type
+
+local CHARTS_OPEN = 1 -- operations whose charts are shown at once; those of others unfold
+local HEAT_COLUMNS_MAX = 120
+local CURVES_MAX = 5 -- runs in one chart, as many as there are colours
+
+local STYLE = [[
+:root{color-scheme:light dark;--page:#f6f6f4;--card:#fff;--ink:#17171a;--soft:#55555c;
+--faint:#8a8a92;--rule:#e4e4e0;--warm:#8a8a9222;--good:#0a7d43;--bad:#c62f2f;
+--warn:#8a5a00;--warnbg:#fff4d6;
+--s1:#2a6fdb;--s2:#d9591c;--s3:#a3298f;--s4:#12856b;--s5:#7a6a00}
+@media(prefers-color-scheme:dark){:root{--page:#121214;--card:#1c1c20;--ink:#ececf0;--soft:#b4b4bd;
+--faint:#85858f;--rule:#303036;--warm:#85858f26;--good:#4fce8c;--bad:#ff7b72;--warn:#f0c25a;
+--warnbg:#3a2f10;--s1:#6aa5ff;--s2:#ff9257;--s3:#e07fd2;--s4:#46c9a8;--s5:#d1bf4a}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,-apple-system,
+"Segoe UI","DejaVu Sans",sans-serif}
+main{max-width:1180px;margin:0 auto;padding:28px 20px 60px}
+h1{font-size:22px;margin:0 0 2px}h2{font-size:17px;margin:34px 0 8px}
+h3{font-size:14px;margin:0 0 4px;font-weight:600}
+code,pre{font:13px/1.45 ui-monospace,"DejaVu Sans Mono",monospace;overflow-wrap:anywhere}
+.soft{color:var(--soft)}.good{color:var(--good)}.bad{color:var(--bad)}.num{text-align:right;
+font-variant-numeric:tabular-nums;white-space:nowrap}
+.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(130px,1fr));gap:10px;margin:16px 0}
+.fact,.chart,.wide{background:var(--card);border:1px solid var(--rule);border-radius:8px;
+padding:10px 14px}.fact b{display:block;font-size:20px;font-weight:600}.fact span{color:var(--soft);
+font-size:13px}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr));gap:12px;
+margin:12px 0}
+.wide{overflow-x:auto;margin:8px 0}table{border-collapse:collapse;width:100%}
+th{font-weight:600;color:var(--soft);font-size:13px;text-align:left}
+th,td{padding:4px 14px 4px 0;border-bottom:1px solid var(--rule)}tr:last-child td{border-bottom:0}
+.warning{background:var(--warnbg);color:var(--warn);border-radius:8px;padding:8px 14px;margin:8px 0}
+.badge{font-size:13px;font-weight:600;border:1px solid;border-radius:99px;padding:1px 10px;
+margin-left:8px;vertical-align:2px;white-space:nowrap}
+svg{display:block;width:100%;height:auto}svg text{font-size:12px;fill:var(--soft)}
+.grid{stroke:var(--rule)}.axis{stroke:var(--faint)}.warm{fill:var(--warm)}.heat{fill:var(--s1)}
+.line{fill:none;stroke-width:1.8;stroke-linejoin:round}.spot{fill-opacity:0}
+.spot:hover{fill-opacity:1}
+.line.s1{stroke:var(--s1)}.line.s2{stroke:var(--s2)}.line.s3{stroke:var(--s3)}
+.line.s4{stroke:var(--s4)}.line.s5{stroke:var(--s5)}.spot.s1,svg .t1{fill:var(--s1)}
+.spot.s2,svg .t2{fill:var(--s2)}.spot.s3,svg .t3{fill:var(--s3)}.spot.s4,svg .t4{fill:var(--s4)}
+.spot.s5,svg .t5{fill:var(--s5)}.key{font-size:13px;margin:0 14px 0 0;white-space:nowrap}
+.key i{display:inline-block;width:14px;height:3px;margin:0 6px 4px 0;border-radius:2px}
+.k1{background:var(--s1)}.k2{background:var(--s2)}.k3{background:var(--s3)}.k4{background:var(--s4)}
+.k5{background:var(--s5)}summary{cursor:pointer;margin:10px 0}
+@media print{body{background:#fff}details{display:block}}
+]]
+
+-- Pieces -----------------------------------------------------------------------------------------
+
+-- A row of cells; a cell that is a table is { text, class }, a text is escaped.
+local function row(cells, tag)
+  local parts = {}
+  for i, cell in ipairs(cells) do
+    local text, class = cell, nil
+    if type(cell) == "table" then text, class = cell[1], cell[2] end
+    parts[i] = ("<%s%s>%s</%s>"):format(tag or "td", class and (' class="%s"'):format(class) or "",
+      escape(text), tag or "td")
+  end
+  return "<tr>" .. concat(parts) .. "</tr>"
+end
+
+local function html_table(heads, rows)
+  return '<div class="wide"><table>' .. row(heads, "th") .. concat(rows) .. "</table></div>"
+end
+
+local function numbers(texts)
+  local cells = {}
+  for i, text in ipairs(texts) do
+    cells[i] = { text, "num" }
+  end
+  return cells
+end
+
+local function key(names)
+  local parts = {}
+  for i, name in ipairs(names) do
+    parts[i] = ('<span class="key"><i class="k%d"></i>%s</span>'):format(i, escape(name))
+  end
+  return concat(parts)
+end
+
+local function chart(title, names, picture)
+  if not picture then return "" end
+  return ('<div class="chart"><h3>%s</h3>%s%s</div>'):format(escape(title),
+    #names > 1 and key(names) or "", picture)
+end
+
+local function verdict(document)
+  local exit = document.exit or 0
+  if exit == 0 then return "good", "ok" end
+  local words = { [2] = "refused", [3] = "threshold failed", [4] = "verification failed",
+    [130] = "interrupted" }
+  return "bad", words[exit] or "error"
+end
+
+-- Charts -----------------------------------------------------------------------------------------
+
+local function warmup_end(series)
+  local finish
+  for _, each in ipairs(series) do
+    if each.interval.warmup then finish = each.interval.t_s end
+  end
+  return finish
+end
+
+local function rate_chart(series, frame)
+  local points = {}
+  for i, each in ipairs(series) do
+    points[i] = { each.interval.t_s, each.interval.n / each.seconds }
+  end
+  return chart("Operations per second", { "ops/s" }, svg.lines({ x_low = frame.low,
+    x_high = frame.high, warmup_end = frame.warmup_end, y_label = format.count,
+    label = "operations per second over time",
+    lines = { { name = "ops/s", class = 1, points = points } } }))
+end
+
+local TIMES = { { "p50", 50 }, { "p99", 99 }, { "p99.9", 99.9 } }
+
+-- A line for every percentile that the intervals have samples for, or for the maximum.
+local function latency_chart(series, frame, latency)
+  local lines, names = {}, {}
+  local function add(name, figure)
+    local points, some = {}, false
+    for i, each in ipairs(series) do
+      local value = each.interval[latency] and figure(each.interval[latency])
+      points[i], some = { each.interval.t_s, value or false }, some or value
+    end
+    if not some then return end
+    names[#names + 1] = name
+    lines[#lines + 1] = { name = name, class = #names, points = points }
+  end
+  for _, each in ipairs(TIMES) do
+    add(each[1], function(dist) return distribution.percentile(dist, each[2]) end)
+  end
+  if #lines < 2 then add("max", distribution.largest) end
+  return chart(("%s time, per interval"):format(latency == "response" and "Response" or "Service"),
+    names, svg.lines({ x_low = frame.low, x_high = frame.high, warmup_end = frame.warmup_end,
+      y_label = format.duration, log = true, label = latency .. " time over time",
+      lines = lines }))
+end
+
+local NINES = { 0, 50, 90, 99, 99.9, 99.99, 99.999 }
+
+local function nines(share)
+  return -log(1 - share) / log(10)
+end
+
+-- Percentile curves of a list of { name, dist }; each further nine has the same room.
+local function curve_chart(title, named)
+  local lines, names, high = {}, {}, 0
+  for i, each in ipairs(named) do
+    local points = {}
+    for place, point in ipairs(distribution.curve(each[2])) do
+      points[place] = { nines(point[1]), point[2] }
+      high = max(high, nines(point[1]))
+    end
+    names[i] = each[1]
+    lines[i] = { name = each[1], class = i, points = points, bare = true }
+  end
+  local ticks = {}
+  for _, percent in ipairs(NINES) do
+    if nines(percent / 100) <= high + 1e-9 then
+      ticks[#ticks + 1] = { nines(percent / 100), ("p%g"):format(percent) }
+    end
+  end
+  return chart(title, names, svg.lines({ x_low = 0, x_high = max(high, 0.1), x_ticks = ticks,
+    y_label = format.duration, log = true, lines = lines, label = title }))
+end
+
+local function heat_chart(series, frame, latency)
+  local columns, group = {}, math.ceil(#series / HEAT_COLUMNS_MAX)
+  for first = 1, #series, group do
+    local last = min(first + group - 1, #series)
+    local column = { from = series[first].interval.t_s - series[first].seconds,
+      to = series[last].interval.t_s, cells = {} }
+    for i = first, last do
+      local dist = series[i].interval[latency]
+      for _, bucket in ipairs(dist and dist.hist or {}) do
+        column.cells[#column.cells + 1] = { distribution.bucket_middle(bucket[1], dist),
+          bucket[2] }
+      end
+    end
+    columns[#columns + 1] = column
+  end
+  return chart(("%s times, how often"):format(latency == "response" and "Response" or "Service"),
+    {}, svg.heat_map({ columns = columns, x_low = frame.low, x_high = frame.high,
+      warmup_end = frame.warmup_end, label = "heat map of the " .. latency .. " time" }))
+end
+
+local function operation_charts(document, entry)
+  local parts = {}
+  local series = result.series(document, entry.job.name, entry.op.name)
+  local latency = entry.op.response and "response" or "service"
+  if #series >= 2 then
+    local frame = { low = series[1].interval.t_s - series[1].seconds,
+      high = series[#series].interval.t_s, warmup_end = warmup_end(series) }
+    parts[1] = latency_chart(series, frame, latency)
+    parts[2] = rate_chart(series, frame)
+    parts[3] = heat_chart(series, frame, latency)
+  end
+  local named = {}
+  for _, each in ipairs({ "response", "service" }) do
+    local dist = entry.op[each]
+    if dist and dist.n >= distribution.samples_needed(50) then
+      named[#named + 1] = { each, dist }
+    end
+  end
+  if #named > 0 then parts[#parts + 1] = curve_chart("Percentiles of the whole run", named) end
+  return #parts > 0 and '<div class="charts">' .. concat(parts) .. "</div>" or ""
+end
+
+-- Tables -----------------------------------------------------------------------------------------
+
+local PERCENTS = { 50, 90, 99, 99.9, 99.99 }
+
+local function latency_cells(dist)
+  local texts = {}
+  for i, percent in ipairs(PERCENTS) do
+    texts[i] = format.duration(distribution.percentile(dist, percent))
+  end
+  texts[#texts + 1] = format.duration(distribution.largest(dist))
+  return numbers(texts)
+end
+
+local function operation_rows(document)
+  local rows = {}
+  for _, entry in ipairs(result.operations(document)) do
+    local first = { entry.label, { format.rate(entry.rate), "num" },
+      { (entry.op.bytes or 0) > 0 and format.throughput(entry.bytes_s) or "", "num" } }
+    for _, latency in ipairs({ "response", "service" }) do
+      if entry.op[latency] then
+        local cells = first or { "", "", "" }
+        cells[4] = latency == "response" and entry.job.offered and "response, from due time"
+          or latency
+        for _, cell in ipairs(latency_cells(entry.op[latency])) do
+          cells[#cells + 1] = cell
+        end
+        if first then
+          cells[#cells + 1] = { format.count(entry.op.n), "num" }
+          cells[#cells + 1] = { format.count(entry.errors),
+            entry.errors > 0 and "num bad" or "num" }
+        end
+        rows[#rows + 1] = row(cells)
+        first = nil
+      end
+    end
+    if first then rows[#rows + 1] = row(first) end
+  end
+  return rows
+end
+
+local function operations_table(document)
+  local heads = { "", { "ops/s", "num" }, { "bytes/s", "num" }, "latency" }
+  for _, percent in ipairs(PERCENTS) do
+    heads[#heads + 1] = { ("p%g"):format(percent), "num" }
+  end
+  for _, head in ipairs({ "max", "samples", "errors" }) do
+    heads[#heads + 1] = { head, "num" }
+  end
+  return html_table(heads, operation_rows(document))
+end
+
+local function thresholds_table(document)
+  local rows = {}
+  for i, entry in ipairs(document.thresholds or {}) do
+    local bounds = entry.low and entry.high and ("%s to %s"):format(format.duration(entry.low),
+      format.duration(entry.high)) or ""
+    rows[i] = row({ { entry.ok and "✓ met" or "✗ failed", entry.ok and "good" or "bad" },
+      entry.expr, { entry.reason or screen.value_text(entry), "num" }, { bounds, "num" } })
+  end
+  if #rows == 0 then return "" end
+  return "<h2>Thresholds</h2>" .. html_table({ "", "threshold", { "measured", "num" },
+    { "95 % interval", "num" } }, rows)
+end
+
+local function flat(value)
+  if type(value) ~= "table" then return tostring(value) end
+  local parts = {}
+  if value[1] ~= nil then
+    for i, each in ipairs(value) do
+      parts[i] = flat(each)
+    end
+    return concat(parts, "; ")
+  end
+  for name, each in pairs(value) do
+    parts[#parts + 1] = ("%s %s"):format(tostring(name), flat(each))
+  end
+  sort(parts)
+  return concat(parts, ", ")
+end
+
+local function facts_rows(fields)
+  local names, rows = {}, {}
+  for name in pairs(fields or {}) do
+    names[#names + 1] = tostring(name)
+  end
+  sort(names)
+  for _, name in ipairs(names) do
+    rows[#rows + 1] = row({ name, flat(fields[name]) })
+  end
+  return rows
+end
+
+local function facts_table(title, fields)
+  local rows = facts_rows(fields)
+  if #rows == 0 then return "" end
+  return ("<h2>%s</h2>%s"):format(title, html_table({ "", "" }, rows))
+end
+
+local function counters_table(document)
+  local rows = {}
+  for _, job in ipairs(document.jobs) do
+    for _, each in ipairs(job.counters or {}) do
+      rows[#rows + 1] = row({ job.name .. "." .. each.name, { format.count(each.n), "num" },
+        { format.count(each.n > 0 and each.sum / each.n or nil), "num" },
+        { format.count(each.min), "num" }, { format.count(each.max), "num" },
+        { format.count(each.sum), "num" } })
+    end
+  end
+  for _, note in ipairs(document.notes or {}) do
+    rows[#rows + 1] = row({ note[1], "", { type(note[2]) == "number" and format.count(note[2])
+      or flat(note[2]), "num" }, "", "", "" })
+  end
+  if #rows == 0 then return "" end
+  return "<h2>Counters and notes</h2>" .. html_table({ "", { "samples", "num" }, { "mean", "num" },
+    { "min", "num" }, { "max", "num" }, { "sum", "num" } }, rows)
+end
+
+-- The page ---------------------------------------------------------------------------------------
+
+local function fact(name, value)
+  return ('<div class="fact"><b>%s</b><span>%s</span></div>'):format(escape(value), escape(name))
+end
+
+local function facts(document)
+  local entry, parts = result.headline(document), {}
+  if entry then
+    parts[1] = fact(entry.label .. " per second", format.count(entry.rate))
+    if (entry.op.bytes or 0) > 0 then
+      parts[2] = fact("throughput", format.throughput(entry.bytes_s))
+    end
+    for _, percent in ipairs({ 50, 99 }) do
+      local dist = entry.op.response or entry.op.service
+      parts[#parts + 1] = fact(("p%d %s"):format(percent, entry.op.response and "response"
+        or "service"), format.duration(distribution.percentile(dist, percent)))
+    end
+    parts[#parts + 1] = fact("max", format.duration(distribution.largest(entry.op.response
+      or entry.op.service)))
+  end
+  local trust = document.trust or {}
+  if trust.cpu_s_per_mop then
+    parts[#parts + 1] = fact("CPU per operation", format.duration(trust.cpu_s_per_mop * 1e3))
+  end
+  if trust.device_over_asked then
+    parts[#parts + 1] = fact("device bytes / asked", ("%.2f"):format(trust.device_over_asked))
+  end
+  return '<div class="facts">' .. concat(parts) .. "</div>"
+end
+
+local function rate_notes(document)
+  local parts = {}
+  for _, job in ipairs(document.jobs) do
+    if job.offered then
+      parts[#parts + 1] = ('<p class="%s">%s: offered %s, achieved %s, backlog at most %s%s</p>')
+        :format(job.sustained == false and "bad" or "soft", escape(job.name),
+        format.rate(job.offered), format.rate(job.achieved), format.count(job.backlog_max),
+        job.sustained == false and (" – <b>rate not sustained</b>, %s late at the end"):format(
+        format.count(job.late_at_end)) or "; sustained")
+    end
+  end
+  return concat(parts)
+end
+
+local function warnings(document)
+  local parts = {}
+  local function add(text)
+    parts[#parts + 1] = ('<div class="warning">%s</div>'):format(escape(text))
+  end
+  if document.error then add("error: " .. document.error) end
+  if (document.trust or {}).generator_limited then
+    add("The generator itself was the limit: these are not the device's figures.")
+  end
+  for _, warning in ipairs(document.warnings or {}) do
+    add(warning)
+  end
+  return concat(parts)
+end
+
+-- In a data block nothing but its end tag is special.
+local function raw(document, place)
+  return ('<script type="application/json" id="result-%d">%s</script>'):format(place,
+    (result.encode(document):gsub("<", "\\u003c")))
+end
+
+local function section(document, place, title)
+  local class, word = verdict(document)
+  local parts = { ('<section><h1>%s<span class="badge %s">%s</span></h1>'):format(escape(title),
+    class, word), "<p><code>" .. escape(result.command_line(document)) .. "</code></p>",
+    '<p class="soft">' .. escape(concat(result.target_words(document), " · ")) .. "</p>",
+        warnings(document), facts(document), rate_notes(document), thresholds_table(document),
+    "<h2>Operations</h2>", operations_table(document) }
+  local shown = 0
+  for _, entry in ipairs(result.operations(document)) do
+    local charts = entry.op.n > 0 and operation_charts(document, entry) or ""
+    if charts ~= "" then
+      shown = shown + 1
+      parts[#parts + 1] = shown <= CHARTS_OPEN and ("<h2>%s</h2>%s"):format(escape(entry.label),
+        charts) or ("<details><summary>Charts of %s</summary>%s</details>"):format(
+        escape(entry.label), charts)
+    end
+  end
+  parts[#parts + 1] = counters_table(document)
+  parts[#parts + 1] = facts_table("Trust", document.trust)
+  parts[#parts + 1] = "<details><summary>Plan and environment</summary>"
+    .. facts_table("Plan", document.plan) .. facts_table("Environment", document.env)
+    .. "</details>"
+  parts[#parts + 1] = raw(document, place) .. "</section>"
+  return concat(parts)
+end
+
+local function overview(documents)
+  local rows, named = {}, {}
+  for i, document in ipairs(documents) do
+    local entry, class, word = result.headline(document), verdict(document)
+    local dist = entry and (entry.op.response or entry.op.service)
+    local cells = { ("%d. %s"):format(i, result.command_line(document)), { word, class },
+      entry and entry.label or "", { format.rate(entry and entry.rate), "num" } }
+    for _, cell in ipairs(latency_cells(dist)) do
+      cells[#cells + 1] = cell
+    end
+    rows[i] = row(cells)
+    if dist and dist.n >= distribution.samples_needed(50) and #named < CURVES_MAX then
+      named[#named + 1] = { "run " .. i, dist }
+    end
+  end
+  local heads = { "run", "", "", { "ops/s", "num" } }
+  for _, percent in ipairs(PERCENTS) do
+    heads[#heads + 1] = { ("p%g"):format(percent), "num" }
+  end
+  heads[#heads + 1] = { "max", "num" }
+  return "<h1>" .. #documents .. " runs</h1>" .. html_table(heads, rows)
+    .. (#named > 1 and '<div class="charts">' .. curve_chart("Percentiles of all runs", named)
+    .. "</div>" or "") .. "<hr>"
+end
+
+local function title_of(document)
+  local plan = document.plan or {}
+  return "jdbfs " .. tostring(plan.workload or "run")
+end
+
+-- The page about a list of documents, as text.
+local function page(documents)
+  local parts = { "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">",
+    '<meta name="viewport" content="width=device-width,initial-scale=1">',
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; ",
+    "style-src 'unsafe-inline'\">", "<title>", escape(title_of(documents[1])), "</title><style>",
+    STYLE, "</style></head><body><main>\n" }
+  if #documents > 1 then parts[#parts + 1] = overview(documents) end
+  for i, document in ipairs(documents) do
+    parts[#parts + 1] = section(document, i, (#documents > 1 and i .. ". " or "")
+      .. title_of(document))
+  end
+  local tool = documents[1].tool or {}
+  parts[#parts + 1] = ('\n<p class="soft">jdbfs %s. A percentile is shown only with ten samples '
+    .. 'above it. Response is measured from the moment an operation was due, service from its '
+    .. 'submission.</p></main></body></html>\n'):format(escape(tool.version or ""))
+  return concat(parts)
+end
+
+return {
+  page = page,
+}
