@@ -204,6 +204,18 @@ function Context:page(size)
   return page
 end
 
+-- The coroutine's page of random bytes with this offset and the iteration's number at its front.
+function Context:numbered(off)
+  local page = self.own_page
+  if not page then
+    page = self:page():random()
+    self.own_page = page
+  end
+  page.buffer:u64(0, off)
+  page.buffer:u64(8, self.iter)
+  return page
+end
+
 -- A new file in the scratch directory; size: written with zeros first. Gives the file; ends the
 -- run when it cannot be made.
 function Context:create(name, o)

@@ -185,6 +185,8 @@ local function help_line(option)
   return ("  %-22s %s%s"):format(name, option.about, shown)
 end
 
+function M.run_help() return M.help(M.RUN) end
+
 -- Lines of help for a list of options.
 function M.help(list)
   local lines = {}

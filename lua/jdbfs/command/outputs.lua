@@ -1,11 +1,10 @@
 -- The files a run writes: JSON, CSV, NDJSON, HdrHistogram, HTML. They are opened before the run, so
 -- that a path that cannot be written ends it at once.
 
-local html = require("jdbfs.command.html")
 local result = require("jdbfs.command.result")
 local status = require("jdbfs.command.status")
 
-local ipairs, setmetatable, tostring = ipairs, setmetatable, tostring
+local ipairs, require, setmetatable, tostring = ipairs, require, setmetatable, tostring
 local open_stream = io.open
 
 local Outputs = {}
@@ -17,7 +16,8 @@ local KINDS = { "json", "csv", "live-json", "hgrm", "html" }
 function Outputs:rows(rows, seconds)
   for _, row in ipairs(rows) do
     if self.files.csv then self.files.csv:write(result.csv_row(row, seconds)) end
-    if self.files["live-json"] then self.files["live-json"]:write(result.ndjson_row(row, seconds)) end
+    local live = self.files["live-json"]
+    if live then live:write(result.ndjson_row(row, seconds)) end
   end
   for _, name in ipairs({ "csv", "live-json" }) do
     if self.files[name] then self.files[name]:flush() end
@@ -38,7 +38,7 @@ function Outputs:finish(document)
       put("hgrm", ("# %s\n%s\n"):format(one[1], one[2]))
     end
   end
-  if self.files.html then put("html", html.page({ document })) end
+  if self.files.html then put("html", require("jdbfs.command.html").page({ document })) end
   put("json", result.encode(document) .. "\n")
   for _, kind in ipairs(KINDS) do
     local file = self.files[kind]

@@ -1,5 +1,5 @@
--- What a run shows while it goes on: one rewritten line on a terminal, plain lines in a pipe. Always
--- on stderr, never with --quiet.
+-- What a run shows while it goes on: one rewritten line on a terminal, plain lines in a pipe.
+-- Always on stderr, never with --quiet.
 
 local core = require("jdbfs.core")
 local distribution = require("jdbfs.command.distribution")

@@ -176,7 +176,8 @@ local function plan(self)
     bytes = self.size
   end
   for _, one in ipairs(self.workloads) do
-    if one.definition.space then bytes = bytes + one.definition.space(one.values, self.size, one) end
+    local space = one.definition.space
+    if space then bytes = bytes + space(one.values, self.size, one) end
   end
   self.bytes_to_write = bytes
   self.scratch:check_space(bytes)

@@ -62,7 +62,9 @@ function Trust:finish(engine)
     self[name] = self[name] + till.stats[name] - from.stats[name]
   end
   local now = device_bytes(self.device)
-  if now and self.device_from then self.device_bytes = self.device_bytes + now - self.device_from end
+  if now and self.device_from then
+    self.device_bytes = self.device_bytes + now - self.device_from
+  end
   for _, job in ipairs(engine.jobs) do
     for _, track in ipairs(job.meter:totals()) do
       if not job.timed[track.name] then

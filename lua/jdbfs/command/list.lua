@@ -1,0 +1,12 @@
+-- `jdbfs list [workload]`.
+
+local catalogue = require("jdbfs.command.catalogue")
+local status = require("jdbfs.command.status")
+
+return {
+  main = function(args, out)
+    if args[3] then status.usage("list takes one workload") end
+    out:write(catalogue.list(args[2]))
+    return status.OK
+  end,
+}

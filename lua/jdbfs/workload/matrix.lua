@@ -1,0 +1,1 @@
+return require("jdbfs.workload").define({ about = "x", jobs = { a = { main = function() end } } })

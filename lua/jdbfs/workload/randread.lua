@@ -1,0 +1,11 @@
+-- Random reads of one block.
+
+local W = require("jdbfs.workload")
+
+return W.define({
+  about = "random reads of one block, each coroutine one at a time",
+  writes = false,
+  jobs = { randread = {
+    main = function(ctx) return ctx.file:read(ctx.rng:page()) end,
+  } },
+})

@@ -1,0 +1,14 @@
+-- Random overwrites of one block. Each carries its offset and its number, so that the content
+-- changes from write to write.
+
+local W = require("jdbfs.workload")
+
+return W.define({
+  about = "random overwrites of one block, each coroutine one at a time",
+  jobs = { randwrite = {
+    main = function(ctx)
+      local off = ctx.rng:page()
+      return ctx.file:write(ctx:numbered(off), off)
+    end,
+  } },
+})
