@@ -804,6 +804,7 @@ function jdbfs.info() end
 ---@field resubmitted integer rests of short transfers, second tries
 ---@field slots integer operations allocated
 ---@field workers integer threads alive
+---@field reaps integer looks that found completions, while `jdbfs run` measures
 ---@field tasks integer not ended
 ---@field buffers integer alive in this process
 ---@field files integer alive in this process
