@@ -555,6 +555,15 @@ static int random_page(lua_State *L) {
     return 1;
 }
 
+/* scatter(i, n, key): a bijection of 0 to n - 1. */
+static int scatter(lua_State *L) {
+    jdb_permutation p;
+    uint64_t n = whole(L, 2, 1, exact), i = whole(L, 1, 0, n - 1);
+    jdb_permutation_init(&p, n, whole(L, 3, 0, exact));
+    jl_push_size(L, jdb_permute(&p, i));
+    return 1;
+}
+
 /* ---- arrivals ------------------------------------------------------------------------------- */
 
 struct jl_arrivals {
@@ -709,6 +718,7 @@ int jl_open_measure(lua_State *L) {
                                          {"catch_signals", catch_signals},
                                          {"timing", timing},
                                          {"signalled", signalled},
+                                         {"scatter", scatter},
                                          {"terminal", terminal},
                                          {NULL, NULL}};
     jl_state *S = jl_self(L);

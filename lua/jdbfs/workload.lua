@@ -75,7 +75,7 @@ end
 
 local FIELDS = { about = "string", options = "table", thresholds = "table", setup = "function",
   jobs = "table", teardown = "function", file = "boolean", writes = "boolean", qd = "number",
-  bs = "number", dist = "string", space = "function", conduct = "function", rated = "boolean" }
+  bs = "number", dist = "string", space = "function", conduct = "function" }
 local JOB_FIELDS = { name = "string", main = "function", loop = "boolean", n = true, rate = true,
   metrics = "table" }
 

@@ -287,6 +287,28 @@ end
 function Context:yield() return jdbfs.yield() end
 function Context:now() return jdbfs.now() end
 
+-- Seconds that are measured.
+function Context:duration() return self.engine.run.options.time end
+
+-- Waits until the warm-up is over.
+function Context:warm()
+  while self.engine.live and self.engine.phase ~= "run" do
+    self:sleep(0.005)
+  end
+end
+
+-- A page of an aligned buffer that is the caller's own.
+function Context:new_buffer(size)
+  local buffer, message = jdbfs.buffer(size)
+  if not buffer then error(message, 2) end
+  return buffer
+end
+
+-- A rank spread over 0 to n - 1: hot ones are not neighbours. The same for all coroutines.
+function Context:scattered(rank, n)
+  return core.scatter(rank, n, self.engine.run.options.seed)
+end
+
 -- Whether the run goes on: for jobs that own their loop. They end after the clients, who may wait
 -- for them.
 function Context:running()
