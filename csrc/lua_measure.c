@@ -245,6 +245,20 @@ static int meter_stop(lua_State *L) {
     return 0;
 }
 
+/* add(track, ns): a duration that somebody else measured. */
+static int meter_add(lua_State *L) {
+    struct jl_meter *m = check_meter(L);
+    lua_Integer i = luaL_checkinteger(L, 2);
+    lua_Number ns = luaL_checknumber(L, 3);
+    if (i < 0 || i >= (lua_Integer)m->track_count) luaL_argerror(L, 2, "track expected");
+    struct track *t = track_at(m, (uint32_t)i);
+    uint64_t value = ns > 0 ? (uint64_t)ns : 0;
+    if (!t || jdb_now() < m->from) return 0;
+    jdb_histogram_record(t->now.of[RESPONSE], value);
+    jdb_histogram_record(t->now.of[SERVICE], value);
+    return 0;
+}
+
 /* ever(): bytes written and operations failed, warm-up included. */
 static int meter_ever(lua_State *L) {
     struct jl_meter *m = check_meter(L);
@@ -602,6 +616,16 @@ static int arrivals_next(lua_State *L) {
     return 1;
 }
 
+/* until_due(ns): waits until then and makes that the due time of what the task measures first. */
+static int until_due(lua_State *L) {
+    int64_t when = (int64_t)luaL_checknumber(L, 1);
+    jl_task *t = current(L);
+    t->due = t->planned = when;
+    if (when > jdb_now()) return jl_sleep_until(L, when);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
 /* due(): the planned time of the task's iteration in ns, or nil. */
 static int due(lua_State *L) {
     jl_task *t = current(L);
@@ -688,10 +712,11 @@ static int timing(lua_State *L) {
 int jl_open_measure(lua_State *L) {
     static const luaL_Reg none[] = {{NULL, NULL}};
     static const luaL_Reg meter_meta[] = {{"__gc", meter_gc}, {NULL, NULL}};
-    static const luaL_Reg meter_methods[] = {
-        {"close", meter_close},   {"from", meter_from}, {"track", meter_track},
-        {"start", meter_start},   {"stop", meter_stop}, {"take", meter_take},
-        {"totals", meter_totals}, {"ever", meter_ever}, {NULL, NULL}};
+    static const luaL_Reg meter_methods[] = {{"close", meter_close},   {"from", meter_from},
+                                             {"track", meter_track},   {"start", meter_start},
+                                             {"stop", meter_stop},     {"take", meter_take},
+                                             {"totals", meter_totals}, {"ever", meter_ever},
+                                             {"add", meter_add},       {NULL, NULL}};
     static const luaL_Reg random_methods[] = {{"int", random_int},
                                               {"float", random_float},
                                               {"exp", random_exp},
@@ -719,6 +744,7 @@ int jl_open_measure(lua_State *L) {
                                          {"timing", timing},
                                          {"signalled", signalled},
                                          {"scatter", scatter},
+                                         {"until_due", until_due},
                                          {"terminal", terminal},
                                          {NULL, NULL}};
     jl_state *S = jl_self(L);

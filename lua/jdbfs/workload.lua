@@ -62,6 +62,10 @@ function M.choice(words, default, about)
   return option("choice", concat(words, "|"), units.choice(words), default or words[1], about)
 end
 
+function M.factor(default, about)
+  return option("factor", "2x", units.factor, default, about)
+end
+
 function M.mix(default, about)
   return option("mix", "R:W", units.mix, default, about)
 end
@@ -75,7 +79,8 @@ end
 
 local FIELDS = { about = "string", options = "table", thresholds = "table", setup = "function",
   jobs = "table", teardown = "function", file = "boolean", writes = "boolean", qd = "number",
-  bs = "number", dist = "string", space = "function", conduct = "function" }
+  bs = "number", dist = "string", space = "function", size = "function", ends = "boolean",
+  warmup = "number" }
 local JOB_FIELDS = { name = "string", main = "function", loop = "boolean", n = true, rate = true,
   metrics = "table" }
 
@@ -134,7 +139,9 @@ end
 
 --- Checks the table and gives it back. Fields: about, options, thresholds, setup(ctx) -> state,
 --- jobs, teardown(ctx, state, result); file: whether ctx.file, the target, is wanted (default: when
---- there is no setup); writes: false when nothing is written to it; qd, bs, dist: other defaults.
+--- there is no setup); writes: false when nothing is written to it; qd, bs, dist, warmup: other
+--- defaults; size(opt, bs): the target's, without --size; space(opt, size): bytes of other files;
+--- ends: the run is over when all jobs are, or at --time if that is given.
 function M.define(t)
   local ok, message = pcall(check, t)
   if not ok then error(message, 2) end

@@ -309,6 +309,31 @@ function Context:scattered(rank, n)
   return core.scatter(rank, n, self.engine.run.options.seed)
 end
 
+-- A function that records a duration in seconds under the name.
+function Context:track(name)
+  local job = self.job
+  local meter, track = job.meter, job.meter:track(name)
+  job.timed[name] = true
+  return function(seconds) meter:add(track, seconds * 1e9) end
+end
+
+-- Waits until that moment (as ctx:now tells it), which is then the due time of the next operation.
+function Context:until_due(seconds) -- luacheck: ignore 212
+  return core.until_due(seconds * 1e9)
+end
+
+-- Planned arrivals: next() waits for the next one.
+function Context:arrivals(rate)
+  local options = self.engine.run.options
+  self.engine.streams = (self.engine.streams or 0) + 1
+  return core.arrivals(rate, options.arrival, self:random(2 ^ 41 + self.engine.streams))
+end
+
+-- Another random stream; the same number, job and seed draw the same.
+function Context:random(number)
+  return core.random(self.engine.run.options.seed, self.job and self.job.number or 0, number)
+end
+
 -- Whether the run goes on: for jobs that own their loop. They end after the clients, who may wait
 -- for them.
 function Context:running()

@@ -217,6 +217,20 @@ local function interval_passed(engine, kept)
   return not engine.run:should_abort(engine, kept)
 end
 
+local function is_over(task)
+  local state = task:status()
+  return state == "done" or state == "failed" or state == "cancelled"
+end
+
+local function all_over(engine)
+  for _, job in ipairs(engine.jobs) do
+    for _, task in ipairs(job.tasks) do
+      if not is_over(task) then return false end
+    end
+  end
+  return true
+end
+
 -- Until `till`, or until `enough()` after an interval. Says whether the run goes on.
 local function conduct(engine, till, kept, enough)
   local interval = engine.run.options.interval
@@ -229,6 +243,7 @@ local function conduct(engine, till, kept, enough)
       next_row = next_row + interval * max(1, ceil((at - next_row) / interval))
     end
     if at >= till then return true end
+    if engine.definition.ends and all_over(engine) then return false end
     sleep(max(0, min(TICK, till - at, next_row - at)))
   end
   return false
@@ -255,7 +270,7 @@ end
 local function warm_up(engine)
   local options = engine.run.options
   engine.phase = "warm-up"
-  if not options.steady then return conduct(engine, engine.started + options.warmup, false) end
+  if not options.steady then return conduct(engine, engine.started + engine.warmup, false) end
   local steady = false
   local going = conduct(engine, engine.started + options["warmup-max"], false, function()
     steady = is_steady(engine, options.steady)
@@ -267,11 +282,6 @@ local function warm_up(engine)
     engine.run.unsteady = true
   end
   return going
-end
-
-local function is_over(task)
-  local state = task:status()
-  return state == "done" or state == "failed" or state == "cancelled"
 end
 
 -- Waits for tasks; those that only wait for work, or for a planned arrival, are ended.
@@ -330,7 +340,8 @@ local function perform(engine)
   end
   if warm_up(engine) and not (engine.run.unsteady and engine.run.options["require-steady"]) then
     begin_measuring(engine)
-    conduct(engine, engine.from.now + engine.run.options.time, true)
+    local length = engine.endless and math.huge or engine.run.options.time
+    conduct(engine, engine.from.now + length, true)
   end
   stop(engine)
   engine.phase = "over"
@@ -418,9 +429,12 @@ function M.new(o)
   end
   setmetatable(engine, Engine)
   engine.ops_left = engine.run.options.ops
-  engine.warmup = engine.run.options.warmup
-  for i, definition in ipairs(o.definition.jobs) do
-    engine.jobs[i] = new_job(engine, definition, i)
+  local definition, given = engine.definition, engine.run.options.given
+  engine.warmup = given.warmup and engine.run.options.warmup or definition.warmup
+    or engine.run.options.warmup
+  engine.endless = definition.ends and not given.time
+  for i, job in ipairs(definition.jobs) do
+    engine.jobs[i] = new_job(engine, job, i)
   end
   return engine
 end

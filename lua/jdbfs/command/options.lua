@@ -128,6 +128,7 @@ local function read(args, i, by_name, values)
     values[key] = true
     return i
   end
+  if values.given then values.given[key] = true end
   if not text then
     i = i + 1
     text = args[i]
@@ -159,6 +160,7 @@ end
 -- workload, with by_name and values for the workload's own options, which come behind its name.
 function M.split(args, from, load)
   local values, workloads, own = M.defaults(M.RUN), {}, false
+  values.given = {}
   local i = from
   while args[i] do
     local word = args[i]

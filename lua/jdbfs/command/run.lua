@@ -158,6 +158,23 @@ local function needs_target(self)
   return false
 end
 
+-- The size that a workload asks for, or nil.
+local function wanted_size(self)
+  local size
+  for _, one in ipairs(self.workloads) do
+    local wanted = one.definition.size
+    if wanted then
+      local ok, value = pcall(wanted, one.values, one.bs)
+      if not ok and type(value) == "table" and value.usage then status.usage("%s", value.abort) end
+      if not ok then
+        status.fail(status.FAILED, type(value) == "table" and value.abort or tostring(value))
+      end
+      size = max(size or 0, value)
+    end
+  end
+  return size
+end
+
 -- Sizes, space and the target; refuses before anything is written.
 local function plan(self)
   local o, bytes, bs, writes = self.options, 0, 512, false
@@ -167,7 +184,7 @@ local function plan(self)
     writes = writes or (one.definition.file and one.writes)
   end
   local named = o.file and jdbfs.exists(o.file)
-  self.size = o.size or (named and 0 or self.scratch:default_size(bs))
+  self.size = o.size or wanted_size(self) or (named and 0 or self.scratch:default_size(bs))
   if needs_target(self) and not named then
     if self.size < bs or self.size % bs ~= 0 then
       status.usage("a file of %s does not hold a whole number of blocks of %s",

@@ -114,8 +114,8 @@ function Scratch:open(name)
 end
 
 local function find(self, name)
-  for i, made in ipairs(self.made) do
-    if made.name == name then return made, i end
+  for _, made in ipairs(self.made) do
+    if made.name == name then return made end
   end
   error(("%s is no file of this run"):format(tostring(name)), 0)
 end
@@ -138,11 +138,11 @@ function Scratch:rename(from, to)
 end
 
 function Scratch:remove(name)
-  local made, i = find(self, name)
+  local made = find(self, name)
   made.file:close()
   local done, message, err = jdbfs.remove(made.path)
   if done then
-    for k = i, #self.made do
+    for k = 1, #self.made do -- others may have gone meanwhile
       if self.made[k] == made then return table.remove(self.made, k) and true end
     end
   end
@@ -284,9 +284,9 @@ local function open_named(self, path, size, writes)
   local stat, _, err = jdbfs.stat(path)
   if stat then
     local target = open_existing(self, path, stat, writes)
-    if self.options.size and self.options.size > target.size then
-      status.usage("%s holds %s, and --size asks for %s", path, format.bytes(target.size),
-        format.bytes(self.options.size))
+    if size > target.size then
+      status.usage("%s holds %s, and %s are wanted", path, format.bytes(target.size),
+        format.bytes(size))
     end
     target.size = self.options.size or target.size
     return target

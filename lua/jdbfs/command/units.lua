@@ -52,6 +52,13 @@ function M.text(text)
   return text
 end
 
+-- "2x"
+function M.factor(text)
+  local value = tonumber(text:match("^(%d*%.?%d+)x?$"))
+  if not value or value <= 0 then return nil, "is no factor (2x, 0.5x)" end
+  return value
+end
+
 -- "70:30": two whole numbers whose sum is not 0.
 function M.mix(text)
   local a, b = text:match("^(%d+):(%d+)$")

@@ -1,1 +1,151 @@
-return require("jdbfs.workload").define({ about = "x", jobs = { a = { main = function() end } } })
+-- Replays a trace at its times: CSV "t_us,op,offset,length[,stream]", or an iolog of fio (version 2
+-- or 3). Streams become coroutines: each serves its own operations in order; what comes late is
+-- late in the response time, as it would have been for whoever asked.
+
+local W = require("jdbfs.workload")
+
+local OPS = { r = "read", read = "read", w = "write", write = "write", f = "fsync", s = "fsync",
+  fsync = "fsync", sync = "fsync", d = "fdatasync", fdatasync = "fdatasync",
+  datasync = "fdatasync", t = "trim", trim = "trim" }
+
+local function wrong(path, number, message)
+  error({ abort = ("%s:%d: %s"):format(path, number, message) }, 0)
+end
+
+local function add(trace, number, at, op, off, length, stream)
+  local kind = OPS[op]
+  if not kind then wrong(trace.path, number, ("%q is no operation"):format(op)) end
+  at, off, length = tonumber(at), tonumber(off or 0), tonumber(length or 0)
+  local whole = at and off and length and at >= 0 and off % 1 == 0 and length % 1 == 0
+  if not whole then wrong(trace.path, number, "time, offset or length is no number") end
+  local moves = kind == "read" or kind == "write" or kind == "trim"
+  if moves and (length == 0 or off % 512 ~= 0 or length % 512 ~= 0) then
+    wrong(trace.path, number, "offset and length are not whole blocks of 512 bytes")
+  end
+  local list = trace.streams[stream]
+  if not list then
+    list = {}
+    trace.streams[stream] = list
+    trace.streams[#trace.streams + 1] = list
+  end
+  list[#list + 1] = { at = at / 1e6, kind = kind, off = off, length = length }
+  trace.extent = math.max(trace.extent, off + length)
+  trace.largest = math.max(trace.largest, length)
+  trace.count = trace.count + 1
+end
+
+-- "t_us,op,offset,length[,stream]"; a first line of names is allowed.
+local function read_csv(trace, number, line)
+  if number == 1 and line:match("^t_us,") then return end
+  local at, op, off, length, stream = line:match(
+    "^%s*([%d.]+)%s*,%s*(%a+)%s*,%s*(%d*)%s*,%s*(%d*)%s*,?%s*(.-)%s*$")
+  if not at then wrong(trace.path, number, "is not t_us,op,offset,length[,stream]") end
+  add(trace, number, at, op:lower(), off ~= "" and off or 0, length ~= "" and length or 0, stream)
+end
+
+local FILE_ACTIONS = { add = true, open = true, close = true }
+
+-- Version 2 has no times but those of "wait"; version 3 begins each line with microseconds.
+local function read_iolog(trace, number, line, version)
+  local at, rest = trace.clock, line
+  if version == 3 then
+    at, rest = line:match("^(%d+)%s+(.+)$")
+    if not at then wrong(trace.path, number, "does not begin with a time") end
+  end
+  local name, action, off, length = rest:match("^(%S+)%s+(%a+)%s*(%d*)%s*(%d*)%s*$")
+  if not name then wrong(trace.path, number, "is not: file action [offset length]") end
+  if FILE_ACTIONS[action] then return end
+  if action == "wait" then
+    trace.clock = trace.clock + (tonumber(off) or 0)
+    return
+  end
+  add(trace, number, at, action, off ~= "" and off or 0, length ~= "" and length or 0, name)
+end
+
+local function read_trace(path)
+  local file, message = io.open(path, "rb")
+  if not file then error({ abort = message }, 0) end
+  local trace = { path = path, streams = {}, extent = 0, largest = 0, count = 0, clock = 0 }
+  local number, version = 0, nil
+  for line in file:lines() do
+    number = number + 1
+    line = line:gsub("\r$", "")
+    if number == 1 then version = tonumber(line:match("^fio version (%d) iolog$")) end
+    if line:match("^%s*$") or line:match("^%s*#") or (number == 1 and version) then
+      version = version or nil
+    elseif version and version ~= 2 and version ~= 3 then
+      wrong(path, 1, ("iolog version %d is not known"):format(version))
+    elseif version then
+      read_iolog(trace, number, line, version)
+    else
+      read_csv(trace, number, line)
+    end
+  end
+  file:close()
+  if trace.count == 0 then error({ abort = path .. ": no operation in it" }, 0) end
+  return trace
+end
+
+local CALLS = {
+  read = function(file, _, off, buffer) return file:read(off, buffer) end,
+  write = function(file, _, off, buffer) return file:write(buffer, off) end,
+  fsync = function(file) return file:sync() end,
+  fdatasync = function(file) return file:fdatasync() end,
+  trim = function(file, e, off) return file:trim(off, e.length) end,
+}
+
+local loaded = {} -- one trace is read once: for its size, then for the run
+
+local function load_trace(opt)
+  if not opt.trace then error({ abort = "replay: --trace FILE is missing", usage = true }, 0) end
+  loaded[opt] = loaded[opt] or read_trace(opt.trace)
+  return loaded[opt]
+end
+
+return W.define({
+  about = "a trace at its times: CSV t_us,op,offset,length[,stream], or an iolog of fio",
+  file = true,
+  ends = true,
+  warmup = 0,
+  options = {
+    trace = W.text(nil, "the file to replay"),
+    speed = W.factor("1x", "2x replays twice as fast"),
+    asap = W.flag("do not wait: each stream as fast as it can"),
+  },
+  size = function(opt, bs)
+    local extent = load_trace(opt).extent
+    return math.max(math.ceil(extent / bs), 1) * bs
+  end,
+  setup = function(ctx)
+    local trace = load_trace(ctx.opt)
+    return { trace = trace, start = nil }
+  end,
+  jobs = { { name = "replay", loop = true,
+    n = function(engine) return #load_trace(engine.opt).streams end,
+    main = function(ctx, s)
+      ctx:warm()
+      s.start = s.start or ctx:now() + 0.01
+      local list, speed, late = s.trace.streams[ctx.id], ctx.opt.speed, ctx:track("schedule_error")
+      local whole = ctx:new_buffer(math.max(s.trace.largest, 512))
+      ctx.rng:fill(whole)
+      local buffers = {}
+      for _, e in ipairs(list) do
+        if not ctx:running() then return end
+        if not ctx.opt.asap then
+          local due = s.start + e.at / speed
+          ctx:until_due(due)
+          late(math.max(0, ctx:now() - due))
+        end
+        local buffer = buffers[e.length]
+        if not buffer then
+          buffer = e.length > 0 and whole:slice(0, e.length) or whole
+          buffers[e.length] = buffer
+        end
+        CALLS[e.kind](ctx.file, e, e.off, buffer)
+      end
+    end } },
+  teardown = function(ctx, s)
+    ctx:note("trace", ("%d operations, %d streams"):format(s.trace.count, #s.trace.streams))
+    loaded[ctx.opt] = nil
+  end,
+})

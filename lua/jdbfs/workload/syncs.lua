@@ -4,7 +4,7 @@
 local W = require("jdbfs.workload")
 
 local SIZES = { 4096, 8192, 16384 }
-local ROUNDS_MIN = 5
+local ROUNDS_MIN = 5 -- fewer say nothing: the first is slower than the rest
 
 -- How one block gets durable. Each opens its own handle where the way is a property of that.
 local WAYS = {
@@ -58,6 +58,7 @@ end
 
 return W.define({
   about = "which durable write is cheapest here: ways and block sizes, in rotated rounds",
+  ends = true,
   options = {
     rounds = W.int("5", "rounds at least", { min = ROUNDS_MIN, max = 1000 }),
     length = W.size("4m", "of each file, written round and round", { min = 16384 }),
@@ -68,12 +69,12 @@ return W.define({
     main = function(ctx, s)
       local each = ctx:duration() / (ctx.opt.rounds * #s.list)
       ctx:warm()
-      while ctx:running() do
+      while s.rounds < ctx.opt.rounds do
         for i = 1, #s.list do
           local one = s.list[(i + s.rounds * 5 - 1) % #s.list + 1]
           local rate, message = measure(ctx, one, each)
           if not rate then ctx:abort(message) end
-          if not ctx:running() and s.rounds > 0 then return end
+          if not ctx:running() then return end
           one.rates[#one.rates + 1] = rate
         end
         s.rounds = s.rounds + 1
