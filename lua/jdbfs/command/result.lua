@@ -122,15 +122,15 @@ local function decode(text)
   return document
 end
 
--- The document of a file, or nil and one sentence with the path.
+-- The document of a file; or nil, one sentence with the path, and "io" or "format".
 local function load(path)
   local file, message = open_file(path, "rb")
-  if not file then return nil, message end
+  if not file then return nil, message, "io" end
   local text, reason = file:read("*a")
   file:close()
-  if not text then return nil, ("%s: %s"):format(path, tostring(reason)) end
+  if not text then return nil, ("%s: %s"):format(path, tostring(reason)), "io" end
   local document, wrong = decode(text)
-  if not document then return nil, ("%s %s"):format(path, wrong) end
+  if not document then return nil, ("%s %s"):format(path, wrong), "format" end
   return document
 end
 
