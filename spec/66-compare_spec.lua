@@ -75,23 +75,34 @@ describe("resampling", function()
     assert.is_nil(low)
   end)
 
-  it("of runs covers the true ratio about 19 times in 20, however few they are", function()
-    for _, runs in ipairs({ 3, 5, 10 }) do
-      local covered = 0
-      for trial = 1, 60 do
-        local draw = made.random(trial * 17 + runs)
-        local function sample()
-          local values = {}
-          for i = 1, runs do
-            values[i] = 100 + 10 * (draw() + draw() + draw() + draw() - 2)
-          end
-          return { f = bootstrap.median_of(values), n = runs, block = 1 }
+  -- How often of 100 the interval holds the true ratio of the medians of two samples of n units,
+  -- each as much like the one before it as `memory` says.
+  local function coverage(n, block, memory)
+    local covered = 0
+    for trial = 1, 100 do
+      local draw = made.random(trial * 31 + n)
+      local function sample()
+        local values, x = {}, 0
+        for i = 1, n do
+          x = memory * x + draw() + draw() + draw() + draw() - 2
+          values[i] = 100 + 5 * x
         end
-        local _, low, high = bootstrap.ratio(sample(), sample(), { seed = trial, resamples = 100 })
-        if low <= 1 and high >= 1 then covered = covered + 1 end
+        return { f = bootstrap.median_of(values), n = n, block = block }
       end
-      assert.is_true(covered >= 53, runs .. " runs: " .. covered)
+      local _, low, high = bootstrap.ratio(sample(), sample(), { seed = trial, resamples = 100 })
+      if low <= 1 and high >= 1 then covered = covered + 1 end
     end
+    return covered
+  end
+
+  it("of runs covers the true ratio, however few they are", function()
+    assert.is_true(coverage(3, 1, 0) >= 90)
+    assert.is_true(coverage(6, 1, 0) >= 90)
+  end)
+
+  it("of seconds that are alike covers it nearly as often, thanks to the blocks", function()
+    local short, long = coverage(9, 3, 0.7), coverage(20, 3, 0.7)
+    assert.is_true(short >= 84 and long >= 84, short .. " " .. long)
   end)
 end)
 

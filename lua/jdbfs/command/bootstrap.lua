@@ -1,5 +1,5 @@
 -- Intervals by resampling. Seconds of one run next to each other are alike, so whole blocks of them
--- are drawn (the moving-block bootstrap); runs are drawn one by one. With few blocks a percentile
+-- are drawn (the moving-block bootstrap); runs are drawn one by one. From few blocks a percentile
 -- interval is too narrow: it is widened around the estimate as Student's t is against the normal.
 --
 -- A sample is a list of units, each { rate =, dist = } (seconds of a run, or runs); a statistic is
@@ -14,6 +14,7 @@ local sort = table.sort
 local ipairs = ipairs
 
 local RESAMPLES = 2000
+local WIDENED_BELOW = 5 -- the median of so many single units has intervals wide enough (specs)
 local Z95 = 1.959964
 
 -- Park and Miller's generator: whole numbers from 1 to n, the same on every Lua.
@@ -163,7 +164,10 @@ local function ratio(base, new, o)
   if #ratios == 0 then return second / first end
   sort(ratios)
   local centre = log(second / first)
-  local widened = student(blocks - 1) / Z95 * sqrt(blocks / (blocks - 1))
+  local widened = 1
+  if base.block > 1 or blocks < WIDENED_BELOW then
+    widened = student(blocks - 1) / Z95 * sqrt(blocks / (blocks - 1))
+  end
   local low = ratios[max(1, floor(#ratios * 0.025))]
   local high = ratios[min(#ratios, ceil(#ratios * 0.975))]
   return second / first, exp(min(centre, centre + (low - centre) * widened)),
