@@ -36,8 +36,8 @@ describe("jdbfs run over a file system that is frozen for a second", function()
         --time %ds --warmup 0s --interval 500ms --quiet --json '%s/out.json' \
         --live-json '%s/rows' & run=$!
       for i in $(seq 300); do [ -s '%s/rows' ] && break; sleep 0.1; done
-      sleep 1.5; fsfreeze -f '%s/mnt'; sleep 1; fsfreeze -u '%s/mnt'; wait $run]]):format(interpreter,
-      place, RATE, SECONDS, place, place, place, place, place))
+      sleep 1.5; fsfreeze -f '%s/mnt'; sleep 1; fsfreeze -u '%s/mnt'; wait $run]])
+      :format(interpreter, place, RATE, SECONDS, place, place, place, place, place))
     assert.are.equal(0, status, out)
     local document = assert(result.load(place .. "/out.json"))
     local job = document.jobs[1]

@@ -29,7 +29,7 @@ Exit status: 0 ok, 1 I/O or script error, 2 usage or refusal, 3 threshold failed
 4 verification failed, 130 interrupted.
 ]]
 
--- verb = module of jdbfs.command with a function main(args, out, err).
+-- verb = module of jdbfs.command with a function main(words behind the verb, out, err).
 local VERBS = { run = "run", list = "list", probe = "probe", verify = "verify",
   compare = "compare", report = "report", ab = "ab" }
 
@@ -64,7 +64,11 @@ local function command(args, out, err)
     say_version(out)
   elseif VERBS[verb] then
     load_jdbfs()
-    return require("jdbfs.command." .. VERBS[verb]).main(args, out, err)
+    local words = {}
+    for i = 2, #args do words[i - 1] = args[i] end
+    local found, module = pcall(require, "jdbfs.command." .. VERBS[verb])
+    if not found then status.fail(status.FAILED, tostring(module)) end
+    return module.main(words, out, err)
   else
     status.usage("there is no command %q; see jdbfs --help", verb)
   end

@@ -69,7 +69,7 @@ end
 
 -- The rows of the interval that ends now, for all jobs; kept: they belong to the totals.
 local function end_interval(engine, kept)
-  local at, rows, ops = now() - engine.started, {}, 0
+  local at, rows, ops, timed = now() - engine.started, {}, 0, 0
   for _, job in ipairs(engine.jobs) do
     local backlog
     if job.arrivals then
@@ -80,11 +80,12 @@ local function end_interval(engine, kept)
       rows[#rows + 1] = { t_s = at, warmup = not kept, job = job.label, op = track.name,
         n = track.n, bytes = track.bytes, errors = track.errors, backlog = backlog,
         response = track.response, service = track.service }
-      if not job.timed[track.name] then ops = ops + track.n end
+      if job.timed[track.name] then timed = timed + track.n else ops = ops + track.n end
     end
   end
   engine.run:add_interval(engine, rows, at - engine.interval_at)
-  engine.rates[#engine.rates + 1] = ops / max(at - engine.interval_at, 1e-9)
+  local seconds = max(at - engine.interval_at, 1e-9)
+  engine.rates[#engine.rates + 1] = (ops > 0 and ops or timed) / seconds
   engine.interval_at = at
 end
 
@@ -197,6 +198,7 @@ local function within_limits(engine)
   local written, failed = written_and_failed(engine)
   if failed >= ERRORS_MAX then
     run:warn(("%s: gave up after %d errors"):format(engine.name, failed))
+    run.failed = true
     return false
   end
   if options["max-written"] and written >= options["max-written"] then
@@ -243,7 +245,7 @@ local function conduct(engine, till, kept, enough)
       next_row = next_row + interval * max(1, ceil((at - next_row) / interval))
     end
     if at >= till then return true end
-    if engine.definition.ends and all_over(engine) then return false end
+    if engine.ends and all_over(engine) then return false end
     sleep(max(0, min(TICK, till - at, next_row - at)))
   end
   return false
@@ -432,7 +434,8 @@ function M.new(o)
   local definition, given = engine.definition, engine.run.options.given
   engine.warmup = given.warmup and engine.run.options.warmup or definition.warmup
     or engine.run.options.warmup
-  engine.endless = definition.ends and not given.time
+  engine.endless = definition.paced or definition.ends and not given.time
+  engine.ends = definition.paced or definition.ends
   for i, job in ipairs(definition.jobs) do
     engine.jobs[i] = new_job(engine, job, i)
   end

@@ -394,8 +394,8 @@ end
 
 local M = {}
 
-local function new(args, from, out, err)
-  local values, workloads = options.split(args, from, catalogue.load)
+local function new(args, out, err)
+  local values, workloads = options.split(args, 1, catalogue.load)
   if #workloads == 0 then
     for i, name in ipairs(catalogue.DEFAULT) do
       workloads[i] = catalogue.load(name)
@@ -410,7 +410,9 @@ local function new(args, from, out, err)
   if values.seed == "random" then
     values.seed = core.random(time(), core.now_ns() % 2 ^ 40, 1):int(0, 2 ^ 32)
   end
-  local self = setmetatable({ options = values, workloads = workloads, argv = args, out = out,
+  local argv = { "run" }
+  for i, word in ipairs(args) do argv[i + 1] = word end
+  local self = setmetatable({ options = values, workloads = workloads, argv = argv, out = out,
     err = err, warnings = {}, notes = {}, intervals = {}, jobs = {}, thresholds = {}, labels = {} },
     Run)
   self.scratch = scratch.new(values)
@@ -418,9 +420,9 @@ local function new(args, from, out, err)
   return self
 end
 
--- Runs args[from...]; gives the document, which was also written as the options say.
-function M.run(args, from, out, err)
-  local self = new(args, from, out, err)
+-- Runs; gives the document, which was also written as the options say.
+function M.run(args, out, err)
+  local self = new(args, out, err)
   local performed, failure = xpcall(function() return perform(self) end, status.explain)
   self.progress:clear()
   if not performed and self.interrupted then performed, failure = true, nil end
@@ -432,11 +434,14 @@ function M.run(args, from, out, err)
     status.fail(status.FAILED, tostring(document))
   end
   if not performed then err:write("jdbfs: ", tostring(failure.message), "\n") end
+  if self.interrupted and #self.jobs == 0 then
+    err:write("jdbfs: interrupted before anything was measured\n")
+  end
   return document
 end
 
 function M.main(args, out, err)
-  return M.run(args, 2, out, err).exit
+  return M.run(args, out, err).exit
 end
 
 return M

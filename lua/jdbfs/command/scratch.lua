@@ -2,7 +2,7 @@
 -- with O_EXCL, and the target, which may be a file or a device that the user names.
 --
 -- Nothing is written to a file that jdbfs did not make, unless the user said so. A file made for
--- --keep has a mark beside it, PATH.jdbfs, with its device, inode and size.
+-- --keep has a mark beside it, PATH.jdbfs, with its device, inode, size and time.
 
 local core = require("jdbfs.core")
 local device = require("jdbfs.command.device")
@@ -156,8 +156,10 @@ end
 
 -- The mark of a kept file ------------------------------------------------------------------------
 
+-- With the time of the last change: what somebody else has written since is not ours.
 local function mark_text(stat)
-  return ("jdbfs file %.0f:%.0f %.0f\n"):format(stat.device, stat.inode, stat.size)
+  return ("jdbfs file %.0f:%.0f %.0f %.6f\n"):format(stat.device, stat.inode, stat.size,
+    stat.mtime)
 end
 
 local function marked(path, stat)
@@ -248,7 +250,6 @@ function Scratch:fill(target)
   local synced, why_not = target.raw:sync_all()
   if not synced then return nil, why_not end
   target.filled = true
-  if self.options.keep then write_mark(target.path) end
   return true
 end
 
@@ -333,6 +334,7 @@ local function remove_made(self, made, complaints)
   if not closed then complaints[#complaints + 1] = tostring(why_not) end
   if made.keep or (self.options.keep and not made.failed) then
     self.kept[#self.kept + 1] = made.path
+    write_mark(made.path)
     return
   end
   local removed, message = jdbfs.remove(made.path)
@@ -348,6 +350,7 @@ function Scratch:clean_up()
     local closed, message = file:close()
     if not closed then complaints[#complaints + 1] = tostring(message) end
   end
+  if self.target and self.target.ours then write_mark(self.target.path) end
   for i = #self.made, 1, -1 do
     local made = self.made[i]
     self.made[i] = nil

@@ -57,7 +57,7 @@ end
 return W.define({
   about = "p95 of reads under a grid of read rates and write bandwidths",
   file = true,
-  ends = true,
+  paced = true,
   options = {
     steps = W.int("4", "of each side of the grid", { min = 2, max = 7 }),
     top = W.int("80", "percent of what the target can do alone, in the last step",

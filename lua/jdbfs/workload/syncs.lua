@@ -58,7 +58,7 @@ end
 
 return W.define({
   about = "which durable write is cheapest here: ways and block sizes, in rotated rounds",
-  ends = true,
+  paced = true,
   options = {
     rounds = W.int("5", "rounds at least", { min = ROUNDS_MIN, max = 1000 }),
     length = W.size("4m", "of each file, written round and round", { min = 16384 }),

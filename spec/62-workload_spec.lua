@@ -1,0 +1,564 @@
+-- Workload files: what they may say, what ctx gives them, what happens when they are wrong; and
+-- what the runner never does to other people's files.
+
+local cli = require("jdbfs.cli")
+local core = require("jdbfs.core")
+local distribution = require("jdbfs.command.distribution")
+local jdbfs = require("jdbfs")
+local result = require("jdbfs.command.result")
+local support = require("support")
+local workload = require("jdbfs.workload")
+
+local unpack = table.unpack or unpack
+
+local function command(...)
+  local function writer()
+    return { text = "", write = function(self, ...)
+      self.text = self.text .. table.concat({ ... })
+    end }
+  end
+  local out, err = writer(), writer()
+  local status = cli.main({ ... }, out, err)
+  return status, out.text, err.text
+end
+
+local dir
+
+-- Runs a workload given as source; its document, status and stderr.
+local function run(source, ...)
+  local path = support.path("w.lua")
+  if source then support.put(path, source) end
+  local args = { "run", source and path, "--dir", dir, "--size", "1m", "--time", "100ms",
+    "--warmup", "20ms", "--qd", "2", "--quiet", "--json", "-", ... }
+  if not source then table.remove(args, 2) end
+  local status, out, err = command(unpack(args))
+  return out ~= "" and assert(result.decode(out)) or nil, status, err
+end
+
+local function named(list, name)
+  for _, each in ipairs(list) do
+    if each.name == name then return each end
+  end
+end
+
+local function notes_of(document)
+  local notes = {}
+  for _, note in ipairs(document.notes) do notes[note[1]] = note[2] end
+  return notes
+end
+
+local function setup()
+  support.setup()
+  before_each(function()
+    dir = support.path("run")
+    assert(jdbfs.mkdir(dir))
+  end)
+end
+
+-- What is in the directory that the runs were given.
+local function left()
+  local _, out = support.sh("ls -A " .. support.quote(dir))
+  return (out:gsub("%s+$", ""))
+end
+
+describe("a workload file", function()
+  setup()
+
+  it("may be one function: an iteration", function()
+    local d, status = run("return function(ctx) ctx.file:read(ctx.rng:page()) end")
+    assert.are.equal(0, status)
+    assert.are.equal("main", d.jobs[1].name)
+    assert.are.equal(2, d.jobs[1].n)
+    assert.is_true(named(d.jobs[1].ops, "read").n > 0)
+  end)
+
+  it("is the example of the reference: group commit", function()
+    local d, status, err = run([[
+      local W = require "jdbfs.workload"
+      return W.define {
+        about = "WAL append with group commit",
+        options = { record = W.size("512"), clients = W.int(16), group_max = W.int(64) },
+        thresholds = { "client.commit.p50 < 30s", "errors == 0" },
+        setup = function(ctx)
+          return { f = ctx:create("wal", { size = ctx.size, sync = "none" }), off = 0,
+            q = ctx:queue() }
+        end,
+        jobs = {
+          client = { n = "clients",
+            main = function(ctx, s)
+              ctx:timed("commit", function() s.q:put(ctx.rng:bytes(ctx.opt.record)):wait() end)
+            end },
+          flusher = { n = 1, loop = true,
+            main = function(ctx, s)
+              while ctx:running() do
+                local batch = s.q:take(1, ctx.opt.group_max)
+                local page = ctx:page():pack(batch)
+                if s.off + #page > ctx.size then s.off = 0 end
+                s.f:write_sync(page, s.off)
+                s.off = s.off + #page
+                ctx:count("group", #batch)
+                for i = 1, #batch do batch[i]:set() end
+              end
+            end },
+        },
+        teardown = function(ctx, s, r) ctx:note("mean group", r.flusher.group.mean) end,
+      }]], "--time", "400ms", "--clients", "40")
+    assert.are.equal(0, status, err)
+    local commits = named(d.jobs[1].ops, "commit")
+    local group = d.jobs[2].counters[1]
+    assert.are.equal("client", d.jobs[1].name)
+    assert.are.equal(40, d.jobs[1].n)
+    assert.is_true(commits.timed)
+    assert.is_true(commits.n > 0)
+    assert.are.equal("group", group.name)
+    assert.is_true(group.max > 1 and group.max <= 40)
+    assert.is_true(math.abs(notes_of(d)["mean group"] - group.sum / group.n) < 1e-6)
+    assert.are.equal(2, #d.thresholds)
+    assert.is_true(d.thresholds[1].ok and d.thresholds[2].ok)
+    -- A commit waits for at least one durable write.
+    assert.is_true(commits.response.min_ns >= named(d.jobs[2].ops, "write_sync").service.min_ns)
+  end)
+
+  it("turns its options into flags, with help", function()
+    local path = support.path("o.lua")
+    support.put(path, [[
+      local W = require "jdbfs.workload"
+      return W.define { about = "options", file = false, options = {
+        count = W.int(3, "how many"), block_size = W.size("4k", "of a block"),
+        fast = W.flag("or not"),
+        gap = W.time("5ms"), share = W.number("0.5"), kind = W.choice({ "a", "b" }) },
+        jobs = { one = { n = 1, main = function(ctx)
+          ctx:note("got", ctx.opt.count .. " " .. ctx.opt.block_size .. " "
+            .. tostring(ctx.opt.fast) .. " " .. ctx.opt.gap .. " " .. ctx.opt.share
+            .. " " .. ctx.opt.kind)
+          ctx:stop()
+        end } } }]])
+    local status, out = command("list", path)
+    assert.are.equal(0, status)
+    for _, text in ipairs({ "--count N", "how many (default 3)", "--block-size SIZE", "--fast",
+      "--kind a|b" }) do
+      assert.is_truthy(out:find(text, 1, true), text)
+    end
+    local d = run(nil, path, "--count", "7", "--block-size=8k", "--fast", "--kind", "b")
+    assert.are.equal("7 8192 true 0.005 0.5 b", notes_of(d).got)
+    d = run(nil, path, "--", "--count", "9")
+    assert.are.equal("9 4096 false 0.005 0.5 a", notes_of(d).got)
+    for _, words in ipairs({ { "--count", "x" }, { "--kind", "c" }, { "--no" }, { "--share" } }) do
+      local refused, _, err = command("run", path, unpack(words))
+      assert.are.equal(2, refused)
+      assert.matches("^jdbfs: [^\n]+\n$", err)
+    end
+  end)
+
+  it("runs the same on every Lua: the same offsets and bytes for the same seed", function()
+    local source = [[
+      return { file = true, setup = function() return {} end,
+        jobs = { one = { n = 3, main = function(ctx, s)
+          if ctx.iter > 3 then return ctx:sleep(0.001) end
+          s[#s + 1] = ("%d.%d:%.0f:%d"):format(ctx.id, ctx.iter, ctx.rng:page(),
+            ctx.rng:bytes(3):byte(2))
+        end } },
+        teardown = function(ctx, s)
+          table.sort(s)
+          ctx:note("trace", table.concat(s, " "))
+        end }]]
+    local first = notes_of(run(source, "--dist", "zipf:0.9")).trace
+    assert.are.equal("1.1:421888:138 1.2:987136:79 1.3:102400:189 2.1:32768:205 "
+      .. "2.2:675840:83 2.3:163840:112 3.1:675840:184 3.2:327680:231 3.3:102400:99", first)
+    assert.are_not.equal(first, notes_of(run(source, "--dist", "zipf:0.9", "--seed", "2")).trace)
+    assert.are_not.equal(first, notes_of(run(source)).trace)
+  end)
+
+  it("has semaphores, barriers, mutexes, events, tasks and sleeps", function()
+    local d, status, err = run([[
+      return { file = false,
+        setup = function(ctx)
+          return { inside = 0, most = 0, permits = ctx:semaphore(2), barrier = ctx:barrier(4),
+            mutex = ctx:mutex(), go = ctx:event(), rounds = 0 }
+        end,
+        jobs = { one = { n = 4, main = function(ctx, s)
+          if ctx.iter > 1 then return ctx:sleep(1) end
+          if ctx.id == 1 then
+            local task = ctx:spawn(function() ctx:sleep(0.01) s.go:set("gone") return 42 end)
+            if task:join() ~= 42 then error("join") end
+          end
+          if s.go:wait() ~= "gone" then error("event") end
+          s.permits:acquire()
+          s.inside = s.inside + 1
+          s.most = math.max(s.most, s.inside)
+          ctx:sleep(0.005)
+          s.inside = s.inside - 1
+          s.permits:release()
+          s.mutex:lock()
+          local seen = s.rounds
+          ctx:yield()
+          s.rounds = seen + 1
+          s.mutex:unlock()
+          s.barrier:wait()
+          if s.rounds ~= 4 then error("barrier") end
+          ctx:count("passed")
+          if ctx.id == 4 then ctx:note("most", s.most) end
+        end } } }]], "--warmup", "0s")
+    assert.are.equal(0, status, err)
+    assert.are.equal(4, d.jobs[1].counters[1].sum)
+    assert.are.equal(2, notes_of(d).most)
+  end)
+
+  for _, case in ipairs({
+    { "a syntax error", "return { jobs = ", "w%.lua:1: .*<eof>" },
+    { "an error while it is read", "error('early')", "w%.lua:1: early" },
+    { "a job without main", "return { jobs = { a = {} } }", "job a has no main function" },
+    { "no jobs", "return {}", "has no jobs" },
+    { "nothing to return", "local x = 1", "returns a nil" },
+    { "an unknown field", "return { job = {} }", "has no field job" },
+    { "an option of its own making", "return { options = { a = 1 }, jobs = {} }", "option a" },
+    { "an error in setup", "return { setup = function() error('there') end,"
+      .. " jobs = { a = { main = print } } }", "w%.lua:1: there %(in setup%)" },
+    { "an error in the middle", "return { file = false, jobs = { a = { n = 3, main = function(ctx)"
+      .. " ctx:sleep(0.001) if ctx.id == 2 and ctx.iter == 5 then error('here') end end } } }",
+      "w%.lua:1: here %(job a, coroutine 2, iteration 5, seed 1%)" },
+    { "an error in teardown", "return { jobs = { a = { n = 1, main = function(ctx)"
+      .. " ctx:stop() end } }, teardown = function() error('late') end }",
+      "w%.lua:1: late %(in teardown%)" },
+    { "ctx:abort", "return function(ctx) ctx:abort('no more') end", "^jdbfs: no more\n$" },
+  }) do
+    it("that has " .. case[1] .. " is told in one sentence and leaves nothing behind", function()
+      local _, status, err = run(case[2])
+      assert.are.equal(1, status)
+      assert.matches("^jdbfs: [^\n]+\n$", err)
+      assert.matches(case[3], err)
+      assert.are.equal("", left())
+    end)
+  end
+
+  it("that never waits is stopped all the same", function()
+    local _, status = run("return { file = false, jobs = { a = { main = function() end } } }")
+    assert.are.equal(0, status)
+  end)
+
+  it("counts what fails, and gives up when everything does", function()
+    local d, status = run("return function(ctx) ctx.file:read(ctx.size) end", "--time", "20s",
+      "--warmup", "0s")
+    assert.are.equal(1, status)
+    local op = d.jobs[1].ops[1]
+    assert.is_true(op.errors.ShortRead >= 100)
+    assert.are.equal(0, op.n)
+    assert.is_true(d.jobs[1].elapsed_s < 10)
+    assert.matches("gave up", table.concat(d.warnings, " "))
+  end)
+
+  it("is checked when it is defined", function()
+    assert.has_error(function() workload.define({ jobs = { a = { main = 1 } } }) end)
+    assert.has_error(function() workload.size("4q") end)
+    assert.has_error(function() workload.int(5, "", { max = 4 }) end)
+  end)
+end)
+
+describe("an open loop", function()
+  setup()
+
+  local SLEEPER = [[return { file = false, jobs = { a = { main = function(ctx)
+    ctx:timed("work", function() ctx:sleep(%s) return true end) end } } }]]
+
+  it("keeps its rate and says so", function()
+    local d = run(SLEEPER:format("0.001"), "--rate", "200", "--arrival", "const", "--time", "1s",
+      "--qd", "8")
+    local job = d.jobs[1]
+    assert.is_true(math.abs(job.offered - 200) < 5, job.offered)
+    assert.is_true(math.abs(job.achieved - 200) < 10, job.achieved)
+    assert.is_true(job.sustained)
+  end)
+
+  it("that is overloaded tells it, counts the wait, and ends in time", function()
+    -- Two coroutines of 10 ms serve 200 a second; 600 arrive.
+    local d, status = run(SLEEPER:format("0.01"), "--rate", "600", "--time", "1s", "--arrival",
+      "const", "--threshold", "sustained", "--threshold", "a.work.p50.service < 200ms")
+    local job = d.jobs[1]
+    assert.are.equal(3, status)
+    assert.is_false(job.sustained)
+    assert.is_true(job.late_at_end > 300 and job.late_at_end <= job.backlog_max, job.late_at_end)
+    assert.is_true(job.achieved < 260, job.achieved)
+    assert.is_true(job.elapsed_s < 5)
+    assert.is_false(d.thresholds[1].ok)
+    assert.is_true(d.thresholds[2].ok)
+    local work = named(job.ops, "work")
+    assert.is_true(distribution.percentile(work.response, 50) > 200e6)
+    assert.is_true(distribution.percentile(work.service, 50) < 200e6)
+  end)
+
+  it("tells each iteration when it was due", function()
+    local d, _, err = run([[return { file = false, jobs = { a = { n = 1, main = function(ctx, s)
+      local now = ctx:now() * 1e9
+      if not ctx.due or ctx.due > now + 1e6 then error("due " .. tostring(ctx.due)) end
+    end } } }]], "--rate", "500")
+    assert.are.equal("", err)
+    assert.are.equal(0, d.exit)
+  end)
+end)
+
+describe("the measured time", function()
+  setup()
+
+  it("leaves the warm-up out of every figure and shows it in the series", function()
+    local d = run([[return { file = false, jobs = { a = { n = 1, main = function(ctx)
+      ctx:timed("work", function() ctx:sleep(0.005) return true end) ctx:count("n") end } } }]],
+      "--warmup", "300ms", "--time", "300ms", "--interval", "100ms")
+    local kept, warm = 0, 0
+    for _, row in ipairs(d.intervals) do
+      if row.warmup then warm = warm + row.n else kept = kept + row.n end
+    end
+    local job = d.jobs[1]
+    assert.are.equal(kept, job.ops[1].n)
+    assert.are.equal(kept, job.ops[1].response.n)
+    assert.is_true(warm > 10)
+    assert.is_true(job.elapsed_s < 1)
+    assert.is_true(math.abs(job.counters[1].n - kept) <= 2)
+  end)
+
+  it("ends the warm-up when the rate is steady, and tells when it never is", function()
+    local steady = [[return { file = false, jobs = { a = { n = 1, main = function(ctx)
+      ctx:timed("work", function() ctx:sleep(0.002) return true end) end } } }]]
+    local d = run(steady, "--steady", "90%/3s", "--interval", "100ms", "--warmup-max", "30s")
+    assert.are.equal(0, #d.warnings)
+    local rising = [[return { file = false, jobs = { a = { n = 1, main = function(ctx)
+      ctx:sleep(0.01 / (1 + ctx.iter / 3)) ctx.file = nil end } } }]]
+    local status
+    d, status = run(rising, "--steady", "1%/3s", "--interval", "50ms", "--warmup-max", "400ms",
+      "--require-steady")
+    assert.are.equal(3, status)
+    assert.matches("not steady", d.warnings[1])
+  end)
+
+  it("ends early when a threshold with abort is broken", function()
+    local d, status = run([[return { file = false, jobs = { a = { n = 1, main = function(ctx)
+      ctx:timed("work", function() ctx:sleep(0.02) return true end) end } } }]], "--time", "20s",
+      "--interval", "100ms", "--threshold", "work.max < 1ms abort")
+    assert.are.equal(3, status)
+    assert.is_true(d.jobs[1].elapsed_s < 10)
+  end)
+
+  it("ends when enough was written", function()
+    local d, status = run(nil, "randwrite", "--time", "30s", "--max-written", "256k",
+      "--warmup", "0s")
+    assert.are.equal(0, status)
+    assert.is_true(d.jobs[1].elapsed_s < 20)
+    assert.matches("max%-written", table.concat(d.warnings, " "))
+  end)
+end)
+
+describe("files that jdbfs did not make", function()
+  setup()
+
+  local MINE = ("mine"):rep(32768)
+
+  it("are read, and never written without --overwrite", function()
+    local path = support.path("data")
+    support.put(path, MINE)
+    local d, status, err = run(nil, "randread", "--file", path, "--size", "64k")
+    assert.are.equal(0, status, err)
+    assert.are.equal(path, d.plan.target)
+    for _, name in ipairs({ "randwrite", "mixed", "seqwrite", "pages", "matrix" }) do
+      local _, refused, why = run(nil, name, "--file", path, "--size", "64k", "--bs", "4k")
+      assert.are.equal(2, refused, name)
+      assert.is_truthy(why:find("--overwrite", 1, true), name)
+    end
+    support.holds(path, MINE)
+    assert.are.equal("", left())
+    local _, allowed = run(nil, "randwrite", "--file", path, "--size", "64k", "--overwrite")
+    assert.are.equal(0, allowed)
+    assert.are_not.equal(MINE, support.get(path))
+    assert.are.equal(#MINE, #support.get(path))
+  end)
+
+  it("may not be directories or too small", function()
+    local path = support.path("small")
+    support.put(path, "x")
+    local _, status = run(nil, "randread", "--file", dir)
+    assert.are.equal(2, status)
+    _, status = run(nil, "randread", "--file", path)
+    assert.are.equal(2, status)
+    support.holds(path, "x")
+  end)
+
+  it("are those kept before and used again", function()
+    local path = support.path("kept")
+    local _, status, err = run(nil, "randwrite", "--file", path, "--size", "128k", "--keep")
+    assert.are.equal(0, status, err)
+    assert.are.equal(131072, #support.get(path))
+    assert.is_truthy(support.get(path .. ".jdbfs"))
+    _, status, err = run(nil, "randwrite", "--file", path, "--size", "128k", "--keep")
+    assert.are.equal(0, status, err)
+    -- Another file of that name is not ours, mark or no mark.
+    assert(os.remove(path))
+    support.put(path, MINE)
+    _, status = run(nil, "randwrite", "--file", path, "--size", "64k")
+    assert.are.equal(2, status)
+    support.holds(path, MINE)
+  end)
+
+  it("are made and removed again by --file without --keep", function()
+    local path = support.path("new")
+    local _, status = run(nil, "randwrite", "--file", path, "--size", "128k")
+    assert.are.equal(0, status)
+    assert.is_nil(support.get(path))
+  end)
+
+  it("stay outside of what a script may create", function()
+    for _, name in ipairs({ "../x", "/tmp/x", "a/b", "", "." }) do
+      local _, status, err = run(("return { setup = function(ctx) ctx:create(%q) end,"
+        .. " jobs = { a = { main = print } } }"):format(name))
+      assert.are.equal(1, status, name)
+      assert.is_truthy(err:find("plain file name", 1, true), err)
+    end
+  end)
+end)
+
+describe("a block device", function()
+  setup()
+
+  local device
+
+  after_each(function()
+    if device then support.sh("losetup -d " .. device) end
+    device = nil
+  end)
+
+  it("is written only by its exact path, unused, without a signature", function()
+    local why = support.lacks("root", "losetup", "mkfs.ext4", "truncate", "mount")
+    if why then return pending(why) end
+    local image, mnt = support.path("image"), support.path("mnt")
+    assert(jdbfs.mkdir(mnt))
+    local status, out = support.sh(("truncate -s 8M %s && losetup -f --show %s"):format(
+      support.quote(image), support.quote(image)))
+    if status ~= 0 then return pending("no loop devices here: " .. out) end
+    device = out:match("/dev/%S+")
+    local function try(...)
+      local _, code, err = run(nil, "randwrite", "--file", device, "--size", "1m", ...)
+      return code, err
+    end
+    local _, read = run(nil, "randread", "--file", device, "--size", "1m")
+    assert.are.equal(0, read)
+    assert.are.equal(2, (try()))
+    assert.are.equal(2, (try("--overwrite")))
+    assert.are.equal(2, (try("--allow-device", "/dev/null")))
+    assert.are.equal(("\0"):rep(1048576), support.get(image):sub(1, 1048576))
+    assert.are.equal(0, (try("--allow-device", device)))
+    assert.are.equal(0, (support.sh("mkfs.ext4 -q -F " .. device)))
+    local code, err = try("--allow-device", device)
+    assert.are.equal(2, code)
+    assert.is_truthy(err:find("ext4", 1, true), err)
+    assert.are.equal(0, (support.sh("mount " .. device .. " " .. support.quote(mnt))))
+    code, err = try("--allow-device", device, "--overwrite")
+    support.sh("umount " .. support.quote(mnt))
+    assert.are.equal(2, code)
+    assert.is_truthy(err:find("mounted", 1, true), err)
+    assert.are.equal(0, (try("--allow-device", device, "--overwrite")))
+  end)
+end)
+
+describe("replay", function()
+  setup()
+
+  local function replay(trace, ...)
+    local path = support.path("trace")
+    support.put(path, trace)
+    local args = { "run", "replay", "--trace", path, "--dir", dir, "--quiet", "--json", "-", ... }
+    local status, out, err = command(unpack(args))
+    return out ~= "" and result.decode(out) or nil, status, err
+  end
+
+  it("does what a CSV says, at its times", function()
+    local lines = { "t_us,op,offset,length,stream" }
+    for i = 0, 199 do
+      lines[#lines + 1] = ("%d,%s,%d,4096,%s"):format(i * 1000, i % 4 == 0 and "w" or "r",
+        i % 16 * 4096, i % 3)
+    end
+    lines[#lines + 1] = "200000,fdatasync,0,0,0"
+    local d, status, err = replay(table.concat(lines, "\n"))
+    assert.are.equal(0, status, err)
+    local job = d.jobs[1]
+    assert.are.equal(3, job.n)
+    assert.are.equal(50, named(job.ops, "write").n)
+    assert.are.equal(150, named(job.ops, "read").n)
+    assert.are.equal(1, named(job.ops, "fdatasync").n)
+    assert.are.equal(201, named(job.ops, "schedule_error").n)
+    assert.is_true(job.elapsed_s >= 0.2 and job.elapsed_s < 5, job.elapsed_s)
+    assert.are.equal(16 * 4096, d.plan.size)
+    d = replay(table.concat(lines, "\n"), "--asap")
+    assert.is_true(d.jobs[1].elapsed_s < job.elapsed_s)
+    d = replay(table.concat(lines, "\n"), "--speed", "0.5x")
+    assert.is_true(d.jobs[1].elapsed_s >= 0.4)
+  end)
+
+  it("reads iologs of fio, versions 2 and 3", function()
+    local d, status = replay("fio version 2 iolog\nf add\nf open\nf read 0 4096\nf wait 20000 0\n"
+      .. "f write 4096 8192\nf datasync 0 0\nf close\n")
+    assert.are.equal(0, status)
+    assert.are.equal(8192, named(d.jobs[1].ops, "write").bytes)
+    assert.is_true(d.jobs[1].elapsed_s >= 0.02)
+    d, status = replay("fio version 3 iolog\n10 f add\n11 f open\n1000 f read 0 4096\n"
+      .. "30000 f read 4096 4096\n30001 g write 0 512\n40000 f close\n")
+    assert.are.equal(0, status)
+    assert.are.equal(2, d.jobs[1].n)
+    assert.are.equal(2, named(d.jobs[1].ops, "read").n)
+  end)
+
+  it("names the file and the line that cannot be read", function()
+    for _, case in ipairs({ { "0,r,0,4096\nrubbish\n", "trace:2: " },
+      { "0,r,1,4096\n", "trace:1: " },
+      { "0,x,0,4096\n", "trace:1: \"x\"" }, { "fio version 9 iolog\nf add\n", "trace:1: " },
+      { "fio version 2 iolog\nf jump 0 4096\n", "trace:2: " }, { "", "no operation" } }) do
+      local _, status, err = replay(case[1])
+      assert.are.equal(1, status, case[1])
+      assert.is_truthy(err:find(case[2], 1, true), err)
+      assert.are.equal("", left())
+    end
+    local status, _, err = command("run", "replay", "--dir", dir)
+    assert.are.equal(2, status)
+    assert.matches("%-%-trace", err)
+  end)
+end)
+
+describe("the workloads of a database", function()
+  setup()
+
+  it("run to their end: syncs, pages, lsm, matrix", function()
+    local d = run(nil, "syncs", "--length", "64k", "--rounds", "5")
+    assert.are.equal(0, d.exit)
+    assert.are.equal(5, notes_of(d).rounds)
+    assert.matches("/s %[", notes_of(d).fdatasync_4k)
+    d = run(nil, "pages", "--cache", "256k", "--sessions", "8", "--splits", "20", "--checkpoint",
+      "50ms", "--size", "2m", "--time", "400ms")
+    assert.are.equal(0, d.exit)
+    assert.matches("%%$", notes_of(d)["hit rate"])
+    assert.is_true(named(d.jobs[1].ops, "update").n > 0 and named(d.jobs[1].ops, "lookup").n > 0)
+    d = run(nil, "lsm", "--data", "4m", "--memtable", "256k", "--put-rate", "50000", "--trigger",
+      "2", "--stop", "3", "--time", "800ms")
+    assert.are.equal(0, d.exit)
+    assert.is_true(notes_of(d).compactions > 0)
+    assert.is_true(named(d.jobs[1].ops, "read").n > 0)
+    d = run(nil, "matrix", "--steps", "2", "--size", "1m", "--time", "600ms")
+    assert.are.equal(0, d.exit)
+    assert.is_truthy(notes_of(d)["reads alone"])
+    assert.are.equal("", left())
+    assert.is_nil(core.signalled())
+  end)
+end)
+
+describe("ab", function()
+  setup()
+
+  it("runs two workloads in pairs and compares them", function()
+    local status, out, err = command("ab", "-n", "3", "randread --qd 1", "randread --qd 4", "--dir",
+      dir, "--size", "1m", "--time", "100ms", "--warmup", "0s")
+    assert.are.equal(0, status, err)
+    assert.matches("3 %+ 3 runs", out)
+    assert.matches("read ops/s", out)
+    assert.are.equal("", left())
+    for _, words in ipairs({ { "randread" }, { "-n", "0", "randread", "randread" }, {},
+      { "randread", "nothing" } }) do
+      status = command("ab", unpack(words))
+      assert.are.equal(2, status)
+    end
+  end)
+end)
