@@ -75,6 +75,7 @@ build = {
     ["jdbfs.command.stamp"] = "lua/jdbfs/command/stamp.lua",
     ["jdbfs.command.svg"] = "lua/jdbfs/command/svg.lua",
     ["jdbfs.command.threshold"] = "lua/jdbfs/command/threshold.lua",
+    ["jdbfs.command.verified"] = "lua/jdbfs/command/verified.lua",
     ["jdbfs.command.verify"] = "lua/jdbfs/command/verify.lua",
     ["jdbfs.histogram"] = "lua/jdbfs/histogram.lua",
     ["jdbfs.meta"] = "lua/jdbfs/meta.lua",

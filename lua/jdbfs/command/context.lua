@@ -384,6 +384,8 @@ function M.new(engine, job, id, n)
   local target = engine.target
   if target then
     self.file = wrap_file(target.raw, engine.sync, self:buffer_of(engine.bs))
+    local verifier = engine.run.scratch.verifier
+    if verifier then self.file = verifier:wrap(self.file) end
     local dist = engine.dist
     self.rng:pages(dist.kind, target.size / engine.bs, engine.bs, max(id, 1), n, options.seed,
       options["zipf-scatter"] == "on", dist.a, dist.b)

@@ -57,6 +57,8 @@ M.RUN = {
   { name = "threshold", value = "EXPR", parse = units.text, list = true,
     about = "'read.p99 < 5ms': decides the exit status; may be repeated" },
   { name = "verify", about = "stamp every page, check every page read" },
+  { name = "state", value = "D", parse = units.text,
+    about = "with --verify: a log of acknowledged writes, for jdbfs verify --state D" },
   { group = "Output" },
   { name = "json", value = "F|-", parse = units.text,
     about = "the result document; with - nothing else goes to standard output" },

@@ -17,6 +17,7 @@ local status = require("jdbfs.command.status")
 local threshold = require("jdbfs.command.threshold")
 local trust = require("jdbfs.command.trust")
 local units = require("jdbfs.command.units")
+local verified = require("jdbfs.command.verified")
 
 local ipairs, pairs, pcall, setmetatable = ipairs, pairs, pcall, setmetatable
 local tostring, type, xpcall = tostring, type, xpcall
@@ -254,11 +255,25 @@ local function label_jobs(self, engine)
   end
 end
 
+-- With --verify all workloads work on pages of the same size.
+local function make_verifier(self, target, bs)
+  if not self.options.verify then return end
+  if self.options.state and self.workloads[1].sync == "none" then
+    status.usage("--state notes what is durable: it needs --sync")
+  end
+  local verifier = self.scratch.verifier
+  if verifier and verifier.bs ~= bs then
+    status.usage("--verify: the workloads' blocks differ; --bs makes them the same")
+  end
+  self.scratch.verifier = verifier or verified.new(self, target, bs, self.file_info)
+end
+
 local function run_workload(self, one)
   local target
   if one.definition.file then
     target = self.scratch:open_target(self.size, self.target_bs, self.target_writes)
     check_block(self, one, target)
+    make_verifier(self, target, one.bs)
     fill(self, target)
     if self.interrupted then return end
   end
@@ -344,11 +359,19 @@ local function judge(self, document, failure)
   if errors > 0 then
     self:warn(("%d %s failed"):format(errors, errors == 1 and "operation" or "operations"))
   end
+  local verifier, bad = self.scratch.verifier, 0
+  if verifier then
+    verifier:close()
+    bad = verifier.bad
+    self.notes[#self.notes + 1] = { "pages verified", verifier.checked }
+    self.notes[#self.notes + 1] = { "bad pages", bad }
+  end
   local broken = 0
   if #self.thresholds > 0 then broken = threshold.check(self.thresholds, document) end
   if self.interrupted then return status.INTERRUPTED end
   if failure then return failure.status end
   if errors > 0 or self.failed then return status.FAILED end
+  if bad > 0 then return status.VERIFY end
   if broken > 0 or (self.unsteady and self.options["require-steady"]) then
     return status.THRESHOLD
   end

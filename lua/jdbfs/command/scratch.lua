@@ -225,7 +225,7 @@ local function fill_chunks(self, target, state)
     for page = 0, FILL_CHUNK - 4096, 4096 do
       buf:u64(page, off + page)
     end
-    if self.stamp then self.stamp(buf, off, length) end
+    if self.verifier then self.verifier:stamp(buf, off, length) end
     local written, message = target.raw:write_at(buf, off, 0, length)
     if not written then state.failure = message end
   end
