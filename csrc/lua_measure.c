@@ -12,7 +12,7 @@
 
 static const char magic_meter = 0, magic_random = 0, magic_arrivals = 0;
 
-enum { TRACKS_MAX = 64, NAME_MAX_BYTES = 48, ERRORS_MAX = 12, LAG_EVERY = 4 };
+enum { TRACKS_MAX = 64, NAME_MAX_BYTES = 48, ERRORS_MAX = 12, LAG_EVERY = 8 };
 enum { RESPONSE, SERVICE, LAG, KINDS };
 
 /* Operations have their places; names given by scripts come behind them. */

@@ -6,6 +6,7 @@ local core = require("jdbfs.core")
 local distribution = require("jdbfs.command.distribution")
 local jdbfs = require("jdbfs")
 local result = require("jdbfs.command.result")
+local stamp = require("jdbfs.command.stamp")
 local support = require("support")
 local workload = require("jdbfs.workload")
 
@@ -560,5 +561,86 @@ describe("ab", function()
       status = command("ab", unpack(words))
       assert.are.equal(2, status)
     end
+  end)
+end)
+
+describe("--verify", function()
+  -- The bytes of a seed are kept once they are made: no leak.
+  local kept = jdbfs.buffer(4096)
+  stamp.write(kept, 0, 4096, { file = 1, page = 1, generation = 1, seed = 1 })
+
+  setup()
+
+  -- Reads pages 1 to 8 once; what `damage(raw, page, old)` did to them before is to be found. old:
+  -- page 7 as it was before it was written again.
+  local FAULTS = [[
+    return { file = true,
+      setup = function(ctx)
+        local raw, page, old = ctx.file.inner.raw, ctx:new_buffer(4096), ctx:new_buffer(4096)
+        assert(raw:read_at(old, 7 * 4096))
+        assert(ctx.file:write(ctx:page(), 7 * 4096))
+        local function damage(raw, page, old) %s end
+        damage(raw, page, old)
+      end,
+      jobs = { one = { n = 1, main = function(ctx)
+        if ctx.iter > 8 then return ctx:stop() end
+        ctx.file:read(ctx.iter * 4096)
+      end } } }]]
+
+  it("finds nothing where nothing is wrong, with reads and writes of the same pages", function()
+    for _, words in ipairs({ { "mixed" }, { "randwrite", "--sync", "dsync" },
+      { "mixed", "--bs", "8k", "--dist", "zipf:1.2" },
+      { "seqwrite", "seqread", "--bs", "16k" } }) do
+      local d, status, err = run(nil, words[1], "--verify", "--size", "256k", unpack(words, 2))
+      assert.are.equal(0, status, err)
+      local notes = notes_of(d)
+      assert.are.equal(0, notes["bad pages"])
+      if words[1] == "mixed" then assert.is_true(notes["pages verified"] > 0) end
+    end
+  end)
+
+  for name, damage in pairs({
+    torn = "assert(raw:read_at(page, 7 * 4096)) page:copy(2048, old, 2048, 2048)"
+      .. " assert(raw:write_at(page, 7 * 4096))",
+    stale = "assert(raw:write_at(old, 7 * 4096))",
+    zero = "page:fill(0) assert(raw:write_at(page, 3 * 4096))",
+    foreign = "page:fill(1) assert(raw:write_at(page, 3 * 4096))",
+    misdirected = "assert(raw:read_at(page, 2 * 4096)) assert(raw:write_at(page, 3 * 4096))",
+    corrupt = "assert(raw:read_at(page, 3 * 4096)) page:u8(1000, 255 - page:u8(1000))"
+      .. " assert(raw:write_at(page, 3 * 4096))",
+  }) do
+    it("names a page that is " .. name, function()
+      local d, status, err = run(FAULTS:format(damage), "--verify", "--warmup", "0s", "--time",
+        "30s")
+      assert.are.equal(4, status, err)
+      local page = (name == "torn" or name == "stale") and 7 or 3
+      local told = table.concat(d.warnings, "\n")
+      assert.is_truthy(told:find(("verify: page %d is %s"):format(page, name), 1, true), told)
+      assert.are.equal(1, notes_of(d)["bad pages"])
+    end)
+  end
+
+  it("keeps a log with --state, by which the file is verified after a kill", function()
+    local interpreter = os.getenv("JDBFS_TEST_LUA")
+    if not interpreter then return pending("JDBFS_TEST_LUA names no interpreter") end
+    local file, state = support.path("file"), support.path("state")
+    support.sh(("timeout --foreground -s KILL 2 %s lua/bin/jdbfs run randwrite --verify --file %s"
+      .. " --keep --state %s --sync fdatasync --size 256k --qd 8 --time 60s --warmup 0s --quiet")
+      :format(interpreter, support.quote(file), support.quote(state)))
+    local status, out, err = command("verify", file, "--state", state)
+    assert.are.equal(0, status, out .. err)
+    assert.matches("ok", out)
+    local raw = assert(jdbfs.open_rw(file))
+    local page = jdbfs.buffer(4096)
+    for i = 0, 63 do assert(raw:write_at(page, i * 4096)) end
+    assert(raw:close())
+    assert.are.equal(4, (command("verify", file, "--state", state)))
+  end)
+
+  it("does not write to files it knows nothing about", function()
+    local file = support.path("file")
+    assert.are.equal(0, select(2, run(nil, "randwrite", "--file", file, "--keep")))
+    assert.are.equal(2, select(2, run(nil, "randwrite", "--file", file, "--verify")))
+    assert.are.equal(2, select(2, run(nil, "randwrite", "--verify", "--state", support.path("s"))))
   end)
 end)

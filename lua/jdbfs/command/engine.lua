@@ -24,8 +24,8 @@ Engine.__index = Engine
 -- Coroutines -------------------------------------------------------------------------------------
 
 local function count_down(engine)
+  if engine.phase ~= "run" then return end
   local left = engine.ops_left
-  if not left or engine.phase ~= "run" then return end
   engine.ops_left = left - 1
   if left <= 1 then engine.live = false end
 end
@@ -46,7 +46,7 @@ local function client(engine, job, ctx)
     ctx.iter = iterations
     if iterations % YIELD_EVERY == 0 then jdbfs.yield() end
     main(ctx, state)
-    count_down(engine)
+    if engine.ops_left then count_down(engine) end
   end
 end
 
