@@ -352,6 +352,15 @@ describe("the summary", function()
     assert.is_true(before ~= nil and #before >= 18 and #before <= 23, top)
   end)
 
+  it("plots p99 although the end cut the last interval short", function()
+    local document = full_document()
+    local last = document.intervals[20]
+    last.t_s, last.n, last.response = 19.02, 5, made.dist({ 1, 2, 3, 4, 5 })
+    assert.is_truthy(screen.summary(document, {}):find("p99 over time", 1, true))
+    local series = result.series(document, "client", "read")
+    assert.is_true(series[20].short and not series[19].short)
+  end)
+
   it("says plainly that a rate was not sustained or the generator was the limit", function()
     local document = full_document()
     document.jobs[1].sustained, document.jobs[1].late_at_end = false, 12300

@@ -29,7 +29,7 @@ local EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_THRESHOLD = 0, 1, 2, 3
 local function seconds_of(document, job, op, latency)
   local series = {}
   for _, each in ipairs(result.series(document, job, op)) do
-    if not each.interval.warmup then series[#series + 1] = each end
+    if not each.interval.warmup and not each.short then series[#series + 1] = each end
   end
   local group, units, total = max(1, ceil(#series / UNITS_MAX)), {}, 0
   for first = 1, #series - group + 1, group do

@@ -120,7 +120,7 @@ end
 local function rate_chart(series, frame)
   local points = {}
   for i, each in ipairs(series) do
-    points[i] = { each.interval.t_s, each.interval.n / each.seconds }
+    points[i] = { each.interval.t_s, not each.short and each.interval.n / each.seconds }
   end
   return chart("Operations per second", { "ops/s" }, svg.lines({ x_low = frame.low,
     x_high = frame.high, warmup_end = frame.warmup_end, y_label = format.count,
@@ -136,7 +136,7 @@ local function latency_chart(series, frame, latency)
   local function add(name, figure)
     local points, some = {}, false
     for i, each in ipairs(series) do
-      local value = each.interval[latency] and figure(each.interval[latency])
+      local value = not each.short and each.interval[latency] and figure(each.interval[latency])
       points[i], some = { each.interval.t_s, value or false }, some or value
     end
     if not some then return end

@@ -180,14 +180,18 @@ local function totals(document)
   return total
 end
 
--- The intervals of one operation, in order, each with its length in seconds beside it.
+-- The intervals of one operation, in order, each with its length in seconds beside it. One that the
+-- end of the run cut to less than half of the longest is marked short: its figures say little.
 local function series(document, job, op)
-  local list, before = {}, 0
+  local list, before, longest = {}, 0, 0
   for _, interval in ipairs(document.intervals or {}) do
     if interval.job == job and interval.op == op then
       list[#list + 1] = { interval = interval, seconds = max(interval.t_s - before, 1e-9) }
-      before = interval.t_s
+      before, longest = interval.t_s, max(longest, list[#list].seconds)
     end
+  end
+  for _, each in ipairs(list) do
+    each.short = each.seconds < longest / 2
   end
   return list
 end

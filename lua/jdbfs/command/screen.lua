@@ -302,21 +302,26 @@ end
 
 -- The summary: plots -----------------------------------------------------------------------------
 
--- The figure of an interval that all intervals have: p99 where the samples suffice, else the max.
+-- The figure of an interval that two of three have samples for: p99, p50, or else the maximum.
 local function time_figure(series)
   for _, figure in ipairs({ { "p99", 99 }, { "p50", 50 } }) do
-    local supported = true
+    local supported, all = 0, 0
     for _, each in ipairs(series) do
       local dist = each.interval.response or each.interval.service
-      if dist and dist.n > 0 and not distribution.percentile(dist, figure[2]) then
-        supported = false
+      if dist and dist.n > 0 then
+        all = all + 1
+        if distribution.percentile(dist, figure[2]) then supported = supported + 1 end
       end
     end
-    if supported then
+    if supported * 3 >= all * 2 and supported > 0 then
       return figure[1], function(dist) return distribution.percentile(dist, figure[2]) end
     end
   end
   return "max", distribution.largest
+end
+
+local function time_tick(seconds)
+  return { seconds, format.seconds(floor(seconds * 10 + 0.5) / 10) }
 end
 
 local function time_chart(document, entry, o)
@@ -326,7 +331,7 @@ local function time_chart(document, entry, o)
   local points, breaks, gap = {}, {}, false
   for _, each in ipairs(series) do
     local dist = each.interval.response or each.interval.service
-    local value = dist and figure(dist)
+    local value = dist and not each.short and figure(dist)
     if value then
       points[#points + 1] = { each.interval.t_s, value }
       breaks[#points], gap = gap, false
@@ -339,9 +344,8 @@ local function time_chart(document, entry, o)
   return plot.chart({ title = ("%s %s, %s over time"):format(entry.label,
     entry.op.response and "response" or "service", name), points = points, breaks = breaks,
     x_low = first, x_high = last, width = o.width, height = o.rows, ascii = o.ascii,
-    label = format.duration, ticks = { { first, format.seconds(first) },
-      { (first + last) / 2, format.seconds((first + last) / 2) },
-      { last, format.seconds(last) } } })
+    label = format.duration, ticks = { time_tick(first),
+      time_tick((first + last) / 2), time_tick(last) } })
 end
 
 local NINES = { { 0, "p0" }, { 90, "p90" }, { 99, "p99" }, { 99.9, "p99.9" }, { 99.99, "p99.99" },
@@ -478,5 +482,4 @@ return {
   plain = plain,
   summary = summary,
   value_text = value_text,
-  time_figure = time_figure,
 }
