@@ -352,6 +352,14 @@ describe("the summary", function()
     assert.is_true(before ~= nil and #before >= 18 and #before <= 23, top)
   end)
 
+  it("has one line for an operation whose response is its service time", function()
+    local document = full_document()
+    document.jobs[1].ops[1].service = document.jobs[1].ops[1].response
+    local text = screen.summary(document, { width = 120 })
+    assert.is_truthy(text:find("899ms  = service\n", 1, true), text)
+    assert.is_nil(text:find("response (from due time)", 1, true))
+  end)
+
   it("plots p99 although the end cut the last interval short", function()
     local document = full_document()
     local last = document.intervals[20]

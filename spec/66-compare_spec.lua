@@ -1,12 +1,21 @@
 -- Comparing results, and the verbs compare and report.
 
 local bootstrap = require("jdbfs.command.bootstrap")
+local cli = require("jdbfs.cli")
 local compare = require("jdbfs.command.compare")
 local json = require("jdbfs.command.json")
 local made = require("support_result")
 local report = require("jdbfs.command.report")
 local result = require("jdbfs.command.result")
 local support = require("support")
+
+local function cli_verb(name)
+  return function(args, out, err)
+    local words = { name }
+    for i, word in ipairs(args) do words[i + 1] = word end
+    return cli.main(words, out, err)
+  end
+end
 
 -- Runs a verb; gives its status and what it wrote to both streams.
 local function verb(main, ...)
@@ -225,6 +234,16 @@ describe("jdbfs compare", function()
       assert.is_truthy(out:find((expected == 3 and "✗ " or "✓ ") .. expression, 1, true), out)
     end
     assert.are.equal(0, (verb(compare.main, new, base, "--fail-on", "read.p50>+10%")))
+  end)
+
+  it("is what the command runs, like report, verify and probe", function()
+    local base, new = slower_pair()
+    assert.are.equal(3, (verb(cli_verb("compare"), base, new, "--fail-on", "read.p50>+10%")))
+    assert.are.equal(0, (verb(cli_verb("report"), base, "-o", support.path("a.html"))))
+    local status, _, err = verb(cli_verb("verify"), base)
+    assert.are.equal(2, status)
+    assert.is_truthy(err:find("hold no stamped page", 1, true), err)
+    assert.are.equal(0, (verb(cli_verb("probe"), ".")))
   end)
 
   it("prints JSON and nothing else when asked", function()

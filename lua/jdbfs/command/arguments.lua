@@ -3,7 +3,8 @@
 local ipairs = ipairs
 
 -- options: list of { name, value = true when it takes one, list = true when it may come again,
--- parse = function(text) -> value, or nil and why not, short = "o" }. Gives a table of the values
+-- parse = function(text) -> value, or nil and why not, short = "o", marks = true when its value is
+-- how many words came before it }. Gives a table of the values
 -- by name and a list of the words; or nil and one sentence. What follows "--" are words.
 local function parse(args, options)
   local by_name, values, words = {}, {}, {}
@@ -45,7 +46,7 @@ local function parse(args, options)
         local list = values[option.name]
         list[#list + 1] = value
       elseif option.marks then
-        values[option.name] = #words -- so many words came before it
+        values[option.name] = #words
       else
         values[option.name] = value
       end

@@ -74,7 +74,8 @@ local function row(cells, tag)
 end
 
 local function html_table(heads, rows)
-  return '<div class="wide"><table>' .. row(heads, "th") .. concat(rows) .. "</table></div>"
+  local head = #heads > 0 and row(heads, "th") or ""
+  return '<div class="wide"><table>' .. head .. concat(rows) .. "</table></div>"
 end
 
 local function numbers(texts)
@@ -249,7 +250,9 @@ local function operation_rows(document)
         for _, cell in ipairs(latency_cells(entry.op[latency])) do
           cells[#cells + 1] = cell
         end
-        if first then
+        if not first then
+          cells[#cells + 1], cells[#cells + 2] = "", ""
+        else
           cells[#cells + 1] = { format.count(entry.op.n), "num" }
           cells[#cells + 1] = { format.count(entry.errors),
             entry.errors > 0 and "num bad" or "num" }
@@ -288,6 +291,7 @@ local function thresholds_table(document)
 end
 
 local function flat(value)
+  if type(value) == "number" and value % 1 ~= 0 then return ("%.4g"):format(value) end
   if type(value) ~= "table" then return tostring(value) end
   local parts = {}
   if value[1] ~= nil then
@@ -318,7 +322,7 @@ end
 local function facts_table(title, fields)
   local rows = facts_rows(fields)
   if #rows == 0 then return "" end
-  return ("<h2>%s</h2>%s"):format(title, html_table({ "", "" }, rows))
+  return ("<h2>%s</h2>%s"):format(title, html_table({}, rows))
 end
 
 local function counters_table(document)
