@@ -42,7 +42,8 @@ local RULES = {
     platform = true },
   { "^lua_compat%.h$", local_ok = set("jdb.h"), own = { "^lua_" }, system = "standard",
     lua_headers = true, lua = true },
-  { "^lua_.+%.[ch]$", local_ok = set("jdb.h list.h measure.h"), own = { "^lua_" }, system = "standard",
+  { "^lua_.+%.[ch]$", local_ok = set("jdb.h list.h measure.h"), own = { "^lua_" },
+    system = "standard",
     lua_headers = true },
   { "^.+%.c$", local_ok = set(CORE), system = "standard" },
 }
