@@ -303,7 +303,7 @@ describe("the measured time", function()
   it("leaves the warm-up out of every figure and shows it in the series", function()
     local d = run([[return { file = false, jobs = { a = { n = 1, main = function(ctx)
       ctx:timed("work", function() ctx:sleep(0.005) return true end) ctx:count("n") end } } }]],
-      "--warmup", "300ms", "--time", "300ms", "--interval", "100ms")
+      "--warmup", "250ms", "--time", "300ms", "--interval", "100ms")
     local kept, warm = 0, 0
     for _, row in ipairs(d.intervals) do
       if row.warmup then warm = warm + row.n else kept = kept + row.n end

@@ -97,10 +97,10 @@ end
 
 -- Figures count from here: what was due earlier is in none of them.
 local function begin_measuring(engine)
+  end_interval(engine, false)
   engine.phase = "run"
   local from = core.now_ns()
   for _, job in ipairs(engine.jobs) do
-    job.meter:take(false)
     job.meter:from(from)
     job.counters = {}
     if job.arrivals then job.arrivals:mark() end
