@@ -22,19 +22,3 @@ void jdb_histogram_merge(jdb_histogram *into, const jdb_histogram *from) {
     for (unsigned i = jdb_histogram_bucket(from->min); i <= last; i++)
         into->counts[i] += from->counts[i];
 }
-
-uint64_t jdb_histogram_percentile(const jdb_histogram *h, double share) {
-    if (h->n == 0) return 0;
-    double wanted = share * (double)h->n;
-    uint64_t rank = (uint64_t)wanted;
-    if ((double)rank < wanted || rank == 0) rank++;
-    uint64_t seen = 0, width;
-    for (unsigned i = 0; i < JDB_HISTOGRAM_BUCKETS; i++) {
-        seen += h->counts[i];
-        if (seen < rank) continue;
-        uint64_t middle = jdb_histogram_lower(i, &width);
-        middle += width / 2;
-        return middle < h->max ? middle : h->max;
-    }
-    return h->max;
-}

@@ -19,7 +19,6 @@ typedef struct jdb_histogram {
 unsigned jdb_histogram_bucket(uint64_t value);
 uint64_t jdb_histogram_lower(unsigned bucket, uint64_t *width); /* width may be NULL */
 void jdb_histogram_merge(jdb_histogram *into, const jdb_histogram *from);
-uint64_t jdb_histogram_percentile(const jdb_histogram *h, double share); /* share: 0 to 1 */
 
 static inline void jdb_histogram_record(jdb_histogram *h, uint64_t value) {
     unsigned shift = value < 256 ? 0 : 56u - (unsigned)__builtin_clzll(value);

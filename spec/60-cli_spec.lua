@@ -105,6 +105,7 @@ describe("jdbfs without a run", function()
       { "run", "mixed", "--mix", "70" }, { "run", "no/such.lua" }, { "list", "nothing" },
       { "run", "randread", "--threshold", "read.p99" }, { "run", "--rate", "0" },
       { "run", "randread", "--threshold", "nobody.read.p99 < 5ms" },
+      { "run", "randread", "--threshold", "raed.p99 < 5ms" },
       { "run", "--dist", "gauss" }, { "run", "--size", "12q" }, { "run", "--time=5" },
       { "run", "--bs", "100" }, { "run", "--qd", "0" }, { "run", "--quiet=yes" },
       { "run", "--seed", "-1" }, { "run", "--dir", "" }, { "run", "--record=0" },

@@ -103,12 +103,21 @@ local function choose_backend(name)
   end
 end
 
-local function parse_thresholds(self)
-  local list, names = {}, { jobs = {} }
-  for _, one in ipairs(self.workloads) do
-    for _, job in ipairs(one.definition.jobs) do
-      names.jobs[#names.jobs + 1] = job.name
+-- What a threshold may be about. A job that does not list its metrics may have any.
+local function add_names(names, jobs)
+  for _, job in ipairs(jobs) do
+    names.jobs[#names.jobs + 1] = job.name
+    if not job.metrics then names.metrics = nil end
+    for _, name in ipairs(names.metrics and job.metrics or {}) do
+      names.metrics[#names.metrics + 1] = name
     end
+  end
+end
+
+local function parse_thresholds(self)
+  local list, names = {}, { jobs = {}, metrics = {} }
+  for _, one in ipairs(self.workloads) do
+    add_names(names, one.definition.jobs)
     for _, expression in ipairs(one.definition.thresholds or {}) do
       list[#list + 1] = expression
     end

@@ -6,6 +6,7 @@ return W.define({
   about = "random reads of one block, each coroutine one at a time",
   writes = false,
   jobs = { randread = {
+    metrics = { "read" },
     main = function(ctx) return ctx.file:read(ctx.rng:page()) end,
   } },
 })

@@ -6,6 +6,7 @@ local W = require("jdbfs.workload")
 return W.define({
   about = "random overwrites of one block, each coroutine one at a time",
   jobs = { randwrite = {
+    metrics = { "write", "fdatasync", "fsync", "write_sync" },
     main = function(ctx)
       local off = ctx.rng:page()
       return ctx.file:write(ctx:numbered(off), off)

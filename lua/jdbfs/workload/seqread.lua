@@ -10,6 +10,7 @@ return W.define({
   qd = 4,
   setup = function() return { next = 0 } end,
   jobs = { seqread = {
+    metrics = { "read" },
     main = function(ctx, cursor)
       local off = cursor.next
       cursor.next = off + 2 * ctx.bs <= ctx.size and off + ctx.bs or 0

@@ -9,6 +9,7 @@ return W.define({
   qd = 4,
   setup = function() return { next = 0 } end,
   jobs = { seqwrite = {
+    metrics = { "write", "fdatasync", "fsync", "write_sync" },
     main = function(ctx, cursor)
       local off = cursor.next
       cursor.next = off + 2 * ctx.bs <= ctx.size and off + ctx.bs or 0

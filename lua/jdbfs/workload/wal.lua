@@ -25,7 +25,7 @@ return W.define({
       queue = ctx:queue() }
   end,
   jobs = {
-    { name = "client", n = "clients",
+    { name = "client", n = "clients", metrics = { "commit" },
       main = function(ctx, s)
         return ctx:timed("commit", function()
           local written, message = s.queue:put(ctx.rng:bytes(ctx.opt.record)):wait()
@@ -33,7 +33,7 @@ return W.define({
           return written
         end)
       end },
-    { name = "flusher", n = 1, loop = true,
+    { name = "flusher", n = 1, loop = true, metrics = { "write_sync", "group" },
       main = function(ctx, s)
         while ctx:running() do
           local batch = s.queue:take(1, ctx.opt.group_max)
