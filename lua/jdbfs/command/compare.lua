@@ -5,226 +5,19 @@
 -- change exceeds the noise. No outlier is removed.
 
 local arguments = require("jdbfs.command.arguments")
-local bootstrap = require("jdbfs.command.bootstrap")
-local distribution = require("jdbfs.command.distribution")
+local comparison = require("jdbfs.command.figures")
 local format = require("jdbfs.command.format")
 local json = require("jdbfs.command.json")
 local result = require("jdbfs.command.result")
+local status = require("jdbfs.command.status")
 
-local abs, ceil, floor, max = math.abs, math.ceil, math.floor, math.max
+local floor, max = math.floor, math.max
 local concat, sort = table.concat, table.sort
 local ipairs, pairs, tonumber, tostring, type = ipairs, pairs, tonumber, tostring, type
 local open_file = io.open
 
-local BLOCK_S = 3
-local UNITS_MAX = 600 -- seconds of a longer run are taken together
 local NOISE = 0.02
 local SAME = { "bs", "qd", "size", "dist" } -- of the plan; else the results are of different things
-
-local EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_THRESHOLD = 0, 1, 2, 3
-
--- Samples ----------------------------------------------------------------------------------------
-
--- The measured seconds of an operation as units; neighbours are merged when there are too many.
-local function seconds_of(document, job, op, latency)
-  local series = {}
-  for _, each in ipairs(result.series(document, job, op)) do
-    if not each.interval.warmup and not each.short then series[#series + 1] = each end
-  end
-  local group, units, total = max(1, ceil(#series / UNITS_MAX)), {}, 0
-  for first = 1, #series - group + 1, group do
-    local n, seconds, dists = 0, 0, {}
-    for i = first, first + group - 1 do
-      n, seconds = n + series[i].interval.n, seconds + series[i].seconds
-      dists[#dists + 1] = series[i].interval[latency]
-    end
-    units[#units + 1] = { rate = n / seconds, dist = distribution.merge(dists) }
-    total = total + seconds
-  end
-  local block = #units > 0 and max(1, floor(BLOCK_S / (total / #units) + 0.5)) or 1
-  return units, block
-end
-
-local function find(document, job, op)
-  for _, entry in ipairs(result.operations(document)) do
-    if entry.job.name == job and entry.op.name == op then return entry end
-  end
-end
-
--- An operation's units on one side, and how many make a block.
-local function units_of(documents, job, op, latency)
-  if #documents == 1 then return seconds_of(documents[1], job, op, latency) end
-  local units = {}
-  for i, document in ipairs(documents) do
-    local entry = find(document, job, op)
-    if not entry then return {}, 1 end
-    units[i] = { rate = entry.rate, dist = entry.op[latency] }
-  end
-  return units, 1
-end
-
-local function whole_dist(documents, job, op, latency)
-  local dists = {}
-  for _, document in ipairs(documents) do
-    local entry = find(document, job, op)
-    dists[#dists + 1] = entry and entry.op[latency]
-  end
-  return distribution.merge(dists)
-end
-
-local function median(values)
-  local weights = {}
-  for i in ipairs(values) do
-    weights[i] = 1
-  end
-  return #values > 0 and bootstrap.median_of(values)(weights) or nil
-end
-
--- Figures ----------------------------------------------------------------------------------------
-
-local function has_dists(units)
-  for _, unit in ipairs(units) do
-    if not unit.dist then return false end
-  end
-  return #units > 0
-end
-
-local function rates_of(units)
-  local rates = {}
-  for i, unit in ipairs(units) do
-    rates[i] = unit.rate
-  end
-  return rates
-end
-
--- The percentile of each run; the ratio of runs is that of the medians of these.
-local function run_percentiles(units, percent)
-  local values = {}
-  for i, unit in ipairs(units) do
-    values[i] = distribution.percentile(unit.dist, percent)
-    if not values[i] then return nil end
-  end
-  return values
-end
-
--- Adds ratio and interval to a figure from the statistics of both sides.
-local function resample(figure, base, new, o)
-  if base.f and new.f then
-    figure.ratio, figure.low, figure.high = bootstrap.ratio(base, new, o)
-  end
-  if not figure.ratio and figure.base and figure.new and figure.base > 0 then
-    figure.ratio = figure.new / figure.base
-  end
-end
-
-local function side(units, block, f)
-  return { f = f, n = #units, block = block }
-end
-
-local function rate_figure(a, b, name, o)
-  local figure = { name = name .. ".rate", title = name .. " ops/s", unit = "ops/s", more = true,
-    base = a.rate, new = b.rate }
-  if #a.units > 0 and #b.units > 0 then
-    resample(figure, side(a.units, a.block, bootstrap.median_rate(a.units)),
-      side(b.units, b.block, bootstrap.median_rate(b.units)), o)
-    figure.p = bootstrap.mann_whitney(rates_of(a.units), rates_of(b.units))
-  else
-    resample(figure, {}, {}, o)
-  end
-  return figure
-end
-
-local function statistic(x, percent, runs)
-  if not has_dists(x.units) then return nil end
-  if not runs then return bootstrap.percentile(x.units, percent) end
-  local values = run_percentiles(x.units, percent)
-  return values and bootstrap.median_of(values)
-end
-
-local function percentile_figure(a, b, name, latency, percent, o)
-  local stat = ("p%g"):format(percent)
-  local figure = { name = ("%s.%s%s"):format(name, stat, latency == "service" and ".service" or ""),
-    title = ("%s %s %s"):format(name, stat, latency), unit = "ns",
-    base = distribution.percentile(a.dist, percent),
-    new = distribution.percentile(b.dist, percent) }
-  if not figure.base or not figure.new then return nil end
-  resample(figure, side(a.units, a.block, statistic(a, percent, o.runs)),
-    side(b.units, b.block, statistic(b, percent, o.runs)), o)
-  return figure
-end
-
--- CPU time of the process: one number per run.
-local function cpu_figure(base, new, o)
-  local function values_of(documents)
-    local values = {}
-    for i, document in ipairs(documents) do
-      values[i] = (document.trust or {}).cpu_s_per_mop
-      if not values[i] then return {} end
-    end
-    return values
-  end
-  local a, b = values_of(base), values_of(new)
-  if #a == 0 or #b == 0 then return nil end
-  local figure = { name = "cpu", title = "cpu per M ops", unit = "s", base = median(a),
-    new = median(b) }
-  resample(figure, { f = o.runs and bootstrap.median_of(a), n = #a, block = 1 },
-    { f = o.runs and bootstrap.median_of(b), n = #b, block = 1 }, o)
-  return figure
-end
-
-local function judge(figure, noise)
-  if not figure.ratio then
-    figure.verdict = "not comparable"
-  elseif not figure.low then
-    figure.verdict = "too short to tell"
-  elseif (figure.low > 1 or figure.high < 1) and abs(figure.ratio - 1) > noise then
-    figure.differs = true
-    local up = figure.ratio > 1
-    if figure.unit == "s" then
-      figure.verdict = up and "more" or "less"
-    else
-      figure.verdict = (up == (figure.more or false)) and "faster" or "slower"
-    end
-  else
-    figure.verdict = "~ no difference shown"
-  end
-end
-
--- What one side has of an operation, as the figures need it.
-local function gather(documents, entry, latency)
-  local units, block = units_of(documents, entry.job.name, entry.op.name, latency)
-  local rates = {}
-  for i, document in ipairs(documents) do
-    rates[i] = (find(document, entry.job.name, entry.op.name) or { rate = 0 }).rate
-  end
-  return { units = units, block = block, rate = median(rates),
-    dist = whole_dist(documents, entry.job.name, entry.op.name, latency) }
-end
-
-local function figures_of(base, new, o)
-  local figures = {}
-  local function add(figure)
-    figures[#figures + 1] = figure
-  end
-  for _, entry in ipairs(result.operations(base[1])) do
-    if entry.op.n > 0 and find(new[1], entry.job.name, entry.op.name) then
-      local a, b = gather(base, entry, "response"), gather(new, entry, "response")
-      add(rate_figure(a, b, entry.label, o))
-      for _, percent in ipairs({ 50, 90, 99, 99.9 }) do
-        add(percentile_figure(a, b, entry.label, "response", percent, o))
-      end
-      a, b = gather(base, entry, "service"), gather(new, entry, "service")
-      for _, percent in ipairs({ 50, 99 }) do
-        add(percentile_figure(a, b, entry.label, "service", percent, o))
-      end
-    end
-  end
-  add(cpu_figure(base, new, o))
-  for _, figure in ipairs(figures) do
-    judge(figure, o.noise)
-  end
-  return figures
-end
 
 -- What differs -----------------------------------------------------------------------------------
 
@@ -343,7 +136,7 @@ end
 local function text_of(base, new, report)
   local lines = { ("%s: %d + %d runs of %s, unit: %s"):format(report.name, #base, #new,
     format.seconds(floor(measured_seconds(base[1]) * 10 + 0.5) / 10),
-    report.runs and "the run" or ("blocks of %d s"):format(BLOCK_S)) }
+    report.runs and "the run" or ("blocks of %d s"):format(comparison.BLOCK_S)) }
   add_figures(lines, report.figures)
   if #report.figures == 0 then lines[#lines + 1] = "no operation is in both results" end
   local words = {}
@@ -373,20 +166,20 @@ local function run(base, new, o)
   o = o or {}
   base, new = listed(base), listed(new)
   local wrong = not o.force and mismatch(base, new)
-  if wrong then return nil, wrong, EXIT_USAGE end
+  if wrong then return nil, wrong, status.USAGE end
   local runs = #base > 1 and #new > 1
   if (#base > 1) ~= (#new > 1) then
-    return nil, "one run cannot be compared with several: give several of both", EXIT_USAGE
+    return nil, "one run cannot be compared with several: give several of both", status.USAGE
   end
   local settings = { noise = o.noise or NOISE, seed = o.seed or 1, runs = runs,
     resamples = o.resamples, paired = o.paired and #base == #new }
-  local report = { name = "compare", runs = runs, figures = figures_of(base, new, settings),
+  local report = { name = "compare", runs = runs, figures = comparison.of(base, new, settings),
     differs = differences(base[1], new[1]), fail_on = {} }
-  local exit = EXIT_OK
+  local exit = status.OK
   for i, condition in ipairs(o.fail_on or {}) do
     local failed, reason = matches(condition, report.figures)
     report.fail_on[i] = { expr = condition.expr, failed = failed, reason = reason }
-    if failed then exit = EXIT_THRESHOLD end
+    if failed then exit = status.THRESHOLD end
   end
   return text_of(base, new, report), report.figures, exit, report
 end
@@ -427,17 +220,17 @@ local OPTIONS = {
 -- Splits the files into both sides and reads them; nil, message and exit status on failure.
 local function load_sides(files, split)
   if not split and #files ~= 2 then
-    return nil, "compare takes two results, or several of each with --to between them", EXIT_USAGE
+    return nil, "compare takes two results, or several of each with --to between them", status.USAGE
   end
   split = split or 1
   if split == 0 or split == #files then
-    return nil, "there is no result on one side of --to", EXIT_USAGE
+    return nil, "there is no result on one side of --to", status.USAGE
   end
   local sides = { {}, {} }
   for i, path in ipairs(files) do
     local document, message, kind = result.load(path)
     if not document then
-      return nil, message, kind == "format" and EXIT_USAGE or EXIT_FAILED
+      return nil, message, kind == "format" and status.USAGE or status.FAILED
     end
     local list = sides[i <= split and 1 or 2]
     list[#list + 1] = document
@@ -460,20 +253,21 @@ end
 
 -- `jdbfs compare`: args are the words behind the verb. Gives the exit status.
 local function main(args, out, err)
-  local function fail(status, message)
+  local function fail(exit, message)
     err:write("jdbfs: ", message, "\n")
-    return status
+    return exit
   end
   local options, files = arguments.parse(args, OPTIONS)
-  if not options then return fail(EXIT_USAGE, files) end
-  local sides, message, status = load_sides(files, options.to)
-  if not sides then return fail(status, message) end
-  local text, figures, exit, report = run(sides[1], sides[2], { noise = options.noise,
+  if not options then return fail(status.USAGE, files) end
+  local sides, message, exit = load_sides(files, options.to)
+  if not sides then return fail(exit, message) end
+  local text, figures, report
+  text, figures, exit, report = run(sides[1], sides[2], { noise = options.noise,
     force = options.force, fail_on = options["fail-on"] })
   if not text then return fail(exit, figures) end
   if options.json then
     local written, reason = write_json(options.json, encode(report, exit), out)
-    if not written then return fail(EXIT_FAILED, reason) end
+    if not written then return fail(status.FAILED, reason) end
   end
   if options.json ~= "-" then out:write(options.ascii and format.ascii(text) or text) end
   return exit

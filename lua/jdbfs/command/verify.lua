@@ -145,8 +145,8 @@ local function write_text(report, out)
   if #report.bad > LISTED_MAX then
     out:write(("and %.0f more; --json has all of them\n"):format(#report.bad - LISTED_MAX))
   end
-  out:write(("%s: %s of %s, file %08x, seed %.0f%s\n"):format(report.path,
-    format.plural(report.pages, "page"), format.bytes(report.size), report.file_id, report.seed,
+  out:write(("%s: %.0f pages of %s, file %08x, seed %.0f%s\n"):format(report.path,
+    report.pages, format.bytes(report.size), report.file_id, report.seed,
     report.state and "" or "; without --state lost writes cannot be told"))
   for _, verdict in ipairs(VERDICTS) do
     local count = report.counts[verdict]
