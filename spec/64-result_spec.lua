@@ -74,6 +74,15 @@ describe("the percentile of a distribution", function()
     end
   end)
 
+  it("is the smallest value with that share at or below it", function()
+    local list = {}
+    for i = 1, 100 do list[i] = i end
+    assert.are.equal(50, distribution.percentile(made.dist(list), 50))
+    assert.are.equal(90, distribution.percentile(made.dist(list), 90))
+    for i = 101, 10000 do list[i] = 200 end
+    assert.are.equal(1, distribution.percentile(made.dist(list), 0.01))
+  end)
+
   it("is told only with ten samples above it", function()
     local list = {}
     for i = 1, 999 do list[i] = 1000 end

@@ -228,6 +228,16 @@ describe("jdbfs verify", function()
     assert.are.equal(4, (verb(file_of(10, { [1] = torn }), "--state", state_of(10))))
   end)
 
+  it("goes by the newest of the notes on a page, in whatever order they came", function()
+    local state = support.path("state")
+    local log = assert(acknowledged.create(state, { file = FILE, size = SIZE, seed = 1,
+      sector = SECTOR }))
+    for _, generation in ipairs({ 1, 3, 2 }) do assert(acknowledged.note(log, 4, generation)) end
+    assert(log:close())
+    assert.are.equal(0, (verb(file_of(5, { [4] = stamped(4, 3) }), "--state", state)))
+    assert.are.equal(4, (verb(file_of(5), "--state", state)))
+  end)
+
   it("misses pages that were acknowledged and are behind the end", function()
     local status, out = verb(file_of(10), "--state", state_of(12))
     assert.are.equal(4, status)
