@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # fio.sh [DIRECTORY [PAIRS [SECONDS]]]: `jdbfs run` against fio with io_uring on the same file, random
 # 4 KiB reads, then writes, in alternating pairs, with fio against itself as control. fio gets the
-# batches that jdbfs was seen to make. LUA=luajit for another Lua, DEPTH=32, MEBIBYTES=256.
+# batches that jdbfs was seen to make. LUA=luajit for another Lua, DEPTH=32, MEBIBYTES=256. Runs of
+# less than some seconds mostly measure how both start.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -17,4 +18,4 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 export LUA_PATH="lua/?.lua;lua/?/init.lua;;" LUA_CPATH="build/$id/?.so;;"
-"$exe" spec/bench/fio.lua "$exe" "$work" "${2:-15}" "${3:-2}" "${DEPTH:-32}" "${MEBIBYTES:-256}"
+"$exe" spec/bench/fio.lua "$exe" "$work" "${2:-15}" "${3:-4}" "${DEPTH:-32}" "${MEBIBYTES:-256}"
