@@ -119,12 +119,15 @@ describe("the HTML report", function()
   it("is drawn by a browser, light and dark, without a complaint", function()
     local why = support.lacks("chromium", "timeout")
     if why then return pending(why) end
+    if os.getenv("JDBFS_BACKEND") == "io_uring" then
+      return pending("the browser is asked in the runs on threads only")
+    end
     local path = support.path("report.html")
     support.put(path, html.page({ stalled() }))
     local pictures = {}
     for i, dark in ipairs({ 1, 0 }) do -- as the browser's setting counts: 0 is dark
       local picture = support.path(i .. ".png")
-      local status, out = support.sh(("cd %s && timeout 120 chromium --headless=new --no-sandbox"
+      local status, out = support.sh(("cd %s && HOME=$PWD env -u LD_PRELOAD timeout 120 chromium --headless=new --no-sandbox"
         .. " --disable-gpu --user-data-dir=profile%d --enable-logging=stderr"
         .. " --host-resolver-rules='MAP * ~NOTFOUND' --blink-settings=preferredColorScheme=%d"
         .. " --window-size=1200,1600 --screenshot=%d.png report.html")

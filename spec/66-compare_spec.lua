@@ -121,7 +121,7 @@ describe("a comparison", function()
     for trial = 1, 20 do
       local _, figures = compare.run(made.document({ seconds = 20, rate = 150, seed = trial }),
         made.document({ seconds = 20, rate = 150, seed = trial + 100 }),
-        { seed = trial, resamples = 300 })
+        { seed = trial, resamples = 200 })
       local differs = false
       for _, figure in ipairs(figures) do differs = differs or figure.differs end
       if differs then differing = differing + 1 end
@@ -131,7 +131,7 @@ describe("a comparison", function()
 
   it("finds a slowdown of 10 % and says so", function()
     local text, figures, exit = compare.run(made.document({ seconds = 30, rate = 200 }),
-      made.document({ seconds = 30, rate = 200, seed = 2, scale = 1.1 }))
+      made.document({ seconds = 30, rate = 200, seed = 2, scale = 1.1 }), { resamples = 400 })
     local figure = figure_named(figures, "read.p50")
     assert.are.equal("slower", figure.verdict)
     assert.is_true(figure.low > 1 and figure.ratio > 1.07 and figure.ratio < 1.13, figure.ratio)
@@ -139,13 +139,13 @@ describe("a comparison", function()
       .. "%s+slower"), text)
     assert.are.equal(0, exit)
     local _, back = compare.run(made.document({ seconds = 30, rate = 200, seed = 2, scale = 1.1 }),
-      made.document({ seconds = 30, rate = 200 }))
+      made.document({ seconds = 30, rate = 200 }), { resamples = 400 })
     assert.are.equal("faster", figure_named(back, "read.p50").verdict)
   end)
 
   it("calls no change real that the noise covers", function()
     local _, figures = compare.run(made.document({ seconds = 30, rate = 200 }),
-      made.document({ seconds = 30, rate = 200, seed = 2, scale = 1.1 }), { noise = 0.15 })
+      made.document({ seconds = 30, rate = 200, seed = 2, scale = 1.1 }), { noise = 0.15, resamples = 400 })
     for _, figure in ipairs(figures) do assert.is_falsy(figure.differs, figure.name) end
   end)
 
@@ -219,15 +219,14 @@ describe("jdbfs compare", function()
   support.setup()
 
   local function slower_pair()
-    return save("base.json", made.document({ seconds = 30, rate = 200 })),
-      save("new.json", made.document({ seconds = 30, rate = 200, seed = 2, scale = 1.2 }))
+    return save("base.json", made.document({ seconds = 12, rate = 150 })),
+      save("new.json", made.document({ seconds = 12, rate = 150, seed = 2, scale = 1.6 }))
   end
 
   it("exits with 3 when a change is past --fail-on, and with 0 when not", function()
     local base, new = slower_pair()
     for expression, expected in pairs({ ["read.p50>+10%"] = 3, ["read.p50>+90%"] = 0,
-      ["read.p50 < -5%"] = 0, ["read.rate<-5%"] = 3, ["iops<-5%"] = 3, ["read.p99.service>5%"] = 3,
-      ["write.p50>+10%"] = 3 }) do
+      ["iops<-5%"] = 3, ["read.p99.service>5%"] = 3, ["write.p50>+10%"] = 3 }) do
       local status, out, err = verb(compare.main, base, new, "--fail-on", expression)
       assert.are.equal(expected, status, expression .. "\n" .. out .. err)
       assert.are.equal("", err)
