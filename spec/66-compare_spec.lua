@@ -145,7 +145,8 @@ describe("a comparison", function()
 
   it("calls no change real that the noise covers", function()
     local _, figures = compare.run(made.document({ seconds = 30, rate = 200 }),
-      made.document({ seconds = 30, rate = 200, seed = 2, scale = 1.1 }), { noise = 0.15, resamples = 400 })
+      made.document({ seconds = 30, rate = 200, seed = 2, scale = 1.1 }),
+      { noise = 0.15, resamples = 400 })
     for _, figure in ipairs(figures) do assert.is_falsy(figure.differs, figure.name) end
   end)
 
