@@ -144,15 +144,16 @@ local function ones(n)
   return weights
 end
 
--- The ratio of a statistic of two samples, and the interval that holds it with 95 % confidence, as
--- ratio, low, high; without an interval when there are not two blocks on each side.
+-- A statistic of two samples, and the interval that holds its ratio, new to base, with 95 %
+-- confidence: first, second, low, high. Without an interval when there are not two blocks on each
+-- side; nothing when a statistic cannot be had or is not above 0.
 --   base, new: { f = statistic, n = units, block = units of a block }
 --   o.paired: unit i of both belongs together and is drawn together; o.seed, o.resamples
 local function ratio(base, new, o)
   local first, second = base.f(ones(base.n)), new.f(ones(new.n))
   if not first or not second or first <= 0 or second <= 0 then return nil end
   local blocks = floor(min(base.n / base.block, new.n / new.block))
-  if blocks < 2 then return second / first end
+  if blocks < 2 then return first, second end
   local random, ratios = generator(o.seed or 1), {}
   local base_weights, new_weights = {}, {}
   for _ = 1, o.resamples or RESAMPLES do
@@ -161,7 +162,7 @@ local function ratio(base, new, o)
     local a, b = base.f(base_weights), new.f(new_weights)
     if a and b and a > 0 and b > 0 then ratios[#ratios + 1] = log(b / a) end
   end
-  if #ratios == 0 then return second / first end
+  if #ratios == 0 then return first, second end
   sort(ratios)
   local centre = log(second / first)
   local widened = 1
@@ -170,7 +171,7 @@ local function ratio(base, new, o)
   end
   local low = ratios[max(1, floor(#ratios * 0.025))]
   local high = ratios[min(#ratios, ceil(#ratios * 0.975))]
-  return second / first, exp(min(centre, centre + (low - centre) * widened)),
+  return first, second, exp(min(centre, centre + (low - centre) * widened)),
     exp(max(centre, centre + (high - centre) * widened))
 end
 

@@ -97,9 +97,11 @@ end
 -- Adds ratio and interval to a figure from the statistics of both sides.
 local function resample(figure, base, new, o)
   if base.f and new.f then
-    figure.ratio, figure.low, figure.high = bootstrap.ratio(base, new, o)
+    local first, second, low, high = bootstrap.ratio(base, new, o)
+    figure.base, figure.new = first or figure.base, second or figure.new
+    figure.low, figure.high = low, high
   end
-  if not figure.ratio and figure.base and figure.new and figure.base > 0 then
+  if figure.base and figure.new and figure.base > 0 then
     figure.ratio = figure.new / figure.base
   end
 end

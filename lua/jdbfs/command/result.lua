@@ -11,7 +11,7 @@ local json = require("jdbfs.command.json")
 local concat = table.concat
 local error, ipairs, pairs, tostring, type = error, ipairs, pairs, tostring, type
 local open_file = io.open
-local max, sqrt = math.max, math.sqrt
+local floor, max, sqrt = math.floor, math.max, math.sqrt
 
 local SCHEMA = "jdbfs.run/1"
 
@@ -207,11 +207,16 @@ for place, column in ipairs(COLUMNS) do
   ROW_STYLE.rank[column] = place
 end
 
+-- A millisecond, or a thousandth of an operation, is as fine as these are.
+local function rounded(value)
+  return floor(value * 1000 + 0.5) / 1000
+end
+
 -- The figures of an interval of that many seconds. Latencies are whole ns and missing when there
 -- are too few samples; those without a prefix are response times.
 local function row(interval, seconds)
-  local figures = { t_s = interval.t_s, job = interval.job, op = interval.op,
-    ops_s = interval.n / seconds, bytes_s = (interval.bytes or 0) / seconds,
+  local figures = { t_s = rounded(interval.t_s), job = interval.job, op = interval.op,
+    ops_s = rounded(interval.n / seconds), bytes_s = rounded((interval.bytes or 0) / seconds),
     errors = interval.errors or 0, backlog = interval.backlog or 0,
     warmup = interval.warmup or false }
   for _, percent in ipairs(PERCENTS) do
