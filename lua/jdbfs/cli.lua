@@ -15,10 +15,14 @@ jdbfs: storage workloads as Lua coroutines over asynchronous direct I/O
   jdbfs run [WORKLOAD | FILE.lua ...] [options] [workload options]
                                      run workloads on files that it makes, and then removes
   jdbfs list [WORKLOAD]              the workloads, or one's options
-  jdbfs probe [PATH ...]             what machine, file system and device offer
-  jdbfs verify FILE                  re-read a file written with --verify, name every bad page
-  jdbfs compare A.json B.json        two results, with intervals
-  jdbfs report RUN.json ... -o F     one self-contained page
+  jdbfs probe [PATH ...] [--json]    what machine, file system and device offer
+  jdbfs verify FILE [--state D] [--json]
+                                     re-read a file written with --verify, name every bad page;
+                                     D: the log of acknowledged writes, to find lost ones
+  jdbfs compare A.json B.json [--fail-on 'read.p99>+10%'] [--noise 2%] [--force] [--json F|-]
+                                     two results, with intervals; A... --to B... takes several
+  jdbfs report RUN.json ... -o F     one self-contained page; F ends in .html, or for one result
+                                     .csv .ndjson .hgrm; --overwrite replaces it
   jdbfs ab [-n 15] A B [options]     two workloads in alternating pairs
   jdbfs --help | --version
 ]]
