@@ -224,6 +224,10 @@ describe("jdbfs run", function()
     local d = document("randread", "--ops", "200", "--time", "60s", "--warmup", "0s")
     local n = d.jobs[1].ops[1].n
     assert.is_true(n >= 200 and n < 200 + 4, n)
+    d = result.decode(select(2, command("run", "randread", "--ops", "100", "--dir", dir, "--size",
+      "1m", "--qd", "1", "--warmup", "0s", "--rate", "200", "--arrival", "const", "--quiet",
+      "--json", "-")))
+    assert.are.equal(100, d.jobs[1].ops[1].n)
   end)
 
   it("fails with status 1 where there is no such directory", function()
@@ -325,6 +329,19 @@ describe("jdbfs run", function()
       assert.are.equal("", entries(dir))
     end)
   end
+
+  it("ends with a document on standard output after Ctrl-C, too", function()
+    local interpreter = os.getenv("JDBFS_TEST_LUA")
+    if not interpreter then return pending("JDBFS_TEST_LUA names no interpreter") end
+    local pipe = assert(io.popen(("timeout --foreground --preserve-status -s INT 1 %s lua/bin/jdbfs"
+      .. " run mixed --dir '%s' --size 1m --time 60s --warmup 0s --json - 2>/dev/null"):format(
+      interpreter, dir)))
+    local d = assert(result.decode(pipe:read("*a")))
+    pipe:close()
+    assert.are.equal(130, d.exit)
+    assert.is_true(d.jobs[1].ops[1].n > 0)
+    assert.are.equal("", entries(dir))
+  end)
 
   it("leaves alone whatever else is in the directory", function()
     local path = dir .. "/data"

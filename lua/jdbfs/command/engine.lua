@@ -24,7 +24,6 @@ Engine.__index = Engine
 -- Coroutines -------------------------------------------------------------------------------------
 
 local function count_down(engine)
-  if engine.phase ~= "run" then return end
   local left = engine.ops_left
   engine.ops_left = left - 1
   if left <= 1 then engine.live = false end
@@ -45,8 +44,9 @@ local function client(engine, job, ctx)
     iterations = iterations + 1
     ctx.iter = iterations
     if iterations % YIELD_EVERY == 0 then jdbfs.yield() end
+    local counted = engine.ops_left and engine.phase == "run"
     main(ctx, state)
-    if engine.ops_left then count_down(engine) end
+    if counted then count_down(engine) end
   end
 end
 
@@ -99,7 +99,9 @@ end
 local function begin_measuring(engine)
   end_interval(engine, false)
   engine.phase = "run"
-  local from = core.now_ns()
+  -- Without a warm-up nothing has run yet, though the first arrivals may be due already.
+  local none = engine.warmup == 0 and not engine.run.options.steady
+  local from = none and engine.started_ns or core.now_ns()
   for _, job in ipairs(engine.jobs) do
     job.meter:from(from)
     job.counters = {}
@@ -332,7 +334,7 @@ local function perform(engine)
     engine.state = definition.setup(ctx)
   end
   engine.live, engine.serving, engine.phase = true, true, "warm-up"
-  engine.started, engine.interval_at = now(), 0
+  engine.started, engine.started_ns, engine.interval_at = now(), core.now_ns(), 0
   for _, job in ipairs(engine.jobs) do
     if job.rate then
       job.arrivals = core.arrivals(job.rate, engine.run.options.arrival,
@@ -434,7 +436,7 @@ function M.new(o)
   local definition, given = engine.definition, engine.run.options.given
   engine.warmup = given.warmup and engine.run.options.warmup or definition.warmup
     or engine.run.options.warmup
-  engine.endless = definition.paced or definition.ends and not given.time
+  engine.endless = definition.paced or (definition.ends or engine.ops_left) and not given.time
   engine.ends = definition.paced or definition.ends
   for i, job in ipairs(definition.jobs) do
     engine.jobs[i] = new_job(engine, job, i)

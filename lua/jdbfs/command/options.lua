@@ -67,7 +67,7 @@ M.RUN = {
   { name = "hgrm", value = "F", parse = units.text, about = "HdrHistogram text" },
   { name = "html", value = "F", parse = units.text, about = "one page with charts" },
   { name = "interval", value = "1s", parse = within(units.time, 0.05, 3600, "50ms and 1h"),
-    default = 1, about = "of the series" },
+    default = 1, about = "of the series (default 1s, longer for runs above 1000s)" },
   { name = "quiet", about = "no progress, no summary" },
   { name = "no-color", about = "also by the environment variable NO_COLOR" },
   { name = "ascii", about = "no other characters than ASCII" },

@@ -22,7 +22,9 @@ local verified = require("jdbfs.command.verified")
 local ipairs, pairs, pcall, setmetatable = ipairs, pairs, pcall, setmetatable
 local tostring, type, xpcall = tostring, type, xpcall
 local collectgarbage, concat, time = collectgarbage, table.concat, os.time
-local max = math.max
+local ceil, max = math.ceil, math.max
+
+local ROWS_MAX = 1000 -- intervals of a run, unless --interval asks for more
 
 local Run = {}
 Run.__index = Run
@@ -439,6 +441,8 @@ local function new(args, out, err)
     if seen[one.name] then status.usage("workload %s is named twice", one.name) end
     seen[one.name] = true
   end
+  -- A day in seconds would be a document of gigabytes.
+  if not values.given.interval then values.interval = max(1, ceil(values.time / ROWS_MAX)) end
   if values.seed == "random" then
     values.seed = core.random(time(), core.now_ns() % 2 ^ 40, 1):int(0, 2 ^ 32)
   end
