@@ -103,6 +103,7 @@ build = {
     ["jdbfs.workload.seqwrite"] = "lua/jdbfs/workload/seqwrite.lua",
     ["jdbfs.workload.syncs"] = "lua/jdbfs/workload/syncs.lua",
     ["jdbfs.workload.wal"] = "lua/jdbfs/workload/wal.lua",
+    ["jdbfs.workload_meta"] = "lua/jdbfs/workload_meta.lua",
   },
   platforms = {
     linux = {

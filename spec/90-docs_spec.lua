@@ -12,9 +12,9 @@ local function read(path)
 end
 
 -- names[class] = set of functions, "jdbfs" for the module itself.
-local function annotated()
+local function annotated(path)
   local names = {}
-  for object, name in read("lua/jdbfs/meta.lua"):gmatch("\nfunction (%w+)[.:]([%w_]+)%(") do
+  for object, name in read(path or "lua/jdbfs/meta.lua"):gmatch("\nfunction (%w+)[.:]([%w_]+)%(") do
     names[object] = names[object] or {}
     names[object][name] = true
   end
@@ -82,6 +82,30 @@ describe("meta.lua", function()
       end
       for name in pairs(names[class]) do
         assert.are.equal("function", type(methods[name]), class .. ":" .. name .. " does not exist")
+      end
+    end
+  end)
+end)
+
+describe("workload_meta.lua", function()
+  support.setup()
+
+  it("annotates every method that workloads get, and no other", function()
+    local names, objects = annotated("lua/jdbfs/workload_meta.lua"), {}
+    for class, methods in pairs(require("jdbfs.command.context").classes) do
+      objects[class] = methods
+    end
+    objects.Random = methods_of(require("jdbfs.core").random(1, 1, 1))
+    for class, methods in pairs(objects) do
+      for name, value in pairs(methods) do
+        if type(value) == "function" and not name:match("^__") then
+          assert.is_true(names[class][name], class .. ":" .. name .. " is not in workload_meta.lua")
+        end
+      end
+    end
+    for class, functions in pairs(names) do
+      for name in pairs(functions) do
+        assert.are.equal("function", type(objects[class][name]), class .. ":" .. name)
       end
     end
   end)

@@ -13,6 +13,18 @@ local current, park, wake = core.current, core.park, core.wake
 local RECORD_HEADER = 16 -- u32 length, u32 CRC-32C, u64 sequence number
 local BLOCK = 4096
 
+-- One buffer of each size for a context; it lives as long.
+local function buffer_of(self, size)
+  local buffer = self.buffers[size]
+  if not buffer then
+    local message
+    buffer, message = jdbfs.buffer(size)
+    if not buffer then error(message, 2) end
+    self.buffers[size] = buffer
+  end
+  return buffer
+end
+
 -- Pages ------------------------------------------------------------------------------------------
 
 -- An aligned buffer of the coroutine, valid until it asks for the next one of that size.
@@ -30,7 +42,7 @@ function Page:pack(list)
   local padded = max(ceil(length / BLOCK), 1) * BLOCK
   local buffer = self.buffer
   if #buffer < padded then
-    buffer = self.context:buffer_of(max(padded, 2 * #buffer))
+    buffer = buffer_of(self.context, max(padded, 2 * #buffer))
     self.buffer = buffer
   end
   local at = 0
@@ -183,22 +195,11 @@ function Context.__index(_, key)
   return Context[key]
 end
 
-function Context:buffer_of(size)
-  local buffer = self.buffers[size]
-  if not buffer then
-    local message
-    buffer, message = jdbfs.buffer(size)
-    if not buffer then error(message, 2) end
-    self.buffers[size] = buffer
-  end
-  return buffer
-end
-
 function Context:page(size)
   size = size or self.bs
   local page = self.pages[size]
   if not page then
-    page = setmetatable({ buffer = self:buffer_of(size), context = self }, Page)
+    page = setmetatable({ buffer = buffer_of(self, size), context = self }, Page)
     self.pages[size] = page
   end
   return page
@@ -224,7 +225,7 @@ end
 
 -- Any file, to be read; or one that create made, by its name.
 function Context:open(name)
-  return wrap_file(self.engine.run.scratch:open(name), nil, self:buffer_of(self.bs))
+  return wrap_file(self.engine.run.scratch:open(name), nil, buffer_of(self, self.bs))
 end
 
 -- Of files that create made. True, or nil, message, err.
@@ -373,7 +374,10 @@ function Context:barrier(n)
   return setmetatable({ parties = n, count = 0, gate = setmetatable({}, Entry) }, Barrier)
 end
 
-local M = { wrap_file = wrap_file }
+-- The classes are for the specs.
+local M = { wrap_file = wrap_file,
+  classes = { Context = Context, WorkloadFile = File, WorkloadPage = Page, WorkloadQueue = Queue,
+    WorkloadEvent = Entry, WorkloadMutex = Mutex, WorkloadBarrier = Barrier } }
 
 -- The context of coroutine `id` of `n` of a job (number and meter), or of setup: no job.
 function M.new(engine, job, id, n)
@@ -383,7 +387,7 @@ function M.new(engine, job, id, n)
   self.rng = core.random(options.seed, job and job.number or 0, id)
   local target = engine.target
   if target then
-    self.file = wrap_file(target.raw, engine.sync, self:buffer_of(engine.bs))
+    self.file = wrap_file(target.raw, engine.sync, buffer_of(self, engine.bs))
     local verifier = engine.run.scratch.verifier
     if verifier then self.file = verifier:wrap(self.file) end
     local dist = engine.dist
