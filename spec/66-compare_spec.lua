@@ -3,10 +3,12 @@
 local bootstrap = require("jdbfs.command.bootstrap")
 local cli = require("jdbfs.cli")
 local compare = require("jdbfs.command.compare")
+local html = require("jdbfs.command.html")
 local json = require("jdbfs.command.json")
 local made = require("support_result")
 local report = require("jdbfs.command.report")
 local result = require("jdbfs.command.result")
+local screen = require("jdbfs.command.screen")
 local support = require("support")
 
 local function cli_verb(name)
@@ -300,6 +302,49 @@ describe("jdbfs compare", function()
       assert.is_true(one_line(err), err)
       assert.is_truthy(err:find(case[2], 1, true), err)
     end
+  end)
+end)
+
+-- Somewhere in a document one value becomes another.
+local function damage(document, draw)
+  local values = { "x", 1, -1, 0, true, {}, { 1 }, { a = 1 }, 1e300, 0.5 }
+  local at = document
+  for _ = 1, 7 do
+    local keys = {}
+    for key in pairs(at) do keys[#keys + 1] = key end
+    table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
+    if #keys == 0 then return end
+    local key = keys[math.floor(draw() * #keys) + 1]
+    if type(at[key]) ~= "table" or draw() > 0.85 then
+      at[key] = values[math.floor(draw() * (#values + 1)) + 1] -- or nothing
+      return
+    end
+    at = at[key]
+  end
+end
+
+describe("a damaged result", function()
+  it("is refused with a reason or can be shown, whatever the damage", function()
+    local good = made.document({ seconds = 4, rate = 120, warmup = 1, open = true })
+    good.thresholds = { { expr = "errors == 0", ok = true, value = 0, low = 0, high = 1 } }
+    local text, draw, accepted, refused = result.encode(good), made.random(17), 0, 0
+    for _ = 1, 250 do
+      local document = result.decode(text)
+      damage(document, draw)
+      local again, message = result.decode(result.encode(document))
+      if again then
+        accepted = accepted + 1
+        screen.summary(again, { height = 24 })
+        html.page({ again })
+        compare.run(again, good, { force = true, resamples = 5 })
+        result.csv(again)
+        result.hgrms(again)
+      else
+        refused = refused + 1
+        assert.is_true(type(message) == "string" and not message:find("\n"))
+      end
+    end
+    assert.is_true(accepted > 50 and refused > 50, accepted .. " " .. refused)
   end)
 end)
 

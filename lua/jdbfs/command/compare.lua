@@ -42,7 +42,7 @@ local function differences(a, b)
         sorted[#sorted + 1] = name
       end
     end
-    sort(sorted)
+    sort(sorted, function(x, y) return tostring(x) < tostring(y) end)
     for _, name in ipairs(sorted) do
       list[#list + 1] = { name, flat(first[name]), flat(second[name]) }
     end

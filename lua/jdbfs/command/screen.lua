@@ -302,7 +302,7 @@ local function end_lines(document)
     end
     local why = document.exit == 3 and format.plural(failed, "threshold") .. " failed"
       or EXITS[document.exit] or "error"
-    lines[#lines + 1] = { style = "bad", ("exit %d (%s)"):format(document.exit, why) }
+    lines[#lines + 1] = { style = "bad", ("exit %.0f (%s)"):format(document.exit, why) }
   end
   return lines
 end
