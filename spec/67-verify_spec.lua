@@ -250,6 +250,20 @@ describe("jdbfs verify", function()
     assert.is_truthy(out:find("20 pages of 4 KiB", 1, true), out)
   end)
 
+  it("reads a block device like a file", function()
+    local why = support.lacks("root", "losetup")
+    if why then return pending(why) end
+    local path = file_of(32, { [7] = stamped(8, 2) })
+    local made, device = support.sh("losetup -r -f --show " .. support.quote(path))
+    if made ~= 0 then return pending("no loop device: " .. device) end
+    device = device:match("%S+")
+    local status, out, err = verb(device)
+    support.sh("losetup -d " .. device)
+    assert.are.equal(4, status, err)
+    assert.is_truthy(out:find("32 pages of 4 KiB", 1, true), out)
+    assert.is_truthy(out:find("page 7 at 28672: misdirected", 1, true), out)
+  end)
+
   it("prints JSON and nothing else when asked", function()
     local status, out = verb(file_of(9, { [3] = stamped(4, 2) }), "--json")
     assert.are.equal(4, status)

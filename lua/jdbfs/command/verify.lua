@@ -175,10 +175,11 @@ end
 
 -- Running it --------------------------------------------------------------------------------------
 
--- The file, or nil, message, exit status. Past the page cache where that is possible.
+-- The file, or nil, message, exit status. Past the page cache where that is possible. EINVAL is a
+-- device; it is only read.
 local function open(path)
   local file, message, err = jdbfs.open(path, { direct = "prefer" })
-  if not file and err.kind ~= "Io" then
+  if not file and err.name == "EINVAL" then
     file, message = jdbfs.open(path, { direct = "prefer", device = true })
   end
   if not file then return nil, message, EXIT_FAILED end
