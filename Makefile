@@ -237,12 +237,15 @@ test:
 	    SAN='$(SAN)' bash spec/tools/test.sh
 
 # Measured against rivals in the same run; a few minutes each.
-.PHONY: bench bench-durable
+.PHONY: bench bench-durable bench-fio
 bench:
 	bash spec/bench/run.sh $(ARGS)
 
 bench-durable:
 	bash spec/bench/durable.sh $(ARGS)
+
+bench-fio:
+	LUA='$(LUA)' bash spec/bench/fio.sh $(ARGS)
 
 # The long ways to look for mistakes; SECONDS and steps come from the environment, see each script.
 .PHONY: coverage analyze fuzz valgrind soak torture
@@ -304,7 +307,7 @@ help:
 	@echo 'make tidy        include rules, formatting, luacheck, rockspec'
 	@echo 'make coverage    lines and refusals that no test reaches; make analyze: static analyzers'
 	@echo 'make torture     hours of hostile values, fuzzing, soak, ...; alone: fuzz, soak, valgrind'
-	@echo 'make bench       against a bare liburing loop; bench-durable: commits, streams'
+	@echo 'make bench       against a bare liburing loop; bench-durable: commits, streams; bench-fio'
 	@echo 'make powercut    cuts the power below ext4, XFS and btrfs; CUTS=1000 (root, FUSE)'
 	@echo 'make install     PREFIX=/usr/local DESTDIR= LUA=; also uninstall'
 	@echo 'make deps        install compilers, Luas and tools for all of these'

@@ -50,7 +50,7 @@ int64_t jdb_os_cpu(int thread) {
 
 static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP};
 enum { ENDING_SIGNALS = sizeof ending_signals / sizeof *ending_signals };
-static struct sigaction actions_before[ENDING_SIGNALS];
+static struct sigaction actions_before[ENDING_SIGNALS], pipe_before;
 static volatile sig_atomic_t noted_signal, catching;
 
 /* The second one is in earnest: whatever takes so long, the process ends by it. */
@@ -68,6 +68,9 @@ void jdb_os_catch_signals(int on) {
     catching = on;
     noted_signal = 0;
     memset(&action, 0, sizeof action);
+    /* A reader that went away must not end us either: the write fails then. */
+    action.sa_handler = SIG_IGN;
+    sigaction(SIGPIPE, on ? &action : &pipe_before, on ? &pipe_before : NULL);
     action.sa_handler = note_signal; /* no SA_RESTART: waits in the kernel end */
     for (int i = 0; i < ENDING_SIGNALS; i++) {
         const struct sigaction *to = on ? &action : &actions_before[i];

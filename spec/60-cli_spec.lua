@@ -330,6 +330,16 @@ describe("jdbfs run", function()
     end)
   end
 
+  it("removes its files when nobody reads what it says", function()
+    local interpreter = os.getenv("JDBFS_TEST_LUA")
+    if not interpreter then return pending("JDBFS_TEST_LUA names no interpreter") end
+    local pipe = assert(io.popen(("%s lua/bin/jdbfs run randread --dir '%s' --size 1m --time 500ms"
+      .. " --interval 50ms 2>&1 | head -1"):format(interpreter, dir)))
+    assert.matches("randread", pipe:read("*a"))
+    pipe:close()
+    assert.are.equal("", entries(dir))
+  end)
+
   it("ends with a document on standard output after Ctrl-C, too", function()
     local interpreter = os.getenv("JDBFS_TEST_LUA")
     if not interpreter then return pending("JDBFS_TEST_LUA names no interpreter") end
