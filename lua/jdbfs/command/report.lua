@@ -3,12 +3,11 @@
 local arguments = require("jdbfs.command.arguments")
 local html = require("jdbfs.command.html")
 local result = require("jdbfs.command.result")
+local status = require("jdbfs.command.status")
 
 local concat = table.concat
 local ipairs = ipairs
 local open_file, remove = io.open, os.remove
-
-local EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 local OPTIONS = {
   { name = "output", short = "o", value = true },
@@ -24,15 +23,15 @@ local function write(path, text, overwrite, out)
   local existing = not overwrite and open_file(path, "rb")
   if existing then
     existing:close()
-    return nil, ("%s exists; --overwrite replaces it"):format(path), EXIT_USAGE
+    return nil, ("%s exists; --overwrite replaces it"):format(path), status.USAGE
   end
   local file, message = open_file(path, "wb")
-  if not file then return nil, message, EXIT_FAILED end
+  if not file then return nil, message, status.FAILED end
   local written, why = file:write(text)
   local closed, reason = file:close()
   if written and closed then return true end
   remove(path)
-  return nil, ("%s: %s"):format(path, why or reason), EXIT_FAILED
+  return nil, ("%s: %s"):format(path, why or reason), status.FAILED
 end
 
 -- What the name of the output asks for.
@@ -51,7 +50,7 @@ local function load_all(files)
   for i, path in ipairs(files) do
     local document, message, kind = result.load(path)
     if not document then
-      return nil, message, kind == "format" and EXIT_USAGE or EXIT_FAILED
+      return nil, message, kind == "format" and status.USAGE or status.FAILED
     end
     documents[i] = document
   end
@@ -60,31 +59,31 @@ end
 
 -- args are the words behind the verb. Gives the exit status.
 local function main(args, out, err)
-  local function fail(status, message)
+  local function fail(exit, message)
     err:write("jdbfs: ", message, "\n")
-    return status
+    return exit
   end
   local options, files = arguments.parse(args, OPTIONS)
-  if not options then return fail(EXIT_USAGE, files) end
+  if not options then return fail(status.USAGE, files) end
   if #files == 0 or not options.output then
-    return fail(EXIT_USAGE, "report takes results and the page to make: RUN.json... -o out.html")
+    return fail(status.USAGE, "report takes results and the page to make: RUN.json... -o out.html")
   end
   local kind = options.output == "-" and "html" or options.output:match("%.(%w+)$") or "html"
   local make = FORMATS[kind]
   if not make then
-    return fail(EXIT_USAGE, ("%s: the name ends in none of .html .csv .ndjson .hgrm"):format(
+    return fail(status.USAGE, ("%s: the name ends in none of .html .csv .ndjson .hgrm"):format(
       options.output))
   end
-  local documents, message, status = load_all(files)
-  if not documents then return fail(status, message) end
+  local documents, message, exit = load_all(files)
+  if not documents then return fail(exit, message) end
   if kind ~= "html" and (#documents > 1 or not result.headline(documents[1])) then
-    return fail(EXIT_USAGE, ("one result with an operation makes a .%s, not %s"):format(kind,
+    return fail(status.USAGE, ("one result with an operation makes a .%s, not %s"):format(kind,
       concat(files, " ")))
   end
   local written
-  written, message, status = write(options.output, make(documents), options.overwrite, out)
-  if not written then return fail(status, message) end
-  return EXIT_OK
+  written, message, exit = write(options.output, make(documents), options.overwrite, out)
+  if not written then return fail(exit, message) end
+  return status.OK
 end
 
 return {

@@ -10,6 +10,7 @@ local format = require("jdbfs.command.format")
 local jdbfs = require("jdbfs")
 local json = require("jdbfs.command.json")
 local stamp = require("jdbfs.command.stamp")
+local status = require("jdbfs.command.status")
 
 local floor, max, min = math.floor, math.max, math.min
 local concat = table.concat
@@ -19,8 +20,6 @@ local WORD = 4294967296
 local CHUNK = 1048576
 local SEARCHED = 4194304 -- bytes at the start in which pages are looked for
 local LISTED_MAX = 100 -- bad pages named in the text; all are counted
-
-local EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_BAD = 0, 1, 2, 4
 
 local VERDICTS = { "ok", "zero", "in flight", "torn", "corrupt", "misdirected", "stale", "future",
   "foreign", "lost", "unreadable" }
@@ -182,19 +181,19 @@ local function open(path)
   if not file and err.name == "EINVAL" then
     file, message = jdbfs.open(path, { direct = "prefer", device = true })
   end
-  if not file then return nil, message, EXIT_FAILED end
+  if not file then return nil, message, status.FAILED end
   return file
 end
 
 -- Fills the report with what kind of pages the file has; nil, message, exit status on failure.
 local function describe(report, file)
   local size, message = file:size()
-  if not size then return nil, message, EXIT_FAILED end
+  if not size then return nil, message, status.FAILED end
   local kind = report.state
   if not kind then kind = find_pages(file, size) end
   if not kind then
     return nil, ("%s: the first %s hold no stamped page"):format(report.path,
-      format.bytes(min(SEARCHED, size))), EXIT_USAGE
+      format.bytes(min(SEARCHED, size))), status.USAGE
   end
   report.file_id, report.size, report.seed = kind.file, kind.size, kind.seed
   report.sector = kind.sector or 512
@@ -211,37 +210,37 @@ local OPTIONS = {
 -- Reads and judges the whole file; gives the report, or nil, message, exit status.
 local function run(path, options)
   local report = { path = path, counts = {}, bad = {} }
-  local message, status
+  local message, exit
   if options.state then
     report.state, message = acknowledged.load(options.state)
-    if not report.state then return nil, message, EXIT_FAILED end
+    if not report.state then return nil, message, status.FAILED end
   end
   local file
-  file, message, status = open(path)
-  if not file then return nil, message, status end
+  file, message, exit = open(path)
+  if not file then return nil, message, exit end
   local described
-  described, message, status = describe(report, file)
+  described, message, exit = describe(report, file)
   if described then check_file(report, file) end
   file:close()
-  if not described then return nil, message, status end
+  if not described then return nil, message, exit end
   return report
 end
 
 -- args are the words behind the verb. Gives the exit status: 0 when every page is good, 4 when one
 -- is bad, 1 when one cannot be read.
 local function main(args, out, err)
-  local function fail(status, message)
+  local function fail(exit, message)
     err:write("jdbfs: ", message, "\n")
-    return status
+    return exit
   end
   local options, words = arguments.parse(args, OPTIONS)
-  if not options then return fail(EXIT_USAGE, words) end
-  if #words ~= 1 then return fail(EXIT_USAGE, "verify takes one file") end
-  local report, message, status = run(words[1], options)
-  if not report then return fail(status, message) end
-  local exit = #report.bad > 0 and EXIT_BAD or EXIT_OK
+  if not options then return fail(status.USAGE, words) end
+  if #words ~= 1 then return fail(status.USAGE, "verify takes one file") end
+  local report, message, exit = run(words[1], options)
+  if not report then return fail(exit, message) end
+  exit = #report.bad > 0 and status.VERIFY or status.OK
   if report.message then
-    exit = EXIT_FAILED
+    exit = status.FAILED
     err:write("jdbfs: ", report.message, "\n")
   end
   if options.json then out:write(encode(report, exit)) else write_text(report, out) end
