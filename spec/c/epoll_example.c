@@ -166,6 +166,8 @@ static void run_on(const char *backend) {
 
 int main(void) {
     unsetenv("JDBFS_BACKEND");
-    for (unsigned i = 0; jdb_backend_name(i); i++) run_on(jdb_backend_name(i));
+    for (unsigned i = 0; jdb_backend_name(i); i++)
+        /* A simulated disk ends nothing behind the program's back. */
+        if (strcmp(jdb_backend_name(i), "sim") != 0) run_on(jdb_backend_name(i));
     return 0;
 }

@@ -131,5 +131,9 @@ int main(void) {
         {"the relay tells of completions", relay_tells_of_completions},
         {"the relay survives its host", relay_survives_its_host},
         {NULL, NULL}};
-    return run_on_every_backend(tests);
+    /* Virtual time rings at once, and nothing completes behind the program's back. */
+    static const char *const system[] = {"the alarm makes the descriptor readable, in time",
+                                         "one byte until armed", "the relay tells of completions",
+                                         "the relay survives its host", NULL};
+    return run_on_every_backend(tests, system);
 }
