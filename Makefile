@@ -5,7 +5,7 @@
 
 CORE_SRC := error buf crc32c file op queue sync names histogram random
 LUA_SRC  := lua_core lua_error lua_buf lua_file lua_fs lua_log lua_queue lua_task lua_sim \
-            lua_measure
+            lua_measure lua_random
 
 PLATFORM := $(shell uname -s)
 SIM_SRC  := be_sim be_sim_op be_sim_disk

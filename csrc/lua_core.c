@@ -101,6 +101,7 @@ static int open_all(lua_State *L) {
     jl_open_task(L);
     jl_open_sim(L);
     jl_open_measure(L);
+    jl_open_random(L);
     jl_register(L, functions);
     jl_push_size(L, jdb_page_size());
     lua_setfield(L, -2, "PAGE_SIZE");

@@ -212,6 +212,10 @@ int jl_open_task(lua_State *L);
 /* lua_measure.c */
 void jl_measure_op(jl_state *S, jl_task *t, const jdb_op *op); /* delivered to t->meter */
 void jl_measure_end(jl_task *t);                               /* the task has ended */
+jl_task *jl_current(lua_State *L); /* the task that runs; raises when none does */
 int jl_open_measure(lua_State *L);
+
+/* lua_random.c */
+int jl_open_random(lua_State *L);
 
 #endif

@@ -2,17 +2,17 @@
 -- result, and removes what was made, whatever happened in between.
 
 local catalogue = require("jdbfs.command.catalogue")
+local conclusion = require("jdbfs.command.conclusion")
 local core = require("jdbfs.core")
 local engines = require("jdbfs.command.engine")
 local format = require("jdbfs.command.format")
 local jdbfs = require("jdbfs")
-local machine = require("jdbfs.command.machine")
+local measured = require("jdbfs.command.measured")
 local options = require("jdbfs.command.options")
 local outputs = require("jdbfs.command.outputs")
 local progress = require("jdbfs.command.progress")
 local result = require("jdbfs.command.result")
 local scratch = require("jdbfs.command.scratch")
-local screen = require("jdbfs.command.screen")
 local status = require("jdbfs.command.status")
 local threshold = require("jdbfs.command.threshold")
 local trust = require("jdbfs.command.trust")
@@ -87,7 +87,7 @@ function Run:partial(engine)
   engine.till = { now = jdbfs.now() }
   local document = result.new({ jobs = {} })
   for i, job in ipairs(engine.jobs) do
-    document.jobs[i] = engines.document_job(engine, job)
+    document.jobs[i] = measured.document_job(engine, job)
   end
   engine.till = till
   return document
@@ -330,102 +330,6 @@ local function perform(self)
   end
 end
 
--- The result -------------------------------------------------------------------------------------
-
-local function plan_of(self)
-  local o, names, first = self.options, {}, self.workloads[1]
-  for i, one in ipairs(self.workloads) do
-    names[i] = one.name
-  end
-  local target = self.scratch.target
-  return { workload = concat(names, " "), size = target and target.size or self.size,
-    bs = first.bs, qd = first.qd, rate = o.rate, arrival = o.rate and o.arrival, time_s = o.time,
-    warmup_s = self.warmup or o.warmup, dist = first.dist.text, sync = first.sync,
-    target = target and target.path or self.scratch.path, bytes_to_write = self.bytes_to_write }
-end
-
-local function sum_errors(jobs)
-  local count = 0
-  for _, job in ipairs(jobs) do
-    for _, op in ipairs(job.ops) do
-      for _, n in pairs(op.errors) do count = count + n end
-    end
-  end
-  return count
-end
-
-local function document_of(self)
-  local document = result.new({ argv = self.argv, seed = self.options.seed, jobs = self.jobs,
-    intervals = self.intervals, notes = self.notes, warnings = self.warnings })
-  document.tool = { name = "jdbfs", version = self.info and self.info.version }
-  document.env = self.info and machine.env(self.info, self.file_info) or {}
-  document.plan = self.size and plan_of(self) or {}
-  document.trust = self.trust and self.trust.elapsed > 0 and self.trust:document() or {}
-  return document
-end
-
--- The exit status: what stopped the run outweighs what it measured.
-local function judge(self, document, failure)
-  local errors = sum_errors(self.jobs)
-  if errors > 0 then
-    self:warn(("%d %s failed"):format(errors, errors == 1 and "operation" or "operations"))
-  end
-  local verifier, bad = self.scratch.verifier, 0
-  if verifier then
-    verifier:close()
-    bad = verifier.bad
-    self.notes[#self.notes + 1] = { "pages verified", verifier.checked }
-    self.notes[#self.notes + 1] = { "bad pages", bad }
-  end
-  local broken = 0
-  if #self.thresholds > 0 then broken = threshold.check(self.thresholds, document) end
-  if self.interrupted then return status.INTERRUPTED end
-  if failure then return failure.status end
-  if errors > 0 or self.failed then return status.FAILED end
-  if bad > 0 then return status.VERIFY end
-  if broken > 0 or (self.unsteady and self.options["require-steady"]) then
-    return status.THRESHOLD
-  end
-  return status.OK
-end
-
-local function say_result(self, document)
-  if self.options.quiet or self.options.json == "-" then return end
-  if #document.jobs == 0 then return end
-  self.out:write(screen.summary(document, progress.look(self.options, self.out)))
-end
-
--- Writes everything that is to be told. `failure`: { status, message } or nil.
-local function conclude(self, failure)
-  local document
-  if self.scratch.target or self.trust then
-    for _, message in ipairs(machine.warnings(self.options, self.info, self.file_info)) do
-      table.insert(self.warnings, 1, message)
-    end
-  end
-  document = document_of(self)
-  document.exit = judge(self, document, failure)
-  document.error = failure and failure.message or nil
-  for _, complaint in ipairs(self.scratch:clean_up()) do
-    if document.exit == status.OK then document.exit = status.FAILED end
-    document.error = document.error or complaint
-    self.err:write("jdbfs: ", complaint, "\n")
-  end
-  for _, path in ipairs(self.scratch.kept) do
-    if not self.options.quiet then self.err:write("jdbfs: kept ", path, "\n") end
-  end
-  say_result(self, document)
-  if self.outputs then
-    for _, complaint in ipairs(self.outputs:finish(document)) do
-      if document.exit == status.OK then document.exit = status.FAILED end
-      self.err:write("jdbfs: ", complaint, "\n")
-    end
-  elseif self.options.json == "-" then
-    self.out:write(result.encode(document), "\n")
-  end
-  return document
-end
-
 local M = {}
 
 local function new(args, out, err)
@@ -462,7 +366,7 @@ function M.run(args, out, err)
   local performed, failure = xpcall(function() return perform(self) end, status.explain)
   self.progress:clear()
   if not performed and self.interrupted then performed, failure = true, nil end
-  local concluded, document = pcall(conclude, self, not performed and failure or nil)
+  local concluded, document = pcall(conclusion.conclude, self, not performed and failure or nil)
   core.catch_signals(false)
   core.timing(false)
   if not concluded then
