@@ -50,9 +50,9 @@ describe("a durable name whose directory cannot be opened", function()
       end
       jdbfs.run(unchanged, "EMFILE")
       unchanged("EMFILE")
-      -- Each call needs two.
+      -- Each call needs two: of both directories, of directory and file.
       table.remove(hold):close()
-      local ok, _, err = jdbfs.rename(dir .. "/d/a", dir .. "/d/b", { durable = true })
+      local ok, _, err = jdbfs.rename(dir .. "/d/a", dir .. "/e/b", { durable = true })
       check("rename", ok == nil and err.name == "EMFILE")
       ok, _, err = jdbfs.create(dir .. "/d/a", { durable_create = true, direct = "off" })
       check("create", ok == nil and err.name == "EMFILE")

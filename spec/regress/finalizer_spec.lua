@@ -45,8 +45,8 @@ describe("a finalizer", function()
 
   for _, where in ipairs({ "in a task", "outside tasks" }) do
     it("may do I/O while a call is being refused " .. where, function()
-      if process.is_51 and where == "in a task" then
-        return pending("plain Lua 5.1 cannot tell a finalizer from a task: its I/O raises there")
+      if (process.is_51 or _VERSION == "Lua 5.2") and where == "in a task" then
+        return pending("plain Lua 5.1 and 5.2 cannot tell a finalizer from a task: its I/O raises")
       end
       local out = process.script(PRELUDE .. [==[
         local f = check("create", jdbfs.create(dir .. "/f", { direct = "prefer" }))

@@ -585,9 +585,15 @@ local function main()
   make_objects()
   for class, list in pairs(class_methods()) do methods[class] = list end
   for class in pairs(names) do
-    if class ~= "jdbfs" and not methods[class] then stop("no objects of class " .. class) end
+    if class ~= "jdbfs" and class ~= "Sim" and not methods[class] then
+      stop("no objects of class " .. class)
+    end
   end
   add_targets(methods)
+  -- Of real disks: on a simulated one its calls would take the files away.
+  for name, f in pairs(require("jdbfs.sim")) do
+    targets["Sim." .. name] = { f = f, class = "Sim", name = name }
+  end
   local order = {}
   for full in pairs(targets) do order[#order + 1] = full end
   table.sort(order)
