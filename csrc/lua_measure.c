@@ -91,7 +91,7 @@ void jl_measure_op(jl_state *S, jl_task *task, const jdb_op *op) {
     struct jl_meter *m = task->meter;
     jdb_times times;
     jdb_op_times(op, &times);
-    if (!times.reaped) times.reaped = jdb_now();
+    if (!times.reaped) times.reaped = jdb_queue_now(S->queue);
     task->ready = times.reaped;
     int i = track_of(op, times.durable);
     if (jdb_op_kind(op) != JDB_OK) m->failed++;
@@ -109,7 +109,7 @@ void jl_measure_op(jl_state *S, jl_task *task, const jdb_op *op) {
                          span(times.submitted ? times.submitted : task->op_due, times.reaped));
     t->now.bytes += times.moved;
     if (++S->delivered % LAG_EVERY == 0)
-        jdb_histogram_record(t->now.of[LAG], span(times.reaped, jdb_now()));
+        jdb_histogram_record(t->now.of[LAG], span(times.reaped, jdb_queue_now(S->queue)));
 }
 
 void jl_measure_end(jl_task *t) {
@@ -142,6 +142,7 @@ static int meter_new(lua_State *L) {
     }
     struct jl_meter *m = jl_new(L, sizeof *m, &magic_meter, S->ref_meter_meta);
     m->track_count = OPERATIONS;
+    m->from = INT64_MIN;
     jdb_queue_timing(q, 1);
     return 1;
 }
@@ -157,7 +158,7 @@ static int measure(lua_State *L) {
     lua_rawset(L, -3);
     jl_measure_end(t);
     t->meter = m;
-    t->ready = jdb_now();
+    t->ready = jl_now(L);
     m->tasks++;
     return 0;
 }
@@ -219,7 +220,7 @@ static int meter_track(lua_State *L) {
 /* start(): due, now. The first thing that an iteration measures has the iteration's due time. */
 static int meter_start(lua_State *L) {
     jl_task *t = jl_current(L);
-    int64_t now = jdb_now(), due = t->due ? t->due : now;
+    int64_t now = jl_now(L), due = t->due ? t->due : now;
     t->due = 0;
     lua_pushnumber(L, (lua_Number)due);
     lua_pushnumber(L, (lua_Number)now);
@@ -238,7 +239,7 @@ static int meter_stop(lua_State *L) {
         record_error(t, "failed");
         return 0;
     }
-    int64_t now = jdb_now();
+    int64_t now = jl_now(L);
     jdb_histogram_record(t->now.of[RESPONSE], span(due, now));
     jdb_histogram_record(t->now.of[SERVICE], span(start, now));
     return 0;
@@ -252,7 +253,7 @@ static int meter_add(lua_State *L) {
     if (i < 0 || i >= (lua_Integer)m->track_count) luaL_argerror(L, 2, "track expected");
     struct track *t = track_at(m, (uint32_t)i);
     uint64_t value = ns > 0 ? (uint64_t)ns : 0;
-    if (!t || jdb_now() < m->from) return 0;
+    if (!t || jl_now(L) < m->from) return 0;
     jdb_histogram_record(t->now.of[RESPONSE], value);
     jdb_histogram_record(t->now.of[SERVICE], value);
     return 0;
@@ -368,7 +369,7 @@ static int histogram(lua_State *L) {
 }
 
 static int now_ns(lua_State *L) {
-    lua_pushnumber(L, (lua_Number)jdb_now());
+    lua_pushnumber(L, (lua_Number)jl_now(L));
     return 1;
 }
 

@@ -257,7 +257,7 @@ static int arrivals_new(lua_State *L) {
     if (!(rate > 0 && rate <= 1e9)) luaL_argerror(L, 1, "a rate expected");
     if (!r) luaL_argerror(L, 3, "random stream expected");
     struct jl_arrivals *a = jl_new(L, sizeof *a, &magic_arrivals, jl_self(L)->ref_arrivals_meta);
-    jdb_arrivals_init(&a->a, rate, poisson, &r->state, jdb_now());
+    jdb_arrivals_init(&a->a, rate, poisson, &r->state, jl_now(L));
     return 1;
 }
 
@@ -266,7 +266,7 @@ static int arrivals_new(lua_State *L) {
 static int arrivals_next(lua_State *L) {
     struct jl_arrivals *a = check_arrivals(L);
     jl_task *t = jl_current(L);
-    int64_t now = jdb_now(), due = jdb_arrivals_take(&a->a, now);
+    int64_t now = jl_now(L), due = jdb_arrivals_take(&a->a, now);
     t->due = t->planned = due;
     if (due > now) return jl_sleep_until(L, due);
     lua_pushboolean(L, 1);
@@ -278,7 +278,7 @@ static int until_due(lua_State *L) {
     int64_t when = (int64_t)luaL_checknumber(L, 1);
     jl_task *t = jl_current(L);
     t->due = t->planned = when;
-    if (when > jdb_now()) return jl_sleep_until(L, when);
+    if (when > jl_now(L)) return jl_sleep_until(L, when);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -293,14 +293,14 @@ static int due(lua_State *L) {
 
 /* mark(): figures count from here. */
 static int arrivals_mark(lua_State *L) {
-    jdb_arrivals_mark(&check_arrivals(L)->a, jdb_now());
+    jdb_arrivals_mark(&check_arrivals(L)->a, jl_now(L));
     return 0;
 }
 
 /* state(): since mark: arrivals that were due, the backlog now, the largest one. */
 static int arrivals_state(lua_State *L) {
     jdb_arrivals *a = &check_arrivals(L)->a;
-    uint64_t backlog = jdb_arrivals_backlog(a, jdb_now());
+    uint64_t backlog = jdb_arrivals_backlog(a, jl_now(L));
     jl_push_size(L, a->arrived.count - a->offered_before);
     jl_push_size(L, backlog);
     jl_push_size(L, a->backlog_max);

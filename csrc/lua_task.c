@@ -33,7 +33,7 @@ static int ended(const jl_task *t) { return t->state >= JL_DONE; }
 /* ---- ready list and timers ------------------------------------------------------------------ */
 
 static void make_ready(jl_state *S, jl_task *t) {
-    if (t->meter) t->ready = jdb_now();
+    if (t->meter) t->ready = jdb_queue_now(S->queue);
     t->state = JL_READY;
     t->next = NULL;
     if (S->ready_tail) S->ready_tail->next = t;

@@ -79,7 +79,7 @@ static int durable_by_write(const jdb_file *file) {
 
 /* One look at the clock for all that goes to the kernel with the next call. */
 static void time_fresh(jdb_queue *q) {
-    int64_t now = jdb_os_now();
+    int64_t now = jdb_queue_now(q);
     for (uint32_t i = 0; i < q->fresh_count; i++) q->fresh[i]->submitted_ns = now;
     q->fresh_count = 0;
 }
@@ -87,7 +87,7 @@ static void time_fresh(jdb_queue *q) {
 static void time_submit(jdb_queue *q, jdb_op *op) {
     if (op->submitted_ns) return; /* the rest of one that was short */
     if (op->flags & JDB_OP_POOLED) {
-        op->submitted_ns = jdb_os_now();
+        op->submitted_ns = jdb_queue_now(q);
         return;
     }
     if (q->fresh_count == JDB_FRESH_MAX) time_fresh(q);
@@ -156,7 +156,7 @@ static void accept(jdb_queue *q, jdb_op *op) {
     q->stats.submitted++;
     if (!q->timing) return;
     /* Only transfers are timed where they are handed over; a flush may be done by another's. */
-    op->submitted_ns = op->code == JDB_READ || op->code == JDB_WRITE ? 0 : jdb_os_now();
+    op->submitted_ns = op->code == JDB_READ || op->code == JDB_WRITE ? 0 : jdb_queue_now(q);
     op->reaped_ns = 0;
 }
 
@@ -416,7 +416,7 @@ static void reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     if (q->fresh_count) time_fresh(q);
     q->backend->reap(q, want, timeout_ns);
     if (q->timing && q->arrived.head) {
-        q->reap_ns = jdb_os_now();
+        q->reap_ns = jdb_queue_now(q);
         q->stats.reaps++;
     }
     settle(q);
