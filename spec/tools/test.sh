@@ -212,8 +212,8 @@ main_backend() { # LUA_ID
 
 # choose_specs LUA_ID BACKEND FS: into `chosen`. What is not about files (tasks, queues, processes,
 # documents) is tested at home; what other processes do to files is nothing that a simulated disk
-# could show. Lua 5.4 runs everything everywhere; on the other Luas what C alone decides (faults of
-# devices) is left out, and the command, which is Lua above the module, takes one backend.
+# could show. Lua 5.4 runs everything. The others leave out what C alone decides (faults of
+# devices), and the command, which is Lua above the module, runs on one backend.
 choose_specs() {
     local file
     if [[ $2 == sim ]]; then
@@ -225,13 +225,21 @@ choose_specs() {
         chosen=(spec/2*_spec.lua spec/3*_spec.lua spec/7*_spec.lua)
         return
     fi
-    for file in "${specs[@]}"; do
-        [[ $file == *sim_spec.lua ]] && continue
-        [[ $file == spec/82* && $1 != 5.4 ]] && continue
-        [[ $file == spec/6* && $2 != "$(main_backend "$1")" && ($1 != 5.4 || -n $san) ]] && continue
-        [[ $file == spec/63* && $1 != 5.4 ]] && continue
-        chosen+=("$file")
-    done
+    for file in "${specs[@]}"; do is_for "$file" "$1" "$2" && chosen+=("$file"); done
+}
+
+is_for() { # SPEC LUA_ID BACKEND
+    local main
+    main=$(main_backend "$2")
+    case $1 in
+        *sim_spec.lua) return 1 ;;
+        spec/63* | spec/82*) [[ $2 == 5.4 && -z $san && ($1 == spec/82* || $3 == "$main") ]] ;;
+        spec/6*) [[ $2 != 5.[23] && -z $san && $3 == "$main" ]] ;;
+        spec/28* | spec/43*) [[ $2 != 5.[23] ]] ;;
+        spec/54* | spec/55* | spec/8*)
+            [[ -z $san && $2 != 5.[23] && ($2 != 5.1 || $3 == "$main") ]]
+            ;;
+    esac
 }
 
 # run_specs NUMBER LUA_ID INTERPRETER BACKEND FS; with -faults behind the backend's name: what runs

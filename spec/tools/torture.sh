@@ -100,7 +100,9 @@ part "kills" env JDBFS_KILLS="$(times 2000 20)" TIMEOUT=36000 LUAS=lua5.4 FS=own
 part "soak" bash spec/tools/soak.sh "$(times 3600 10)" lua5.4
 part "valgrind" bash spec/tools/valgrind.sh spec/10-buffer_spec.lua spec/21-alignment_spec.lua \
     spec/25-lists_spec.lua spec/26-space_spec.lua spec/30-names_spec.lua
-part "thread sanitizer" env SAN=thread bash spec/tools/test.sh
+all="$(echo spec/[0-9]*_spec.lua spec/regress/*_spec.lua)"
+part "thread sanitizer" env SAN=thread TIMEOUT=7200 T="$all" bash spec/tools/test.sh
+part "address sanitizer" env SAN=address TIMEOUT=7200 T="$all" bash spec/tools/test.sh
 part "coverage" bash spec/tools/coverage.sh
 
 echo "==== figures"
