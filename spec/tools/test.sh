@@ -225,7 +225,9 @@ choose_specs() {
         chosen=(spec/2*_spec.lua spec/3*_spec.lua spec/7*_spec.lua)
         return
     fi
-    for file in "${specs[@]}"; do is_for "$file" "$1" "$2" && chosen+=("$file"); done
+    for file in "${specs[@]}"; do
+        if is_for "$file" "$1" "$2"; then chosen+=("$file"); fi
+    done
 }
 
 is_for() { # SPEC LUA_ID BACKEND
