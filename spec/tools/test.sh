@@ -97,7 +97,7 @@ own_fs=$(findmnt -no FSTYPE -T "$own" 2>/dev/null) || own_fs=$(stat -f -c %T "$o
 [[ $own_fs == ext2/ext3 ]] && own_fs=ext4
 
 # A sanitizer run is about the code, not about the file system: one Lua, the tree's own.
-default_luas="lua5.1 lua5.2 lua5.3 lua5.4 luajit"
+default_luas="luajit lua5.1 lua5.4 lua5.2 lua5.3" # the longest first
 default_fs="own xfs btrfs ext4 tmpfs"
 default_backends="io_uring threads sim"
 [[ -n $san ]] && default_luas=lua5.4 default_fs=own
