@@ -43,6 +43,7 @@ static int64_t make_room(struct sim_image *m, uint64_t more) {
 }
 
 static void drop_blocks(struct sim_image *m, size_t from, size_t to) {
+    if (from == to) return; /* there may be no blocks at all */
     for (size_t i = from; i < to; i++) free(m->blocks[i].data);
     memmove(m->blocks + from, m->blocks + to, (m->count - to) * sizeof *m->blocks);
     m->count -= to - from;
