@@ -272,7 +272,7 @@ run_specs() {
 
     # Background jobs of a shell ignore interrupts and would hand that on to the specs.
     # Many rounds of killed processes are for one Lua; make torture has thousands.
-    local kills=${JDBFS_KILLS:-$([[ $id == 5.4 && $fs == own && -z $san ]] && echo 20 || echo 5)}
+    local kills=${JDBFS_KILLS:-$([[ $id == 5.4 && $fs == own ]] && echo 20 || echo 5)}
 
     timeout -k 10 "$timeout" env --default-signal=INT,QUIT "${clean_lua_env[@]}" \
         LUA_PATH="$top/lua/?.lua;$top/lua/?/init.lua;$top/spec/?.lua;;" \
