@@ -558,6 +558,7 @@ describe("atomic_write", function()
     support.put(path, ("%08d"):format(0):rep(8192))
     support.put(acks, "0\n")
     local killed, last = 0, 0
+    local start = (os.getenv("JDBFS_TEST_SAN") or "") == "" and 0.015 or 0.5 -- seconds
     for round = 1, rounds do
       local r = support.script([==[
         local jdbfs = require("jdbfs")
@@ -574,7 +575,7 @@ describe("atomic_write", function()
         if i % 2 == 0 then jdbfs.run(go) else go() end
       ]==], {
         args = { path, acks, last },
-        prefix = ("timeout -s KILL %.4f"):format(0.015 + (round * 7919 % 50) / 1000),
+        prefix = ("timeout -s KILL %.4f"):format(start + (round * 7919 % 50) / 1000),
       })
       assert(r.err == "" or r.err == "Killed\n", r.err)
       if r.status == 137 then killed = killed + 1 end
