@@ -237,7 +237,8 @@ is_for() { # SPEC LUA_ID BACKEND
         *sim_spec.lua) return 1 ;;
         spec/63* | spec/82*) [[ $2 == 5.4 && -z $san && ($1 == spec/82* || $3 == "$main") ]] ;;
         spec/6*) [[ $2 != 5.[23] && -z $san && $3 == "$main" ]] ;;
-        spec/28* | spec/43*) [[ $2 != 5.[23] ]] ;;
+        spec/28*) [[ $2 != 5.[23] && -z $san ]] ;;
+        spec/43*) [[ $2 != 5.[23] ]] ;;
         spec/54* | spec/55* | spec/8*)
             [[ -z $san && $2 != 5.[23] && ($2 != 5.1 || $3 == "$main") ]]
             ;;
@@ -272,7 +273,7 @@ run_specs() {
 
     # Background jobs of a shell ignore interrupts and would hand that on to the specs.
     # Many rounds of killed processes are for one Lua; make torture has thousands.
-    local kills=${JDBFS_KILLS:-$([[ $id == 5.4 && $fs == own ]] && echo 20 || echo 5)}
+    local kills=${JDBFS_KILLS:-$([[ $id == 5.4 && $fs == own && -z $san ]] && echo 20 || echo 5)}
 
     timeout -k 10 "$timeout" env --default-signal=INT,QUIT "${clean_lua_env[@]}" \
         LUA_PATH="$top/lua/?.lua;$top/lua/?/init.lua;$top/spec/?.lua;;" \
