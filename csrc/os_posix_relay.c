@@ -124,12 +124,13 @@ int jdb_os_relay_accept(struct jdb_os_relay *relay) {
 void jdb_os_relay_arm(struct jdb_os_relay *relay) { atomic_store(&relay->sent, 0); }
 
 void jdb_os_relay_free(struct jdb_os_relay *relay) {
-    if (relay->has_thread && relay->fork_generation == jdb_os_fork_generation()) {
+    int ours = relay->fork_generation == jdb_os_fork_generation();
+    if (ours && relay->has_thread) {
         atomic_store(&relay->stop, 1);
         jdb_os_notify_signal(relay->notify);
         pthread_join(relay->thread, NULL);
     }
-    remove_name(relay);
+    if (ours) remove_name(relay); /* the parent's host may be about to connect */
     if (relay->listener >= 0) close(relay->listener);
     if (relay->peer >= 0) close(relay->peer);
     free(relay);
