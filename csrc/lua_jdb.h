@@ -92,7 +92,10 @@ typedef struct jl_state {
     int64_t alarm_at; /* when it will; INT64_MAX: never */
     /* Their results are being pushed, one inside the other's finalizers; a push that raised leaves
      * its own behind. */
-    jdb_op *delivering[JL_NESTED_MAX];
+    struct jl_delivery {
+        jdb_op *op;
+        uintptr_t frame; /* of the push: those above ours on the C stack go on */
+    } delivering[JL_NESTED_MAX];
     unsigned delivering_count;
     struct jl_timer *timers;
     uint32_t timer_count, timer_room;

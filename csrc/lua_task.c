@@ -247,11 +247,15 @@ static void commit(jl_state *S, jl_task *t) {
  * operation is then released by whoever comes next. */
 static int push_and_release(lua_State *L, jl_state *S, jdb_op *op) {
     unsigned before = S->delivering_count;
-    if (before < JL_NESTED_MAX) S->delivering[S->delivering_count++] = op;
+    if (before < JL_NESTED_MAX) {
+        S->delivering[before].op = op;
+        S->delivering[before].frame = (uintptr_t)__builtin_frame_address(0);
+        S->delivering_count++;
+    }
     int n = jl_push_result(L, op);
     /* Those behind it: raised meanwhile, in finalizers. */
     while (S->delivering_count > before + 1)
-        jdb_op_release(S->queue, S->delivering[--S->delivering_count]);
+        jdb_op_release(S->queue, S->delivering[--S->delivering_count].op);
     if (S->delivering_count > before) S->delivering_count = before;
     jdb_op_release(S->queue, op);
     return n;
@@ -564,10 +568,12 @@ static int reached(lua_State *L, const jl_state *S) {
     }
 }
 
-/* A push raised: no memory for the results. The task that waited for them cannot go on. */
-static void drop_delivering(jl_state *S) {
-    while (S->delivering_count > 0) {
-        jdb_op *op = S->delivering[--S->delivering_count];
+/* A push raised: no memory for the results. The task that waited for them cannot go on. A push that
+ * runs, and whose allocation has run the finalizer that calls us, lies above `frame` on the C stack,
+ * which grows down: it is not ours to end. One that raised up there is dropped by a later call. */
+static void drop_delivering(jl_state *S, uintptr_t frame) {
+    while (S->delivering_count > 0 && S->delivering[S->delivering_count - 1].frame <= frame) {
+        jdb_op *op = S->delivering[--S->delivering_count].op;
         jl_task *t = jdb_op_waiter(op);
         if (!S->closed && t && t->state == JL_WAITING && !t->op) cancel(S, t);
         jdb_op_release(S->queue, op);
@@ -628,7 +634,6 @@ static void end_tasks(lua_State *L, jl_state *S, int of_this_run) {
 /* drive([token]): until S->goal is reached. */
 static int drive(lua_State *L) {
     jl_state *S = jl_self(L);
-    drop_delivering(S);
     if (S->leftover) end_tasks(L, S, 0);
     S->leftover = 0;
     if (S->goal.kind == GOAL_STEP) jdb_queue_reap(S->queue, 0);
@@ -697,6 +702,7 @@ static void leave_finalizer(lua_State *L, jl_state *S) {
  * top and is taken. 0, or the error on top. */
 static int protected_drive(lua_State *L, jl_state *S, int args, int ref) {
     leave_finalizer(L, S);
+    drop_delivering(S, (uintptr_t)__builtin_frame_address(0));
     S->running = 1;
     S->goal.resumed = 0;
     jl_push_ref(L, ref);
@@ -783,7 +789,6 @@ static int task_spawn_caught(lua_State *L) {
 static int end_run(lua_State *L) {
     jl_state *S = jl_self(L);
     lua_settop(L, 0);
-    drop_delivering(S);
     end_tasks(L, S, 1);
     return 0;
 }
@@ -1200,7 +1205,7 @@ static int task_tostring(lua_State *L) {
 void jl_task_close(jl_state *S) {
     if (S->queue) {
         if (S->spare) jdb_op_release(S->queue, S->spare);
-        drop_delivering(S);
+        drop_delivering(S, UINTPTR_MAX);
         S->spare = NULL;
         jdb_queue_close(S->queue);
         jdb_queue_unref(S->queue);

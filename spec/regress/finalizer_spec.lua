@@ -43,6 +43,29 @@ describe("a finalizer", function()
     end)
   end
 
+  it("may drive tasks while the result of a call outside tasks is made", function()
+    local out = process.script(PRELUDE .. [==[
+      local f = check("create", jdbfs.create(dir .. "/f", { direct = "off" }))
+      local b = jdbfs.buffer(65536)
+      check("write", f:write_at(b, 0))
+      local runs = 0
+      local function arm()
+        finalizer(function()
+          runs = runs + 1
+          jdbfs.run(function() check("size", f:size() == 65536) end)
+          if runs < 2000 then arm() end
+        end)
+      end
+      for _ = 1, 20 do arm() end
+      for _ = 1, 3000 do
+        check("bytes", #f:read(0, 60000) == 60000)
+        check("stat", f:stat().size == 65536)
+      end
+      check("it happened", runs > 20, runs)
+      io.write("fine")]==])
+    assert.are.equal("fine", out)
+  end)
+
   for _, where in ipairs({ "in a task", "outside tasks" }) do
     it("may do I/O while a call is being refused " .. where, function()
       if (process.is_51 or _VERSION == "Lua 5.2") and where == "in a task" then
