@@ -143,9 +143,10 @@ static void punch(struct sim_image *m, uint64_t off, uint64_t end) {
         put(m, last * SIM_BLOCK, NULL, end % SIM_BLOCK);
 }
 
-/* What lies behind the end reads zeros when the file grows again. */
+/* What lies behind the end reads zeros when the file grows again, and is no space of the file's:
+ * also what was reserved there. */
 static void set_size(struct sim_image *m, uint64_t size) {
-    if (size < m->size) punch(m, size, UINT64_MAX / 2 / SIM_BLOCK * SIM_BLOCK);
+    if (size <= m->size) punch(m, size, UINT64_MAX / 2 / SIM_BLOCK * SIM_BLOCK);
     m->size = size;
 }
 

@@ -320,7 +320,8 @@ static int64_t finish_open(struct sim *s, jdb_op *op, int64_t handle) {
     int exclusive = (how->flags & JDB_OPEN_LOCK_EXCLUSIVE) != 0;
     if (exclusive || (how->flags & JDB_OPEN_LOCK_SHARED))
         r = lock(s, handle, exclusive ? JDB_LOCK_EXCLUSIVE : JDB_LOCK_SHARED, &op->detail->cause);
-    if (r == 0 && (how->flags & JDB_OPEN_TRUNCATE) && file->live.size > 0) r = set_size(s, file, 0);
+    int empty = file->live.size == 0 && file->live.count == 0;
+    if (r == 0 && (how->flags & JDB_OPEN_TRUNCATE) && !empty) r = set_size(s, file, 0);
     return r;
 }
 

@@ -5,8 +5,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -270,11 +272,13 @@ char *jdb_platform_lock_holder(int fd) {
     return strdup(text);
 }
 
-/* An empty file is left as it is: truncating it would change its times. */
+/* A file that is empty and has no space reserved is left as it is: truncating it would change its
+ * times. */
 static int64_t truncate_at_open(int fd, const jdb_op *op) {
     if (!(op->detail->open.flags & JDB_OPEN_TRUNCATE) || op->file->info.device) return 0;
-    int64_t size = jdb_os_size(fd);
-    if (size <= 0) return size;
+    struct stat st;
+    if (fstat(fd, &st) != 0) return -errno;
+    if (st.st_size == 0 && st.st_blocks == 0) return 0;
     return ftruncate(fd, 0) == 0 ? 0 : -errno;
 }
 
@@ -357,7 +361,8 @@ static int64_t reserve(int fd, int mode, uint64_t from, uint64_t to) {
     return r == 0 ? 0 : -errno;
 }
 
-/* A reservation that fails half-way keeps what it got. The obvious failures come before it. */
+/* A reservation that fails half-way keeps what it got. The obvious failures come before it. What is
+ * kept for root counts as free: who may use it is the system's to say. */
 static int64_t enough_space(int fd, uint64_t len) {
     struct stat st;
     struct statvfs fs;
@@ -365,6 +370,23 @@ static int64_t enough_space(int fd, uint64_t len) {
     uint64_t there = (uint64_t)st.st_blocks * 512;
     if (len <= there || fs.f_blocks == 0) return 0;
     return (len - there) / fs.f_frsize > fs.f_bfree ? -ENOSPC : 0;
+}
+
+/* Whether space is reserved from this offset on; -errno where that cannot be asked. */
+static int64_t has_space_from(int fd, uint64_t off) {
+    struct fiemap map = {.fm_start = off, .fm_length = FIEMAP_MAX_OFFSET - off};
+    return ioctl(fd, FS_IOC_FIEMAP, &map) == 0 ? map.fm_mapped_extents > 0 : -errno;
+}
+
+/* The space behind the end that a reservation got before it failed. Cutting off at the end gives it
+ * back, and would take with it what another handle appended meanwhile: so only under a lease, which
+ * the system gives while nobody else has the file open. Writes of this handle wait for
+ * preallocations. What was reserved before the call would go as well, so then all stays. */
+static void give_back(int fd, uint64_t size) {
+    /* Whoever opens the file now waits for us; the signal that tells so is one that is ignored. */
+    if (fcntl(fd, F_SETSIG, SIGURG) != 0 || fcntl(fd, F_SETLEASE, F_WRLCK) != 0) return;
+    if (jdb_os_size(fd) == (int64_t)size && ftruncate(fd, (off_t)size) != 0) errno = 0;
+    fcntl(fd, F_SETLEASE, F_UNLCK);
 }
 
 /* Space first, so that a full disk shows before anything is written; then real zeros, so that
@@ -424,12 +446,11 @@ int64_t jdb_platform_probe(jdb_op *op) {
     return 0;
 }
 
-int64_t jdb_platform_preallocate(jdb_op *op) {
+static int64_t preallocate(jdb_op *op, uint64_t size) {
     jdb_file *file = op->file;
     int fd = (int)file->handle;
-    int64_t size = jdb_os_size(fd), r = 0;
-    if (size < 0) return size;
-    if (op->how != JDB_PREALLOC_ZERO || op->len > (uint64_t)size) r = enough_space(fd, op->len);
+    int64_t r = 0;
+    if (op->how != JDB_PREALLOC_ZERO || op->len > size) r = enough_space(fd, op->len);
     /* The space first, without the size: a full disk then leaves the file as it was, also what
      * others write to it meanwhile. */
     if (r == 0 && op->how != JDB_PREALLOC_ZERO) r = reserve(fd, FALLOC_FL_KEEP_SIZE, 0, op->len);
@@ -437,6 +458,17 @@ int64_t jdb_platform_preallocate(jdb_op *op) {
     /* No reservation on this file system: zeros reserve as well, and keep the promise. */
     int zeros = op->how == JDB_PREALLOC_ZERO || (op->how == JDB_PREALLOC_SIZE && r == -EOPNOTSUPP);
     if (zeros && (r == 0 || r == -EOPNOTSUPP))
-        r = op->len > (uint64_t)size ? preallocate_zero(file, (uint64_t)size, op->len) : 0;
+        r = op->len > size ? preallocate_zero(file, size, op->len) : 0;
+    return r;
+}
+
+int64_t jdb_platform_preallocate(jdb_op *op) {
+    int fd = (int)op->file->handle;
+    int64_t size = jdb_os_size(fd);
+    if (size < 0) return size;
+    int64_t before = has_space_from(fd, (uint64_t)size);
+    int64_t r = preallocate(op, (uint64_t)size);
+    if (r < 0 && before == 0 && has_space_from(fd, (uint64_t)size) > 0)
+        give_back(fd, (uint64_t)size);
     return r;
 }

@@ -160,11 +160,11 @@ static void accept(jdb_queue *q, jdb_op *op) {
     op->reaped_ns = 0;
 }
 
-/* Zeros that reserve space are written behind the end of the file as it was: a write that got there
- * meanwhile would be lost. */
+/* Zeros that reserve space are written behind the end of the file as it was, and a reservation that
+ * fails is cut off there: a write that got there meanwhile would be lost. */
 static void hold_or_queue(jdb_queue *q, jdb_op *op) {
     jdb_file *file = op->file;
-    if (op->code == JDB_WRITE && file->zeroing) {
+    if (op->code == JDB_WRITE && file->reserving) {
         jdb_list_push(&file->held, op);
         return;
     }
@@ -174,17 +174,15 @@ static void hold_or_queue(jdb_queue *q, jdb_op *op) {
 
 static void submit_preallocate(jdb_queue *q, jdb_op *op) {
     op->file->inflight++;
-    if (op->how == JDB_PREALLOC_ZERO) op->file->zeroing++;
-    int later = op->how == JDB_PREALLOC_ZERO && op->file->writes > 0;
-    jdb_list_push(later ? &op->file->zero_next : &q->pending, op);
+    op->file->reserving++;
+    jdb_list_push(op->file->writes > 0 ? &op->file->reserve_next : &q->pending, op);
     start(q);
 }
 
 static void release_held(jdb_queue *q, jdb_file *file, const jdb_op *done) {
     if (done->code == JDB_WRITE && done->len > 0 && --file->writes == 0)
-        jdb_list_append(&q->pending, &file->zero_next);
-    if (done->code != JDB_PREALLOCATE || done->how != JDB_PREALLOC_ZERO || --file->zeroing > 0)
-        return;
+        jdb_list_append(&q->pending, &file->reserve_next);
+    if (done->code != JDB_PREALLOCATE || --file->reserving > 0) return;
     struct jdb_list held = file->held;
     file->held.head = file->held.tail = NULL;
     jdb_op *op;

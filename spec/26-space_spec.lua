@@ -328,6 +328,42 @@ describe("a full disk", function()
     end)
   end
 
+  -- Free space in single blocks: the list of them needs blocks as well, so what seems to fit fails
+  -- half-way.
+  it("gets back what a failed preallocation took, and only that", function()
+    local point = support.path("point")
+    local mount, why = small("ext4", point)
+    if not mount then return pending(why) end
+    local out = process.script([==[
+      local point, mount = arg[3], arg[4]
+      check("mount", os.execute(mount))
+      local PAGE, page = jdbfs.PAGE_SIZE, jdbfs.buffer(jdbfs.PAGE_SIZE)
+      local f = check("create", jdbfs.create(point .. "/f"))
+      local reserved = check("create", jdbfs.create(point .. "/reserved"))
+      check("write", f:write_at(page, 0) and reserved:write_at(page, 0))
+      check("reserve", reserved:preallocate(64 * PAGE, "keep_size"))
+      local full, size = assert(jdbfs.open_rw(point .. "/full")), 0
+      for step = 10, 0, -1 do
+        while full:preallocate(size + 2 ^ step * PAGE) do size = size + 2 ^ step * PAGE end
+      end
+      for i = 0, 1199 do check("punch", full:punch(2 * i * PAGE, PAGE)) end
+      os.execute("sync")
+      local before, free = f:stat().allocated, jdbfs.space(point)
+      check("room", free >= 1000 * PAGE, free)
+      for _, how in ipairs({ "size", "keep_size", "zero" }) do
+        local ok, message, err = f:preallocate(free, how)
+        check(how, ok == nil and err.name == "ENOSPC", message)
+        check("size after " .. how, f:size() == PAGE, f:size())
+        -- The first block of the list stays.
+        check("space after " .. how, f:stat().allocated <= before + PAGE, f:stat().allocated)
+      end
+      check("too much", not reserved:preallocate(free + 64 * PAGE, "keep_size"))
+      check("reserved before", reserved:stat().allocated >= 64 * PAGE)
+      print("done")
+    ]==], { args = { point, mount }, prefix = "unshare -m" })
+    assert.equal("done\n", out)
+  end)
+
   -- Without inodes nothing can be made.
   for fs, options in pairs({ ext4 = "-N 16 ", tmpfs = "size=8m,nr_inodes=8" }) do
     it("without inodes makes no name and no half of one: " .. fs, function()
