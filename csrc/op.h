@@ -149,8 +149,8 @@ struct jdb_file {
     struct jdb_list sync_group, sync_next; /* covered by the running flush; by the next one */
     jdb_file *sync_link;                   /* files whose next flush is to be started */
     int sync_listed;
-    unsigned writes;    /* accepted and unfinished */
-    unsigned reserving; /* preallocations; writes wait for them, they for writes */
+    unsigned writes;                    /* accepted and unfinished */
+    unsigned reserving;                 /* preallocations; writes wait for them, they for writes */
     struct jdb_list held, reserve_next; /* those writes; those preallocations */
     unsigned durable_writes; /* accepted and unfinished: with company a shared flush is cheaper */
     struct jdb_span {

@@ -94,8 +94,8 @@ static void time_submit(jdb_queue *q, jdb_op *op) {
     q->fresh[q->fresh_count++] = op;
 }
 
-/* The pool serves what the backend cannot; a refusal never reaches the user. */
-static int hand_over(jdb_queue *q, jdb_op *op) {
+/* Writes down what its next step is: from here on others read that. */
+static jdb_code set_out(jdb_op *op) {
     jdb_code step = jdb_op_step(op);
     if (step == JDB_READ || step == JDB_WRITE) op->chunk = jdb_op_next_chunk(op);
     if (step == JDB_WRITE && (op->flags & JDB_OP_DSYNC) && op->moved == 0 &&
@@ -105,6 +105,12 @@ static int hand_over(jdb_queue *q, jdb_op *op) {
     op->rw = (uint8_t)((op->flags & JDB_OP_RWF_DSYNC ? JDB_RW_DSYNC : 0) |
                        (op->flags & JDB_OP_ATOMIC ? JDB_RW_ATOMIC : 0));
     op->state = JDB_INFLIGHT;
+    return step;
+}
+
+/* The pool serves what the backend cannot; a refusal never reaches the user. */
+static int hand_over(jdb_queue *q, jdb_op *op) {
+    jdb_code step = set_out(op);
     if (!(op->flags & JDB_OP_POOLED) && (q->native >> step & 1)) {
         int r = q->backend->submit(q, op);
         if (r != 0) {
@@ -148,6 +154,29 @@ static void start(jdb_queue *q) {
             q->backend->flush(q);
         }
     }
+}
+
+static int is_durable_write(const jdb_op *op) {
+    return op->code == JDB_WRITE && ((op->flags & JDB_OP_DSYNC) || op->file->info.dsync);
+}
+
+/* Durable writes and flushes leave the ring for a worker of the kernel, and come back, which takes
+ * as long as a good part of the flush itself. One that is all there is to wait for is done here
+ * instead: the thread sleeps in this call as it would in the other. Only where the wait has no
+ * limit: then no timer is due meanwhile, no task is ready that could cancel it, and no host waits
+ * for its turn. A signal that comes meanwhile is looked at when the device has answered; that is
+ * also how long an operation in flight holds whoever wants to leave. */
+static void perform_alone(jdb_queue *q) {
+    jdb_op *op = q->pending.head;
+    if (!op || op->next || q->inflight > 0 || q->done.head || q->backend->world) return;
+    int flush = jdb_op_step(op) == JDB_SYNC_DATA || jdb_op_step(op) == JDB_SYNC_ALL;
+    if ((!flush && !is_durable_write(op)) || (op->flags & JDB_OP_ABANDONED)) return;
+    jdb_list_pop(&q->pending);
+    set_out(op);
+    q->inflight++;
+    q->stats.entries++;
+    if (q->timing && !op->submitted_ns) op->submitted_ns = jdb_queue_now(q);
+    jdb_arrive(q, op, jdb_os_perform(op));
 }
 
 static void accept(jdb_queue *q, jdb_op *op) {
@@ -198,7 +227,7 @@ static void submit_transfer(jdb_queue *q, jdb_op *op) {
         return;
     }
     hold_or_queue(q, op);
-    start(q);
+    if (!is_durable_write(op)) start(q); /* it may be alone when all that is ready has run */
 }
 
 /* The list itself is never handed over: it ends with its last entry, or with the one flush that
@@ -407,6 +436,7 @@ static void settle(jdb_queue *q) {
 static void reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     uint64_t completed = q->stats.completed;
     jdb_flush_start(q);
+    if (timeout_ns < 0) perform_alone(q);
     start(q);
     /* Something ended without the kernel, or nothing is there that could end. */
     if (q->arrived.head || completed != q->stats.completed) timeout_ns = 0;

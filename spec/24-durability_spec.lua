@@ -344,6 +344,66 @@ describe("durable writes", function()
   end)
 end)
 
+-- On the thread pool, where the counts tell who did the work.
+describe("a durable write or flush that is all there is to wait for", function()
+  process.setup()
+
+  local SCRIPT = [==[
+    local PAGE, page = jdbfs.PAGE_SIZE, jdbfs.buffer(jdbfs.PAGE_SIZE)
+    local f = assert(jdbfs.create(dir .. "/f"))
+    local wal = assert(jdbfs.open_wal(dir .. "/wal"))
+    local function handed_over(label, want, body, ...)
+      local before, results = jdbfs.stats().pool_operations, nil
+      results = { body(...) }
+      check(label .. ": " .. tostring(results[2]), results[1])
+      local n = jdbfs.stats().pool_operations - before
+      check(label, n == want, n)
+    end
+    local function each(where, n, call)
+      call = call or function(body, ...) return body(...) end
+      handed_over(where .. "dsync", n, call, f.write_at, f, page, 0, 0, PAGE, "dsync")
+      handed_over(where .. "durable handle", n, call, wal.write_at, wal, page, 0)
+      handed_over(where .. "sync_data", n, call, f.sync_data, f)
+      handed_over(where .. "sync_all", n, call, f.sync_all, f)
+    end
+  ]==]
+
+  local function script(source)
+    local out = process.script(SCRIPT:gsub("\n", " ") .. source, {
+      env = { JDBFS_BACKEND = "threads" },
+    })
+    assert.equal("done\n", out)
+  end
+
+  it("is done by the thread that waits", function()
+    script([==[
+      each("outside: ", 0)
+      jdbfs.run(each, "in a task: ", 0)
+      print("done")
+    ]==])
+  end)
+
+  it("but not while a timer, another operation or a host may want this thread", function()
+    script([==[
+      local function timed(body, ...) return jdbfs.timeout(60, body, ...) end
+      jdbfs.run(each, "with a timer: ", 1, timed)
+      local function company(body, ...)
+        local task = jdbfs.spawn(function() return f:size() end)
+        local ok = body(...)
+        return ok and task:join()
+      end
+      jdbfs.run(each, "with another: ", 2, company)
+      local function stepped(body, ...)
+        local task = jdbfs.spawn(body, ...)
+        while task:status() ~= "done" do jdbfs.step(0) end
+        return task:join()
+      end
+      each("with a host: ", 1, stepped)
+      print("done")
+    ]==])
+  end)
+end)
+
 describe("callers that go away", function()
   support.setup()
 
