@@ -28,7 +28,7 @@ local ipairs, pairs, pcall = ipairs, pairs, pcall
 local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
 local concat, remove = table.concat, table.remove
 
-local MAGIC, VERSION = "jdbfslog", 1
+local MAGIC, NOTE, VERSION = "jdbfslog", "jdbfswip", 1
 local BLOCK = 4096
 local HEADER = 32
 local RECORD_MAX = 1073741824
@@ -454,32 +454,76 @@ local function look_behind(scan, number)
   return stale
 end
 
+-- The note of a wipe that began: 0 "jdbfswip"  8 u64 where it ends  16 half the log's identity
+-- 24 u32 CRC of 0..23. It stands in the first whole block behind the last record.
+local function noted_end(scan)
+  local at, message, err = load(scan, align_up(scan.pos, scan.block), 28)
+  if not at then return at, message, err end
+  local b = scan.buffer
+  if b:string(at, 8) ~= NOTE or b:string(at + 16, 8) ~= scan.half then return false end
+  if b:u32(at + 24) ~= b:crc32c(at, 24) then return false end
+  return b:u32(at + 8) + b:u32(at + 12) * 4294967296
+end
+
+local function write_note(self, file, b, from, stop)
+  b:set(0, NOTE)
+  b:u32(8, stop % 4294967296)
+  b:u32(12, floor(stop / 4294967296))
+  b:set(16, self.identity:sub(1, 8))
+  b:u32(24, b:crc32c(0, 24))
+  local ok, message, err = file:write_at(b, from, 0, self.block, "dsync")
+  b:fill(0, 0, self.block)
+  return ok, message, err
+end
+
+local function write_zeros(file, b, from, stop)
+  while from < stop do
+    local length = stop - from < #b and stop - from or #b
+    local ok, message, err = file:write_at(b, from, 0, length, "dsync")
+    if not ok then return nil, message, err end
+    from = from + length
+  end
+  return true
+end
+
+-- Durable zeros in whole blocks. When the flush of some fails they read zeros all the same, and
+-- nobody could tell how far the rest went: so the first block says it, until all behind it is done.
+local function wipe_blocks(self, file, b, from, stop)
+  local ok, message, err = true, nil, nil
+  if from + self.block < stop then
+    ok, message, err = write_note(self, file, b, from, stop)
+    if ok then ok, message, err = write_zeros(file, b, from + self.block, stop) end
+  end
+  if not ok then return nil, message, err end
+  return write_zeros(file, b, from, from + self.block < stop and from + self.block or stop)
+end
+
 -- Zeroes what a torn batch left, before anything is appended: no later recovery can take it for
--- new. The rest of the last good record's block goes with it; no record in that block was ever
--- acknowledged, or there would be nothing but zeros behind it. Any part of this may be lost in a
--- crash: it is done again.
+-- new. The rest of the last good record's block goes with it, and is durable when that is written
+-- again; no record in that block was ever acknowledged, or there would be nothing but zeros behind
+-- it. Any part of this may be lost in a crash: it is done again.
 local function wipe(self, segment, scan, stale)
-  local from = scan.pos - scan.pos % self.block
+  local from, keep = scan.pos - scan.pos % self.block, scan.pos % self.block
   local stop = align_up(stale, self.block)
   if stop > segment.size then stop = segment.size end
   local ok, message, err = true, nil, nil
   if stale > segment.size then -- a file that ends inside a block
     local length = scan.pos > segment.size and scan.pos or segment.size
     ok, message, err = segment.file:truncate(length)
+    if ok then ok, message, err = segment.file:sync_all() end
   end
   if ok then ok, message, err = fill_window(scan, from, 1) end
   if not ok then return nil, message, err end
-  local b, keep = scan.buffer, scan.pos - from
+  local b = scan.buffer
+  scan.got = 0
   b:fill(0, keep)
-  while from < stop do
-    local length = stop - from < #b and stop - from or #b
-    ok, message, err = segment.file:write_at(b, from, 0, length)
+  if keep > 0 and from < stop then
+    ok, message, err = segment.file:write_at(b, from, 0, self.block)
     if not ok then return nil, message, err end
     b:fill(0, 0, keep)
-    from = from + length
+    from = from + self.block
   end
-  scan.got = 0
-  return segment.file:sync_all()
+  return wipe_blocks(self, segment.file, b, from, stop)
 end
 
 -- The flush of the last batch may have failed, and then no other flush need make it durable. It is
@@ -513,6 +557,11 @@ local function settle_tail(self, segment, scan, number)
   segment.size = limit - limit % self.block
   local ok, message
   if stale > scan.pos then
+    local noted
+    noted, message, err = noted_end(scan)
+    if noted == nil then return nil, message, err end
+    if noted and noted > stale then stale = noted end
+    if stale > limit then stale = limit end
     self.found.clean = false
     local offset = expected_at(scan)
     if offset >= stale then offset = scan.pos end
@@ -527,20 +576,22 @@ local function settle_tail(self, segment, scan, number)
   return true
 end
 
--- Reads a segment's records from `number` on; the number behind the last.
-local function read_records(scan, number)
-  while true do
+-- Reads a segment's records from `number` on; the number behind the last. Those from `stop` on are
+-- in the next segment: what is here of that number was cut once.
+local function read_records(scan, number, stop)
+  while number ~= stop do
     local pos, message, err = find_record(scan, number)
     if pos == nil then return nil, message, err end
     if not pos then return number end
     number = number + 1
   end
+  return number
 end
 
 -- One segment in its turn. `after`: the one behind it, opened already.
 local function recover_segment(self, segment, after)
   local scan = new_scan(self, segment, segment.file, segment.size)
-  local number, message, err = read_records(scan, segment.first)
+  local number, message, err = read_records(scan, segment.first, after and after.first)
   local ok = number
   if ok and after then
     segment.tail, segment.final = align_up(scan.pos, self.block), number - 1
