@@ -34,6 +34,11 @@ endif
 
 LUA_MODULES := $(sort $(shell find lua/jdbfs lua/resty -name '*.lua'))
 
+# The version stands in jdb.h; `make tidy` holds everything else that names it against that.
+VERSION := $(shell sed -n 's/^\#define JDB_VERSION "\(.*\)"/\1/p' csrc/jdb.h)
+ROCKSPEC := rockspec/jdbfs-scm-1.rockspec
+RELEASE_ROCKSPEC := rockspec/jdbfs-$(VERSION)-1.rockspec
+
 comma := ,
 
 # ---- compiler --------------------------------------------------------------------------------
@@ -103,7 +108,7 @@ ALL_LDFLAGS = $(MUST_LDFLAGS) $(LDFLAGS)
 LUA ?=
 LUA_INCDIR ?=
 NO_LUA_GOALS := help clean deps run test all-luas core c-tests coverage analyze fuzz valgrind soak \
-                torture powercut
+                torture powercut rockspec dist install-core uninstall-core compile_commands
 ifneq ($(or $(if $(MAKECMDGOALS),,all),$(filter-out $(NO_LUA_GOALS),$(MAKECMDGOALS))),)
 LUA_FOUND := $(shell bash spec/tools/lua.sh find '$(LUA)' '$(LUA_INCDIR)')
 ifeq ($(firstword $(LUA_FOUND)),ok)
@@ -122,6 +127,10 @@ endif
 PREFIX     ?= /usr/local
 DESTDIR    ?=
 BINDIR     ?= $(PREFIX)/bin
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
+MANDIR     ?= $(PREFIX)/share/man
 LUA_LMOD   ?= $(PREFIX)/share/lua/$(LUA_ABI)
 LUA_CMOD   ?= $(PREFIX)/lib/lua/$(LUA_ABI)
 
@@ -141,8 +150,8 @@ endif
 
 # ---- build -----------------------------------------------------------------------------------
 
-.PHONY: all core all-luas c-tests test run run-built deps install uninstall tidy clean help \
-        print-sources print-test-sources FORCE
+.PHONY: all core all-luas c-tests test run run-built deps install uninstall install-core \
+        uninstall-core tidy clean help print-sources print-test-sources FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -281,20 +290,97 @@ print-sources: # for tidy
 print-test-sources:
 	@echo $(patsubst %,csrc/%.c,$(FAULTS_SRC) $(FAULTS_LUA_SRC))
 
-install: $(MODULE)
-	install -d '$(DESTDIR)$(LUA_CMOD)/jdbfs' '$(DESTDIR)$(BINDIR)'
-	install -m 755 $(MODULE) '$(DESTDIR)$(LUA_CMOD)/jdbfs/core.so'
-	@set -e; for file in $(LUA_MODULES:lua/%=%); do \
-	    echo "install -D -m 644 lua/$$file $(DESTDIR)$(LUA_LMOD)/$$file"; \
-	    install -D -m 644 "lua/$$file" '$(DESTDIR)$(LUA_LMOD)'/"$$file"; \
+# uninstall removes these files, and the directories of ours that are empty then.
+MAN_PAGES := $(if $(filter-out -,$(LUA_EXE)),build/doc/jdbfs.1 build/doc/jdbfs.3)
+LUA_DIRS  := $(sort $(patsubst lua/%/,%,$(dir $(LUA_MODULES))))
+put = mkdir -p '$(DESTDIR)$(dir $(3))' && install -m $(1) $(2) '$(DESTDIR)$(3)'
+
+install: $(MODULE) $(MAN_PAGES)
+	@echo "installing into $(DESTDIR)$(PREFIX)"
+	$(Q)for dir in $(LUA_DIRS); do mkdir -p '$(DESTDIR)$(LUA_LMOD)'/$$dir || exit; done
+	$(Q)for file in $(LUA_MODULES:lua/%=%); do \
+	    install -m 644 lua/$$file '$(DESTDIR)$(LUA_LMOD)'/$$file || exit; \
 	done
-	@echo "install -m 755 lua/bin/jdbfs $(DESTDIR)$(BINDIR)/jdbfs"
-	@sed '1s|^#!.*|#!$(LUA_EXE)|' lua/bin/jdbfs > '$(DESTDIR)$(BINDIR)/jdbfs'
-	@chmod 755 '$(DESTDIR)$(BINDIR)/jdbfs'
+	$(Q)$(call put,755,$(MODULE),$(LUA_CMOD)/jdbfs/core.so)
+	$(Q)sed '1s|^#!.*|#!$(LUA_EXE)|' lua/bin/jdbfs > $(LUA_DIR)/command
+	$(Q)$(call put,755,$(LUA_DIR)/command,$(BINDIR)/jdbfs)
+ifneq ($(MAN_PAGES),)
+	$(Q)$(call put,644,build/doc/jdbfs.1,$(MANDIR)/man1/jdbfs.1)
+	$(Q)$(call put,644,build/doc/jdbfs.3,$(MANDIR)/man3/jdbfs.3)
+endif
 
 uninstall:
-	rm -rf '$(DESTDIR)$(LUA_CMOD)/jdbfs' '$(DESTDIR)$(LUA_LMOD)/jdbfs'
-	rm -f '$(DESTDIR)$(BINDIR)/jdbfs' '$(DESTDIR)$(LUA_LMOD)/resty/jdbfs.lua'
+	$(Q)for file in $(LUA_MODULES:lua/%=%); do rm -f '$(DESTDIR)$(LUA_LMOD)'/$$file; done
+	$(Q)for dir in $(LUA_DIRS); do echo $$dir; done | sort -r | while read -r dir; do \
+	    rmdir '$(DESTDIR)$(LUA_LMOD)'/$$dir 2>/dev/null || :; \
+	done
+	$(Q)rm -f '$(DESTDIR)$(LUA_CMOD)/jdbfs/core.so' '$(DESTDIR)$(BINDIR)/jdbfs' \
+	    '$(DESTDIR)$(MANDIR)/man1/jdbfs.1' '$(DESTDIR)$(MANDIR)/man3/jdbfs.3'
+	$(Q)rmdir '$(DESTDIR)$(LUA_CMOD)/jdbfs' 2>/dev/null || :
+
+# The core alone, for C programs: cc program.c $(pkg-config --cflags --libs jdb)
+install-core: $(CORE_LIB)
+	@echo "installing into $(DESTDIR)$(PREFIX)"
+	$(Q)printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCLUDEDIR)' '' \
+	    'Name: jdb' 'Description: Asynchronous direct I/O' 'Version: $(VERSION)' \
+	    'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -ljdb $(strip $(PLATFORM_LIBS))' \
+	    > $(CORE_DIR)/jdb.pc
+	$(Q)$(call put,644,csrc/jdb.h,$(INCLUDEDIR)/jdb.h)
+	$(Q)$(call put,644,$(CORE_LIB),$(LIBDIR)/libjdb.a)
+	$(Q)$(call put,644,$(CORE_DIR)/jdb.pc,$(PKGCONFIGDIR)/jdb.pc)
+
+uninstall-core:
+	$(Q)rm -f '$(DESTDIR)$(INCLUDEDIR)/jdb.h' '$(DESTDIR)$(LIBDIR)/libjdb.a' \
+	    '$(DESTDIR)$(PKGCONFIGDIR)/jdb.pc'
+
+# ---- documents ---------------------------------------------------------------------------------
+
+# All from lua/jdbfs/meta.lua and the command's own help.
+REFERENCE := $(IN_TREE) $(LUA_EXE) spec/tools/reference.lua
+.PHONY: docs man
+man: $(MAN_PAGES)
+
+$(MAN_PAGES): build/doc/jdbfs.%: spec/tools/reference.lua csrc/jdb.h $(LUA_MODULES) $(MODULE)
+	@mkdir -p $(@D)
+	$(call note,MAN,$@)
+	$(Q)$(REFERENCE) man$* $(VERSION) > $@
+
+docs: man
+	@if ! command -v ldoc >/dev/null; then \
+	    bash -c '. spec/tools/packages.sh; echo "no HTML: ldoc is missing; $$(install_hint ldoc)"'; \
+	else \
+	    $(REFERENCE) ldoc $(VERSION) > build/doc/jdbfs.lua && rm -rf build/doc/html && \
+	    ldoc -q -f plain -p jdbfs -t 'jdbfs $(VERSION)' -d build/doc/html build/doc/jdbfs.lua && \
+	    echo build/doc/html/index.html; \
+	fi
+
+# ---- releases ----------------------------------------------------------------------------------
+
+# The release's rockspec is the tree's with a version: `make rockspec` after a change of that.
+.PHONY: rockspec dist print-rockspec print-version
+rockspec:
+	@$(MAKE) -s --no-print-directory print-rockspec > $(RELEASE_ROCKSPEC)
+
+print-rockspec:
+	@sed -e 's|^version = .*|version = "$(VERSION)-1"|' \
+	    -e '/^  url = /{p; s|.*|  tag = "v$(VERSION)",|;}' $(ROCKSPEC)
+
+print-version:
+	@echo $(VERSION)
+
+dist:
+	@mkdir -p build
+	git archive --prefix=jdbfs-$(VERSION)/ -o build/jdbfs-$(VERSION).tar.gz HEAD
+
+# What clangd and other editors want to know of each C file.
+.PHONY: compile_commands
+compile_commands:
+	@mkdir -p build
+	@$(MAKE) --no-print-directory -B -n V=1 core all | sed -n -e 's/[\\"]/\\&/g' \
+	    -e 's|^.* -c -o [^ ]* \(csrc/.*\)|{"file": "\1", "command": "&", @}|' \
+	    -e 's|@}|"directory": "$(CURDIR)"}|p' | \
+	    sed -e '1s/^/[/' -e '$$!s/$$/,/' -e '$$s/$$/]/' > build/compile_commands.json
+	@echo 'build/compile_commands.json'
 
 clean:
 	rm -rf build
@@ -309,7 +395,11 @@ help:
 	@echo 'make torture     hours of hostile values, fuzzing, soak, ...; alone: fuzz, soak, valgrind'
 	@echo 'make bench       against a bare liburing loop; bench-durable: commits, streams; bench-fio'
 	@echo 'make powercut    cuts the power below ext4, XFS and btrfs; CUTS=1000 (root, FUSE)'
+	@echo 'make docs        the reference as man pages and, with ldoc, as HTML, into build/doc'
 	@echo 'make install     PREFIX=/usr/local DESTDIR= LUA=; also uninstall'
+	@echo 'make install-core  jdb.h, libjdb.a and jdb.pc for C programs; also uninstall-core'
+	@echo 'make rockspec    the rockspec of the release, from that of the tree; make dist: its source'
+	@echo 'make compile_commands  build/compile_commands.json, for editors'
 	@echo 'make deps        install compilers, Luas and tools for all of these'
 	@echo 'make clean       remove build/'
 	@echo 'SAN=address, undefined or thread: a sanitizer build in directories of its own'

@@ -18,6 +18,10 @@
 
 #define JDB_VERSION "0.1.0"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct jdb_buf jdb_buf;
 typedef struct jdb_file jdb_file;
 typedef struct jdb_op jdb_op;
@@ -277,7 +281,8 @@ typedef struct jdb_stats {
     uint64_t reaps;                /* looks that found completions, while times are kept */
 } jdb_stats;
 
-/* 0, or -errno with *failure filled (its texts live as long as the process). */
+/* 0, or -errno with *failure filled (its texts live as long as the process). options: NULL for the
+ * defaults. The queue belongs to the thread that makes it. */
 int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *failure);
 /* Waits for every accepted operation, delivers none, frees the kernel objects. In a forked child
  * it only lets go. Files may outlive it. */
@@ -414,6 +419,10 @@ int jdb_faults_rule(unsigned i, uint64_t *seen, uint64_t *fired); /* 0: there is
 size_t jdb_faults_trace(const char **text);                       /* takes it */
 uint64_t jdb_faults_pieces(void);                                 /* allocations alive */
 uint64_t jdb_faults_check_quarantine(void); /* aborts on a change; freed buffers looked at so far */
+#endif
+
+#ifdef __cplusplus
+}
 #endif
 
 #endif

@@ -640,6 +640,8 @@ static int refuse(jdb_failure *failure, jdb_kind kind, int error, const char *te
 }
 
 int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *failure) {
+    static const jdb_options defaults;
+    if (!options) options = &defaults;
     const char *forced = jdb_os_getenv("JDBFS_BACKEND");
     const char *name = jdb_backend_wanted(options);
     char text[256];

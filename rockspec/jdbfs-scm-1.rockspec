@@ -1,3 +1,4 @@
+rockspec_format = "3.0"
 package = "jdbfs"
 version = "scm-1"
 
@@ -10,7 +11,8 @@ description = {
   detailed = [[
 Files for databases: aligned buffers, reads and writes that bypass the page cache, durable
 writes, and coroutines that yield on submission and resume on completion. io_uring where the
-kernel allows it, worker threads elsewhere.
+kernel allows it, worker threads elsewhere. Building needs a C compiler and liburing (Debian:
+liburing-dev, Fedora: liburing-devel).
 ]],
   homepage = "https://github.com/jdbfs/jdbfs",
   license = "MIT",
@@ -29,6 +31,9 @@ external_dependencies = {
     },
   },
 }
+
+-- luarocks test rockspec/jdbfs-scm-1.rockspec -- T=spec/20-file_spec.lua: as for `make test`.
+test = { type = "command", command = "make test" }
 
 build = {
   type = "builtin",

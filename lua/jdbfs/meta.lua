@@ -1,12 +1,18 @@
 ---@meta jdbfs
--- The API reference. Nothing here is run: editors read it, and a spec holds it against the module
--- in both directions.
+-- The API reference. Nothing here is run: editors read it, `make docs` makes man pages and HTML of
+-- it, and a spec holds it against the module in both directions.
 --
 -- Every call that can fail in the world returns `nil, message, err` (see jdbfs.Error). Misuse
 -- (wrong types, unknown options) raises. Offsets and lengths are bytes from 0, integers up to
 -- 2^63-1 (integral floats and LuaJIT 64-bit cdata are accepted); anything else is kind Overflow.
+--
 -- "Yields" means: in a task the coroutine is suspended until the result is there; outside a task
--- the call completes before it returns.
+-- the call completes before it returns. "Kinds" are those of a call's own; whatever yields or makes
+-- the queue may also fail with Cancelled (the task was), Alloc, Forked (in a forked child) and
+-- Unsupported (from another thread, or no backend works).
+--
+-- The examples run as they stand, in a spec: `file` is open for reading and writing, of two pages
+-- of 4096 bytes that begin with "page 0" and "page 1"; `buffer` is 4096 bytes.
 
 ---@class jdbfs
 ---@field PAGE_SIZE integer page size of the system: an alignment that direct I/O always accepts
@@ -23,23 +29,23 @@ local jdbfs = {}
 ---| "Overflow"    # a number or range that does not fit
 ---| "Busy"        # the buffer is in flight, or the queue exists already
 ---| "Closed"      # file closed, buffer freed, or Lua state being closed
----| "Cancelled"
----| "Timeout"
----| "Poisoned"
+---| "Cancelled"   # the task was
+---| "Timeout"     # not ended in time
+---| "Poisoned"    # a flush or durable write of this file had failed: reopen it
 ---| "Unsupported" # not by this backend, file system, thread or version
 ---| "Forked"      # the queue belongs to the parent process
 
 --- The third result of a failure. tostring(err) is the message.
 ---@class jdbfs.Error
----@field kind jdbfs.Kind
+---@field kind jdbfs.Kind what went wrong, for programs
 ---@field message string one sentence: operation, path, cause
 ---@field op string? name of the operation
----@field path string?
----@field offset integer?
+---@field path string? the file or directory
+---@field offset integer? bytes, of the transfer
 ---@field length integer? bytes asked for
 ---@field actual integer? bytes that were moved before the failure
 ---@field index integer? of the entry of read_many or write_many, from 1
----@field errno integer?
+---@field errno integer? the system's number
 ---@field name string? of the errno, as "ENOSPC"
 
 -- ---- tasks ---------------------------------------------------------------------------------
@@ -48,50 +54,109 @@ local jdbfs = {}
 --- ended. Blocks. A task that raises ends the run: the others are cancelled, their operations
 --- waited for, and run raises that error with its traceback. Raises inside a task, and on a
 --- deadlock (tasks wait, and nothing is left that could wake one).
----@param f function
+--- Kinds: Unsupported, Alloc, Forked (no usable queue).
+--- ```lua
+--- local total = jdbfs.run(function(count)
+---   for i = 1, count do jdbfs.spawn(jdbfs.sleep, i / 1000) end
+---   return count
+--- end, 3)
+--- print(total) --> 3
+--- ```
+---@param f function the first task
 ---@param ... any arguments of f
 ---@return any ... results of f; nil, message, err when there is no usable queue
 function jdbfs.run(f, ...) end
 
 --- Starts another task in the current run. Outside a run, `step` or `join` drives it.
----@param f function
----@param ... any
+--- Never waits: the task starts at the next wait of the caller.
+--- Kinds: Unsupported, Alloc, Forked (no usable queue).
+--- ```lua
+--- jdbfs.run(function()
+---   local task = jdbfs.spawn(function(a, b) return a + b end, 1, 2)
+---   print(task:join()) --> 3
+--- end)
+--- ```
+---@param f function the task
+---@param ... any arguments of f
 ---@return jdbfs.Task? task
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.spawn(f, ...) end
 
 --- Yields for at least that long. Outside a task it blocks.
+--- ```lua
+--- jdbfs.sleep(0.01)
+--- ```
 ---@param seconds number 0 or more
 ---@return true
 function jdbfs.sleep(seconds) end
 
 --- Yields to the other tasks that are ready.
+--- ```lua
+--- jdbfs.run(function()
+---   jdbfs.spawn(print, "first")
+---   jdbfs.yield()
+---   print("second")
+--- end)
+--- --> first
+--- --> second
+--- ```
 ---@return true
 function jdbfs.yield() end
 
 --- Monotonic seconds, for differences.
+--- Never waits.
+--- ```lua
+--- local began = jdbfs.now()
+--- jdbfs.sleep(0.01)
+--- print(jdbfs.now() - began >= 0.01) --> true
+--- ```
 ---@return number
 function jdbfs.now() end
 
 --- f's results, or kind Timeout when it has not ended in time: then its task is cancelled, what
 --- the kernel already has goes on unseen. An error in f is raised here. Yields.
----@param seconds number
----@param f function
----@param ... any
+--- Kinds: Timeout, Cancelled (f's task was, by somebody else).
+--- ```lua
+--- local result, message, err = jdbfs.timeout(0.01, jdbfs.sleep, 1)
+--- print(err.kind) --> Timeout
+--- ```
+---@param seconds number 0 or more
+---@param f function what may take that long
+---@param ... any arguments of f
 ---@return any ...
 function jdbfs.timeout(seconds, f, ...) end
 
 --- coroutine.wrap for generators that do I/O in a task: their operations suspend the task. Plain
 --- Lua 5.1 cannot yield from the iterator of a for loop: call the generator in a while loop there.
----@param f function
+--- The generator waits in the task that calls it.
+--- ```lua
+--- local function pages(file)
+---   for number = 0, 1 do coroutine.yield(file:read(number * 4096, 6)) end
+--- end
+--- jdbfs.run(function()
+---   local next_page = jdbfs.wrap(pages)
+---   print(next_page(file)) --> page 0
+---   print(next_page()) --> page 1
+--- end)
+--- ```
+---@param f function the generator, which yields its values
 ---@return function
 function jdbfs.wrap(f) end
 
 --- pcall around code that does I/O in a task: pcall itself, except on plain Lua 5.1, which cannot
 --- yield across its own.
----@param f function
----@param ... any
+--- Yields where f does.
+--- ```lua
+--- jdbfs.run(function()
+---   print(jdbfs.pcall(function()
+---     jdbfs.sleep(0.001)
+---     error("no luck", 0)
+---   end)) --> false no luck
+--- end)
+--- ```
+---@param f function what may raise
+---@param ... any arguments of f
 ---@return boolean ok
 ---@return any ...
 function jdbfs.pcall(f, ...) end
@@ -101,19 +166,57 @@ local Task = {}
 
 --- Waits until the task has ended. Its results; kind Cancelled or kind Join (it raised). Yields;
 --- outside a run it drives the tasks there are.
+--- Kinds: Join, Cancelled.
+--- ```lua
+--- local task = jdbfs.spawn(function() return file:read(0, 6) end)
+--- print(task:join()) --> page 0
+--- ```
 ---@return any ...
 function Task:join() end
 
 --- A task that waits ends now (its to-be-closed variables run), one that runs ends at its next
 --- wait. Its operations are not stopped: their buffers stay in flight until the kernel is done.
+--- Never waits.
+--- ```lua
+--- jdbfs.run(function()
+---   local task = jdbfs.spawn(jdbfs.sleep, 3600)
+---   jdbfs.yield()
+---   print(task:cancel()) --> true
+---   local _, _, err = task:join()
+---   print(err.kind) --> Cancelled
+--- end)
+--- ```
 ---@return boolean alive whether it had not ended yet
 function Task:cancel() end
 
+--- What it does: "ready" will run, "waiting" for an operation, a time or a condition, and how it
+--- ended.
+--- Never waits.
+--- ```lua
+--- local task = jdbfs.spawn(function() end)
+--- print(task:status()) --> ready
+--- task:join()
+--- print(task:status()) --> done
+--- ```
 ---@return "ready"|"running"|"waiting"|"done"|"failed"|"cancelled"
 function Task:status() end
 
 -- ---- coordination ----------------------------------------------------------------------------
 
+--- Permits that tasks take and give back, so that at most n of them are somewhere at once.
+--- Never waits.
+--- ```lua
+--- local readers = jdbfs.semaphore(8) -- at most eight at once
+--- jdbfs.run(function()
+---   for _ = 1, 100 do
+---     jdbfs.spawn(function()
+---       readers:acquire()
+---       file:read(0, 6)
+---       readers:release()
+---     end)
+---   end
+--- end)
+--- ```
 ---@param n integer permits, 0 or more
 ---@return jdbfs.Semaphore
 function jdbfs.semaphore(n) end
@@ -121,30 +224,90 @@ function jdbfs.semaphore(n) end
 ---@class jdbfs.Semaphore
 local Semaphore = {}
 --- Waits for a permit; waiters are served in order. Yields.
+--- ```lua
+--- local lock = jdbfs.semaphore(1)
+--- lock:acquire()
+--- file:sync_data()
+--- lock:release()
+--- ```
 ---@return true
 function Semaphore:acquire() end
 --- Takes a permit if one is free.
+--- Never waits.
+--- ```lua
+--- local lock = jdbfs.semaphore(1)
+--- print(lock:try_acquire(), lock:try_acquire()) --> true false
+--- ```
 ---@return boolean
 function Semaphore:try_acquire() end
+--- Gives a permit back, or a new one: there may be more than the n of the beginning.
+--- Never waits.
+--- ```lua
+--- local work = jdbfs.semaphore(0)
+--- work:release()
+--- print(work:try_acquire()) --> true
+--- ```
 ---@return true
 function Semaphore:release() end
 
+--- Something that happens once, for all that wait for it.
+--- Never waits.
+--- ```lua
+--- local ready = jdbfs.event()
+--- jdbfs.run(function()
+---   jdbfs.spawn(function() ready:wait() print("go") end)
+---   ready:set()
+--- end)
+--- --> go
+--- ```
 ---@return jdbfs.Event
 function jdbfs.event() end
 
 ---@class jdbfs.Event
 local Event = {}
 --- Yields until the event is set; returns at once when it is.
+--- ```lua
+--- local ready = jdbfs.event()
+--- ready:set()
+--- ready:wait() -- at once
+--- ```
 ---@return true
 function Event:wait() end
 --- Wakes all that wait.
+--- Never waits.
+--- ```lua
+--- local ready = jdbfs.event()
+--- ready:set()
+--- ```
 ---@return true
 function Event:set() end
+--- The next wait waits again.
+--- Never waits.
+--- ```lua
+--- local ready = jdbfs.event()
+--- ready:set()
+--- ready:clear()
+--- print(ready:is_set()) --> false
+--- ```
 ---@return true
 function Event:clear() end
+--- Whether wait would return at once.
+--- Never waits.
+--- ```lua
+--- print(jdbfs.event():is_set()) --> false
+--- ```
 ---@return boolean
 function Event:is_set() end
 
+--- Values handed from task to task, first in, first out.
+--- Never waits.
+--- ```lua
+--- local jobs = jdbfs.queue(2) -- the producer is at most two ahead
+--- jdbfs.run(function()
+---   jdbfs.spawn(function() for i = 1, 3 do jobs:put(i) end end)
+---   print(jobs:take() + jobs:take() + jobs:take()) --> 6
+--- end)
+--- ```
 ---@param max integer? values it holds before put waits; unlimited when absent
 ---@return jdbfs.Queue
 function jdbfs.queue(max) end
@@ -152,17 +315,43 @@ function jdbfs.queue(max) end
 ---@class jdbfs.Queue
 local Queue = {}
 --- Appends; yields while the queue is full.
----@param value any
+--- ```lua
+--- local jobs = jdbfs.queue()
+--- jobs:put("sync")
+--- ```
+---@param value any anything but nil
 ---@return true
 function Queue:put(value) end
 --- Takes the oldest; yields while there is none.
+--- ```lua
+--- local jobs = jdbfs.queue()
+--- jobs:put("sync")
+--- print(jobs:take()) --> sync
+--- ```
 ---@return any
 function Queue:take() end
+--- Values that wait to be taken.
+--- Never waits.
+--- ```lua
+--- local jobs = jdbfs.queue()
+--- jobs:put("sync")
+--- print(jobs:size()) --> 1
+--- ```
 ---@return integer
 function Queue:size() end
 
 --- Reusable buffers for hot loops.
----@param count integer
+--- Never waits.
+--- Kinds: Alloc, Overflow.
+--- ```lua
+--- local pages = assert(jdbfs.pool(64, 4096))
+--- jdbfs.run(function()
+---   local page = pages:get()
+---   file:read_at(page, 0)
+---   pages:put(page)
+--- end)
+--- ```
+---@param count integer 1 or more
 ---@param size integer bytes of each
 ---@return jdbfs.Pool? pool
 ---@return string? message
@@ -172,17 +361,34 @@ function jdbfs.pool(count, size) end
 ---@class jdbfs.Pool
 local Pool = {}
 --- Yields until a buffer is free.
+--- ```lua
+--- local pages = assert(jdbfs.pool(1, 4096))
+--- local page = pages:get()
+--- print(#page) --> 4096
+--- ```
 ---@return jdbfs.Buffer
 function Pool:get() end
+--- Gives a buffer of this pool back; what is in it stays.
 --- Raises for a buffer that is not out.
----@param b jdbfs.Buffer
+--- Never waits.
+--- ```lua
+--- local pages = assert(jdbfs.pool(1, 4096))
+--- pages:put(pages:get())
+--- ```
+---@param b jdbfs.Buffer a whole buffer of get
 ---@return true
 function Pool:put(b) end
 
 -- ---- buffers ----------------------------------------------------------------------------------
 
---- Zero-filled memory, not inherited by forked children. Fails with Alloc, Alignment (align is no
---- power of two) or Overflow.
+--- Zero-filled memory, not inherited by forked children.
+--- Kinds: Alloc, Overflow, Alignment (align is no power of two).
+--- Never waits.
+--- ```lua
+--- local page = assert(jdbfs.buffer(4096))
+--- local line = assert(jdbfs.buffer(100, 64))
+--- print(#page, line:align()) --> 4096 64
+--- ```
 ---@param size integer 1 or more
 ---@param align integer? default PAGE_SIZE
 ---@return jdbfs.Buffer? buffer
@@ -196,72 +402,148 @@ function jdbfs.buffer(size, align) end
 ---@class jdbfs.Buffer
 ---@operator len: integer
 local Buffer = {}
+--- The bytes as a string: a copy.
+--- ```lua
+--- buffer:set(0, "abcdef")
+--- print(buffer:string(2, 3)) --> cde
+--- ```
 ---@param off integer? default 0
 ---@param len integer? default the rest
 ---@return string
 function Buffer:string(off, len) end
----@param off integer
----@param str string
+--- Copies the string there.
+--- ```lua
+--- buffer:set(100, "abc")
+--- ```
+---@param off integer bytes from the start of the buffer
+---@param str string must fit
 ---@return true
 function Buffer:set(off, str) end
+--- Sets every byte of the range.
+--- ```lua
+--- buffer:fill(0)
+--- buffer:fill(255, 8, 4)
+--- print(buffer:u32(8)) --> 4294967295
+--- ```
 ---@param byte integer 0 to 255
----@param off integer?
----@param len integer?
+---@param off integer? bytes from the start of the buffer
+---@param len integer? bytes, default the rest
 ---@return true
 function Buffer:fill(byte, off, len) end
 --- Copies from src, which may overlap.
----@param off integer
----@param src jdbfs.Buffer
----@param src_off integer?
----@param len integer?
+--- ```lua
+--- buffer:set(0, "abc")
+--- buffer:copy(3, buffer, 0, 3)
+--- print(buffer:string(0, 6)) --> abcabc
+--- ```
+---@param off integer bytes from the start of the buffer
+---@param src jdbfs.Buffer this one or another
+---@param src_off integer? bytes from the start of src, default 0
+---@param len integer? bytes, default the rest of src
 ---@return true
 function Buffer:copy(off, src, src_off, len) end
 --- A view that shares the memory and keeps it.
----@param off integer
----@param len integer
+--- ```lua
+--- local header = buffer:slice(0, 64)
+--- header:set(0, "mine")
+--- print(buffer:string(0, 4)) --> mine
+--- ```
+---@param off integer bytes from the start of the buffer
+---@param len integer bytes, 0 or more
 ---@return jdbfs.Buffer
 function Buffer:slice(off, len) end
----@param off integer
----@param v integer?
+--- Reads, or with v writes, one byte; 0 to 255.
+--- ```lua
+--- buffer:u8(0, 255)
+--- print(buffer:u8(0)) --> 255
+--- ```
+---@param off integer bytes from the start of the buffer
+---@param v integer? to be written; absent: read
 ---@return integer|true
 function Buffer:u8(off, v) end
----@param off integer
----@param v integer?
+--- Reads, or with v writes, 2 bytes.
+--- ```lua
+--- buffer:u16(0, 65535)
+--- print(buffer:u16(0)) --> 65535
+--- ```
+---@param off integer bytes from the start of the buffer
+---@param v integer? to be written; absent: read
 ---@return integer|true
 function Buffer:u16(off, v) end
----@param off integer
----@param v integer?
+--- Reads, or with v writes, 4 bytes.
+--- ```lua
+--- buffer:u32(0, 4294967295)
+--- print(buffer:u32(0)) --> 4294967295
+--- ```
+---@param off integer bytes from the start of the buffer
+---@param v integer? to be written; absent: read
 ---@return integer|true
 function Buffer:u32(off, v) end
+--- Reads, or with v writes, 8 bytes.
 --- Wraps like string.pack("<I8") on 5.3 and later; beyond 2^53 LuaJIT gives a uint64_t and plain
 --- 5.1 and 5.2 raise.
----@param off integer
----@param v integer?
+--- ```lua
+--- buffer:u64(0, 2 ^ 52)
+--- print(buffer:u64(0) == 2 ^ 52) --> true
+--- ```
+---@param off integer bytes from the start of the buffer
+---@param v integer? to be written; absent: read
 ---@return integer|true
 function Buffer:u64(off, v) end
----@param off integer
----@param v integer?
+--- Reads, or with v writes, 4 bytes, signed.
+--- ```lua
+--- buffer:i32(0, -1)
+--- print(buffer:i32(0)) --> -1
+--- ```
+---@param off integer bytes from the start of the buffer
+---@param v integer? to be written; absent: read
 ---@return integer|true
 function Buffer:i32(off, v) end
----@param off integer
----@param v integer?
+--- Reads, or with v writes, 8 bytes, signed.
+--- ```lua
+--- buffer:i64(0, -1)
+--- print(buffer:i64(0) == -1) --> true
+--- ```
+---@param off integer bytes from the start of the buffer
+---@param v integer? to be written; absent: read
 ---@return integer|true
 function Buffer:i64(off, v) end
----@param off integer
----@param v number?
+--- Reads, or with v writes, an IEEE 754 double of 8 bytes.
+--- ```lua
+--- buffer:f64(0, 0.5)
+--- print(buffer:f64(0)) --> 0.5
+--- ```
+---@param off integer bytes from the start of the buffer
+---@param v number? to be written; absent: read
 ---@return number|true
 function Buffer:f64(off, v) end
 --- CRC-32C (Castagnoli).
----@param off integer?
----@param len integer?
+--- ```lua
+--- buffer:set(0, "123456789")
+--- print(("%08x"):format(buffer:crc32c(0, 9))) --> e3069283
+--- ```
+---@param off integer? bytes from the start of the buffer
+---@param len integer? bytes, default the rest
 ---@return integer
 function Buffer:crc32c(off, len) end
+--- The address of the first byte.
 --- For FFI; valid while the buffer lives.
+--- ```lua
+--- print(type(buffer:pointer())) --> userdata
+--- ```
 ---@return lightuserdata
 function Buffer:pointer() end
+--- What the address is a multiple of, in bytes; of a slice too.
+--- ```lua
+--- print(buffer:align() >= 512) --> true
+--- ```
 ---@return integer
 function Buffer:align() end
 --- Lets go of the memory early; slices keep theirs. Later use is Closed.
+--- ```lua
+--- local big = assert(jdbfs.buffer(1048576))
+--- big:free()
+--- ```
 ---@return true
 function Buffer:free() end
 
@@ -284,28 +566,50 @@ function Buffer:free() end
 ---  several at once with a shared flush
 
 --- Opens read only. Yields. Unsupported when direct I/O is required and refused.
----@param path string
+--- Kinds: Io (errno), Unsupported (no direct I/O there), Busy (lock).
+--- ```lua
+--- local f = assert(jdbfs.open("data"))
+--- print(f:read(0, 6)) --> page 0
+--- f:close()
+--- ```
+---@param path string relative ones start in the working directory
 ---@param o jdbfs.OpenOptions?
 ---@return jdbfs.File? file
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.open(path, o) end
 --- Read-write, made or truncated. Yields.
----@param path string
+--- Kinds: Io (errno), Unsupported (no direct I/O there), Busy (lock).
+--- ```lua
+--- local f = assert(jdbfs.create("new", { exclusive = true, durable_create = true }))
+--- f:close()
+--- ```
+---@param path string relative ones start in the working directory
 ---@param o jdbfs.OpenOptions?
 ---@return jdbfs.File? file
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.create(path, o) end
 --- Read-write, made if missing. Yields.
----@param path string
+--- Kinds: Io (errno), Unsupported (no direct I/O there), Busy (lock).
+--- ```lua
+--- local f = assert(jdbfs.open_rw("data", { lock = "exclusive" }))
+--- f:close()
+--- ```
+---@param path string relative ones start in the working directory
 ---@param o jdbfs.OpenOptions?
 ---@return jdbfs.File? file
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.open_rw(path, o) end
 --- As open_rw, and every write is durable on return (O_DSYNC). Yields.
----@param path string
+--- Kinds: Io (errno), Unsupported (no direct I/O there), Busy (lock).
+--- ```lua
+--- local wal = assert(jdbfs.open_wal("wal"))
+--- assert(wal:write_at(buffer, 0)) -- durable when this returns
+--- wal:close()
+--- ```
+---@param path string relative ones start in the working directory
 ---@param o jdbfs.OpenOptions?
 ---@return jdbfs.File? file
 ---@return string? message
@@ -313,45 +617,45 @@ function jdbfs.open_rw(path, o) end
 function jdbfs.open_wal(path, o) end
 
 ---@class jdbfs.FileInfo
----@field path string
+---@field path string it was opened by
 ---@field direct boolean the page cache is bypassed as far as the system says
----@field direct_policy "require"|"prefer"|"off"
----@field direct_reason string
----@field memory_alignment integer
+---@field direct_policy "require"|"prefer"|"off" the option it was opened with
+---@field direct_reason string why direct, or why not
+---@field memory_alignment integer of buffers in memory, bytes
 ---@field read_alignment integer of offsets and lengths of reads
----@field write_alignment integer
----@field alignment_source string
----@field file_system string
----@field backend string
----@field writable boolean
+---@field write_alignment integer of offsets and lengths of writes, bytes
+---@field alignment_source string where the alignments come from
+---@field file_system string "ext4", "xfs", ...
+---@field backend string that runs its operations
+---@field writable boolean open for writing
 ---@field dsync boolean every write is durable on return
----@field durable_method "auto"|"write"|"flush"
+---@field durable_method "auto"|"write"|"flush" the option it was opened with
 ---@field durable_reason string how durable writes are done, and why
 ---@field poisoned boolean a flush or durable write failed: only reopening clears it
 ---@field atomic { min: integer, max: integer } bytes of one "atomic" write; 0: there are none
 ---@field logical_block integer? of the disk
 ---@field physical_block integer? of the disk
----@field durability jdbfs.Durability
+---@field durability jdbfs.Durability what the system shows of the device
 
 --- Evidence, not a promise of the device. Unknown fields are absent.
 ---@class jdbfs.Durability
----@field class "flush-required"|"unverified"|"unsafe"|"unknown"|"simulated"
----@field reasons string[]
----@field device string?
----@field mount_options string?
+---@field class "flush-required"|"unverified"|"unsafe"|"unknown"|"simulated" what durability needs
+---@field reasons string[] sentences
+---@field device string? "vda", ...
+---@field mount_options string? as the system lists them
 ---@field volatile_cache boolean? written data may sit in a cache that power loss empties
 ---@field fua boolean? single writes can pass that cache
 
 ---@class jdbfs.Stat
----@field size integer
+---@field size integer bytes
 ---@field allocated integer bytes of disk space
----@field inode integer
----@field device integer
----@field links integer
+---@field inode integer number within the device
+---@field device integer number
+---@field links integer names it has
 ---@field mode integer permission bits
 ---@field atime number seconds since 1970
----@field mtime number
----@field ctime number
+---@field mtime number of the content
+---@field ctime number of the content or the rights
 ---@field type "file"|"directory"|"block device"|"other"
 
 --- Offsets, lengths and memory must be aligned as info() says; PAGE_SIZE always is. A file left
@@ -360,26 +664,41 @@ function jdbfs.open_wal(path, o) end
 local File = {}
 --- Reads exactly len bytes (default: the buffer behind b_off). End of file before that is
 --- ShortRead: err.actual bytes are in place. Yields.
----@param b jdbfs.Buffer
----@param off integer
----@param b_off integer?
----@param len integer?
+--- Kinds: ShortRead, Alignment, Overflow, Busy, Closed, Io.
+--- ```lua
+--- print(file:read_at(buffer, 4096), buffer:string(0, 6)) --> 4096 page 1
+--- local n, message, err = file:read_at(buffer, 1048576)
+--- print(n, err.kind, err.actual) --> nil ShortRead 0
+--- ```
+---@param b jdbfs.Buffer its memory aligned as info() says
+---@param off integer bytes from the start of the file; a multiple of the alignment
+---@param b_off integer? bytes from the start of the buffer, default 0
+---@param len integer? bytes, a multiple of the alignment; default the buffer behind b_off
 ---@return integer? bytes
 ---@return string? message
 ---@return jdbfs.Error? err
 function File:read_at(b, off, b_off, len) end
 --- As read_at, but end of file is no error: 0 bytes at or behind it. Yields.
----@param b jdbfs.Buffer
----@param off integer
----@param b_off integer?
----@param len integer?
+--- Kinds: Alignment, Overflow, Busy, Closed, Io.
+--- ```lua
+--- print(file:read_upto(buffer, 0)) --> 4096
+--- print(file:read_upto(buffer, 1048576)) --> 0
+--- ```
+---@param b jdbfs.Buffer its memory aligned as info() says
+---@param off integer bytes from the start of the file; a multiple of the alignment
+---@param b_off integer? bytes from the start of the buffer, default 0
+---@param len integer? bytes, a multiple of the alignment; default the buffer behind b_off
 ---@return integer? bytes
 ---@return string? message
 ---@return jdbfs.Error? err
 function File:read_upto(b, off, b_off, len) end
 --- A string of any offset and length; shorter only at end of file. Yields.
----@param off integer
----@param len integer
+--- Kinds: Overflow, Closed, Alloc, Io.
+--- ```lua
+--- print(file:read(5, 1)) --> 0
+--- ```
+---@param off integer bytes from the start of the file, any
+---@param len integer bytes, any
 ---@return string? data
 ---@return string? message
 ---@return jdbfs.Error? err
@@ -387,17 +706,29 @@ function File:read(off, len) end
 --- Writes exactly len bytes; short writes are resumed. Flags: "dsync": durable on return, flushes
 --- shared with others; "atomic": all or nothing after a crash, within info().atomic and aligned to
 --- its own length (Unsupported where the file system has none). Yields.
----@param b jdbfs.Buffer
----@param off integer
----@param b_off integer?
----@param len integer?
----@param flags "dsync"|"atomic"|"dsync,atomic"|nil
+--- Kinds: ShortWrite, Poisoned, Unsupported ("atomic"), Alignment, Overflow, Busy, Closed, Io.
+--- ```lua
+--- buffer:fill(0)
+--- buffer:set(0, "new")
+--- print(file:write_at(buffer, 8192)) --> 4096
+--- assert(file:write_at(buffer, 8192, 0, 4096, "dsync")) -- durable when this returns
+--- ```
+---@param b jdbfs.Buffer its memory aligned as info() says
+---@param off integer bytes from the start of the file; a multiple of the alignment
+---@param b_off integer? bytes from the start of the buffer, default 0
+---@param len integer? bytes, a multiple of the alignment; default the buffer behind b_off
+---@param flags "dsync"|"atomic"|"dsync,atomic"|nil default: a plain write
 ---@return integer? bytes
 ---@return string? message
 ---@return jdbfs.Error? err
 function File:write_at(b, off, b_off, len, flags) end
 --- Many exact reads, one yield. Nothing is submitted when an entry is refused. The first entry of
 --- the list that failed is reported, with err.index. Yields.
+--- Kinds: ShortRead, Alignment, Overflow, Busy, Closed, Io.
+--- ```lua
+--- local first, second = jdbfs.buffer(4096), jdbfs.buffer(4096)
+--- print(file:read_many { { first, 0 }, { second, 4096 } }) --> 2
+--- ```
 ---@param list { [1]: jdbfs.Buffer, [2]: integer, [3]: integer?, [4]: integer? }[] buffer, offset,
 ---  buffer offset, length
 ---@return integer? count
@@ -405,23 +736,44 @@ function File:write_at(b, off, b_off, len, flags) end
 ---@return jdbfs.Error? err
 function File:read_many(list) end
 --- Many exact writes, one yield; with "dsync" one flush covers them all. Yields.
----@param list { [1]: jdbfs.Buffer, [2]: integer, [3]: integer?, [4]: integer? }[]
----@param flags "dsync"|"atomic"|"dsync,atomic"|nil
+--- Kinds: ShortWrite, Poisoned, Unsupported ("atomic"), Alignment, Overflow, Busy, Closed, Io.
+--- ```lua
+--- local first, second = jdbfs.buffer(4096), jdbfs.buffer(4096)
+--- print(file:write_many({ { first, 0 }, { second, 4096 } }, "dsync")) --> 2
+--- ```
+---@param list { [1]: jdbfs.Buffer, [2]: integer, [3]: integer?, [4]: integer? }[] as of read_many
+---@param flags "dsync"|"atomic"|"dsync,atomic"|nil default: a plain write
 ---@return integer? count
 ---@return string? message
 ---@return jdbfs.Error? err
 function File:write_many(list, flags) end
+--- The length of the file in bytes, as it is now.
 --- Yields.
+--- Kinds: Closed, Io.
+--- ```lua
+--- print(file:size()) --> 8192
+--- ```
 ---@return integer? bytes
 ---@return string? message
 ---@return jdbfs.Error? err
 function File:size() end
+--- What the system keeps about the file.
 --- Yields.
+--- Kinds: Closed, Alloc, Io.
+--- ```lua
+--- local st = assert(file:stat())
+--- print(st.type, st.size) --> file 8192
+--- ```
 ---@return jdbfs.Stat? stat
 ---@return string? message
 ---@return jdbfs.Error? err
 function File:stat() end
 --- What is in force for this file, and how it is known. Yields.
+--- Kinds: Closed, Alloc, Io.
+--- ```lua
+--- local info = assert(file:info())
+--- print(info.read_alignment, info.durability.class)
+--- ```
 ---@return jdbfs.FileInfo? info
 ---@return string? message
 ---@return jdbfs.Error? err
@@ -430,17 +782,32 @@ function File:info() end
 --- that had completed before the call; callers share flushes. After a failed flush the file is
 --- poisoned: err.offset and err.length tell the bytes in doubt, later durable calls are Poisoned
 --- until it is reopened, and the flush is never tried again. Yields.
+--- Kinds: Poisoned, Closed, Io.
+--- ```lua
+--- assert(file:write_at(buffer, 0))
+--- assert(file:sync_data())
+--- ```
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
 function File:sync_data() end
 --- Data and metadata on stable storage (fsync). Yields.
+--- Kinds: Poisoned, Closed, Io.
+--- ```lua
+--- assert(file:truncate(4096))
+--- assert(file:sync_all())
+--- ```
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
 function File:sync_all() end
 --- Cuts, or grows with zeros. Any length. Yields.
----@param len integer
+--- Kinds: Overflow, Closed, Io.
+--- ```lua
+--- assert(file:truncate(100))
+--- print(file:size()) --> 100
+--- ```
+---@param len integer bytes, any
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
@@ -449,15 +816,25 @@ function File:truncate(len) end
 --- zeros; "keep_size": only the space; "zero": zeros are written, so that later overwrites change
 --- no metadata. Writes of this
 --- handle wait meanwhile; other handles must not write behind the end. Yields.
----@param len integer
----@param how "size"|"keep_size"|"zero"?
+--- Kinds: Overflow, Closed, Unsupported, Io.
+--- ```lua
+--- assert(file:preallocate(1048576))
+--- print(file:size()) --> 1048576
+--- ```
+---@param len integer bytes from the start of the file, any
+---@param how "size"|"keep_size"|"zero"? default "size"
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
 function File:preallocate(len, how) end
 --- Gives the space of a range back; it reads zeros, the size stays. Yields.
----@param off integer
----@param len integer
+--- Kinds: Overflow, Closed, Unsupported, Io.
+--- ```lua
+--- print(file:punch(0, 4096)) --> true
+--- print(file:read(0, 1):byte()) --> 0
+--- ```
+---@param off integer bytes from the start of the file, any
+---@param len integer bytes, any
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
@@ -465,20 +842,43 @@ function File:punch(off, len) end
 --- An advisory lock between open files, also of one process. Fails at once with Busy when another
 --- holds it; the message names the process. I/O in flight keeps a dead process's lock for a
 --- moment. Closing unlocks. Yields.
----@param how "exclusive"|"shared"
+--- Kinds: Busy, Closed, Io.
+--- ```lua
+--- assert(file:lock("exclusive"))
+--- local other = assert(jdbfs.open("data", { direct = "prefer" }))
+--- local _, message, err = other:lock("shared")
+--- print(err.kind) --> Busy
+--- ```
+---@param how "exclusive"|"shared" shared ones exclude exclusive ones only
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
 function File:lock(how) end
+--- Lets go of the lock; without one it is true as well.
 --- Yields.
+--- Kinds: Closed, Io.
+--- ```lua
+--- assert(file:lock("shared"))
+--- assert(file:unlock())
+--- ```
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
 function File:unlock() end
+--- The path it was opened by.
+--- Never waits.
+--- ```lua
+--- print(file:path()) --> data
+--- ```
 ---@return string
 function File:path() end
 --- Waits for the file's operations and closes it; reports the error of a write or sync that
 --- nobody waited for. Later operations are Closed; closing again is true. Yields.
+--- Kinds: Io, Poisoned (what nobody was told).
+--- ```lua
+--- assert(file:close())
+--- print(file:close()) --> true
+--- ```
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
@@ -486,62 +886,103 @@ function File:close() end
 
 -- ---- names ------------------------------------------------------------------------------------
 
+--- Whether the path names anything.
 --- Follows links. nil, message, err when it cannot be told (no permission, a loop). Yields.
----@param path string
+--- Kinds: Io (errno).
+--- ```lua
+--- print(jdbfs.exists("data"), jdbfs.exists("nothing")) --> true false
+--- ```
+---@param path string relative ones start in the working directory
 ---@return boolean?
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.exists(path) end
+--- Makes a directory.
 --- With parents; an existing directory is fine. durable syncs every directory of the path, up to
 --- where its file system is mounted. Yields.
----@param path string
----@param o { durable: boolean? }?
+--- Kinds: Io (errno).
+--- ```lua
+--- assert(jdbfs.mkdir("a/b/c", { durable = true }))
+--- ```
+---@param path string relative ones start in the working directory
+---@param o { durable: boolean? }? durable: the names are on stable storage on return
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.mkdir(path, o) end
 --- Names of the regular files in a directory, sorted by bytes. Yields.
----@param path string
+--- Kinds: Alloc, Io.
+--- ```lua
+--- for _, name in ipairs(assert(jdbfs.ls("."))) do print(name) end --> data
+--- ```
+---@param path string relative ones start in the working directory
 ---@return string[]? names
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.ls(path) end
+--- The length of a file.
 --- Bytes; follows links. Yields.
----@param path string
+--- Kinds: Io (errno).
+--- ```lua
+--- print(jdbfs.size("data")) --> 8192
+--- ```
+---@param path string relative ones start in the working directory
 ---@return integer?
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.size(path) end
+--- What the system keeps about what the path names.
 --- Follows links. Yields.
----@param path string
+--- Kinds: Io (errno).
+--- ```lua
+--- print(jdbfs.stat("data").type) --> file
+--- ```
+---@param path string relative ones start in the working directory
 ---@return jdbfs.Stat?
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.stat(path) end
 --- Atomic; replaces the target unless noreplace (then EEXIST). durable syncs both directories; the
 --- file's content is durable only if it was synced before. Yields.
----@param from string
----@param to string
----@param o { noreplace: boolean?, durable: boolean? }?
+--- Kinds: Unsupported (noreplace), Io.
+--- ```lua
+--- assert(jdbfs.rename("data", "old", { noreplace = true, durable = true }))
+--- ```
+---@param from string the file or directory
+---@param to string its new path, on the same file system
+---@param o { noreplace: boolean?, durable: boolean? }? durable: both directories synced
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.rename(from, to, o) end
 --- A file; a directory is EISDIR. Yields.
----@param path string
----@param o { durable: boolean? }?
+--- Kinds: Io (errno).
+--- ```lua
+--- assert(jdbfs.remove("data"))
+--- ```
+---@param path string relative ones start in the working directory
+---@param o { durable: boolean? }? durable: the name is gone for good on return
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.remove(path, o) end
 --- Makes the names in a directory durable. Yields.
----@param path string
+--- Kinds: Io (errno).
+--- ```lua
+--- assert(jdbfs.sync_dir("."))
+--- ```
+---@param path string relative ones start in the working directory
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.sync_dir(path) end
 --- Bytes free to this user, and bytes in all, of the file system that holds path. Yields.
----@param path string
+--- Kinds: Io (errno).
+--- ```lua
+--- local free, total = assert(jdbfs.space("."))
+--- print(free <= total) --> true
+--- ```
+---@param path string relative ones start in the working directory
 ---@return integer? free
 ---@return integer|string total
 ---@return jdbfs.Error? err
@@ -552,32 +993,41 @@ function jdbfs.space(path) end
 --- nothing that was granted to that owner and group is granted to others), not its extended
 --- attributes; a symbolic link is replaced, not followed.
 --- Yields.
----@param path string
----@param data string|jdbfs.Buffer
+--- Kinds: Busy or Closed (the buffer), Alloc, Io.
+--- ```lua
+--- assert(jdbfs.atomic_write("config", "answer = 42"))
+--- ```
+---@param path string relative ones start in the working directory
+---@param data string|jdbfs.Buffer the whole content
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.atomic_write(path, data) end
 
 ---@class jdbfs.Probe
----@field kernel string
----@field backend string
----@field backend_reason string
----@field features string
----@field file_system string
----@field direct boolean
----@field direct_reason string
----@field memory_alignment integer
----@field read_alignment integer
----@field write_alignment integer
+---@field kernel string "Linux 6.1.0"
+---@field backend string that runs here
+---@field backend_reason string why that one
+---@field features string of the backend, comma-separated
+---@field file_system string "ext4", "xfs", ...
+---@field direct boolean whether direct I/O works there
+---@field direct_reason string why, or why not
+---@field memory_alignment integer of buffers in memory, bytes
+---@field read_alignment integer of offsets and lengths, bytes
+---@field write_alignment integer of offsets and lengths, bytes
 ---@field alignment_source string
 ---@field atomic { min: integer, max: integer }
----@field logical_block integer?
----@field physical_block integer?
----@field durability jdbfs.Durability
+---@field logical_block integer? of the disk, bytes
+---@field physical_block integer? of the disk, bytes
+---@field durability jdbfs.Durability what the system shows of the device
 
 --- What machine, file system and device offer at a path. In a directory a nameless file is made
 --- for the question; nothing stays behind. Yields.
+--- Kinds: Alloc, Io.
+--- ```lua
+--- local found = assert(jdbfs.probe("."))
+--- print(found.file_system, found.direct, found.durability.class)
+--- ```
 ---@param path string a directory, file or block device
 ---@return jdbfs.Probe?
 ---@return string? message
@@ -599,6 +1049,14 @@ function jdbfs.probe(path) end
 --- message has the record's number; nothing is changed then. Damage in the last batch ever written
 --- cannot be told from a torn write: it is cut; likewise the loss of the newest segment file is not
 --- seen. Yields.
+--- Kinds: Io (errno, or damage), Busy, Unsupported (no direct I/O there), Alloc.
+--- ```lua
+--- local log = assert(jdbfs.log("orders"))
+--- assert(log:append("paid: 17"))
+--- log:close()
+--- log = assert(jdbfs.log("orders"))
+--- print(log:recovery().records) --> 1
+--- ```
 ---@param path string a directory; it and its parents are made
 ---@param o jdbfs.LogOptions?
 ---@return jdbfs.Log? log
@@ -610,7 +1068,7 @@ function jdbfs.log(path, o) end
 ---@field first integer number of the first record there is, or will be
 ---@field last integer of the last one; first - 1 when there is none
 ---@field records integer last - first + 1
----@field segments integer
+---@field segments integer files
 ---@field clean boolean nothing had to be cut
 ---@field cut_bytes integer of a batch that was never acknowledged
 ---@field cut_at { segment: string, offset: integer }? file name and place of the cut
@@ -619,7 +1077,7 @@ function jdbfs.log(path, o) end
 ---@field records integer appended since the log was opened
 ---@field batches integer written since then: each is one write and one flush
 ---@field bytes integer written in them, with headers and padding
----@field segments integer
+---@field segments integer files
 ---@field first integer number of the first record there is, or will be
 ---@field last integer of the last durable one
 
@@ -632,7 +1090,13 @@ local Log = {}
 --- be made (ENOSPC) nothing was written, and the log goes on as soon as there is room. When the
 --- write or flush fails, what is on disk is unknown: every append is Poisoned until the log is
 --- opened again. A cancelled appender's record may or may not be there. Yields.
----@param data string|jdbfs.Buffer
+--- Kinds: Overflow, Busy (the buffer), Poisoned, Closed, Io.
+--- ```lua
+--- local log = assert(jdbfs.log("orders"))
+--- local number = assert(log:append("paid: 17")) -- durable when this returns
+--- print(number) --> 1
+--- ```
+---@param data string|jdbfs.Buffer up to 1 GiB
 ---@return integer? number
 ---@return string? message
 ---@return jdbfs.Error? err
@@ -642,22 +1106,60 @@ function Log:append(data) end
 --- it. A number that truncate_before removed, or that is none, is Overflow at the first step. At
 --- the end the cursor stays usable: it goes on when more was appended. One task at a time. In a
 --- task on plain Lua 5.1 the steps of a for loop block the other tasks, next() never does.
----@param from integer?
+--- The steps of the cursor yield.
+--- Kinds of a step: Overflow, Closed, Io.
+--- ```lua
+--- local log = assert(jdbfs.log("orders"))
+---
+--- log:append("one")
+--- log:append("two")
+--- for number, data in log:records() do print(number, data) end
+--- --> 1 one
+--- --> 2 two
+--- ```
+---@param from integer? default the first there is
 ---@return jdbfs.Cursor
 function Log:records(from) end
 --- What opening found and did.
+--- Never waits.
+--- ```lua
+--- local log = assert(jdbfs.log("orders"))
+---
+--- print(log:recovery().records, log:recovery().clean) --> 0 true
+--- ```
 ---@return jdbfs.Recovery
 function Log:recovery() end
+--- Counts since the log was opened.
+--- Never waits.
+--- ```lua
+--- local log = assert(jdbfs.log("orders"))
+---
+--- log:append("one")
+--- print(log:stats().batches) --> 1
+--- ```
 ---@return jdbfs.LogStats
 function Log:stats() end
 --- Removes the segments that hold only records before that number, never the current one; durable
 --- on return. Cursors in a removed segment read it to its end. Yields.
----@param number integer
+--- Kinds: Overflow, Closed, Poisoned, Io.
+--- ```lua
+--- local log = assert(jdbfs.log("orders"))
+---
+--- local number = assert(log:append("state at this point: ..."))
+--- assert(log:truncate_before(number))
+--- ```
+---@param number integer the first record that must stay
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
 function Log:truncate_before(number) end
 --- Commits what was gathered and closes. Later use is Closed; closing again is true. Yields.
+--- Kinds: Io, Poisoned.
+--- ```lua
+--- local log = assert(jdbfs.log("orders"))
+---
+--- assert(log:close())
+--- ```
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
@@ -667,11 +1169,27 @@ function Log:close() end
 ---@overload fun(): integer?, string?
 local Cursor = {}
 --- The next record; nothing but nil at the end. A damaged one is kind Io, again and again. Yields.
+--- Kinds: Overflow, Closed, Io.
+--- ```lua
+--- local log = assert(jdbfs.log("orders"))
+---
+--- log:append("one")
+--- local cursor = log:records()
+--- print(cursor:next()) --> 1 one
+--- print(cursor:next()) --> nil
+--- ```
 ---@return integer? number
 ---@return string? data the message of a failure when number is nil
 ---@return jdbfs.Error? err
 function Cursor:next() end
 --- Lets go of the file. For loops do that at their end, on Lua 5.4 also when they break.
+--- Never waits.
+--- ```lua
+--- local log = assert(jdbfs.log("orders"))
+---
+--- local cursor = log:records()
+--- cursor:close()
+--- ```
 ---@return true
 function Cursor:close() end
 
@@ -685,6 +1203,13 @@ function Cursor:close() end
 --- Writes a file as a sequence of bytes of any sizes, behind the caller: in a task up to `depth`
 --- blocks are in flight, each in a short-lived task of its own; outside tasks each block is
 --- written in place. The file stays the caller's, to be closed after the writer. Yields.
+--- Kinds: Io, Overflow, Alloc, Closed.
+--- ```lua
+--- local w = assert(jdbfs.writer(file))
+--- w:write("any ", "sizes")
+--- assert(w:close())
+--- print(file:read(0, 9)) --> any sizes
+--- ```
 ---@param f jdbfs.File open for writing
 ---@param o jdbfs.StreamOptions?
 ---@return jdbfs.Writer? writer
@@ -696,7 +1221,15 @@ function jdbfs.writer(f, o) end
 --- included.
 ---@class jdbfs.Writer
 local Writer = {}
+--- Appends all of them.
 --- Yields while all blocks are in flight.
+--- Kinds: ShortWrite, Closed, Busy (the buffer), Io.
+--- ```lua
+--- local w = assert(jdbfs.writer(file))
+---
+--- assert(w:write("one ", buffer:slice(0, 10)))
+--- print(w:position()) --> 14
+--- ```
 ---@param ... string|jdbfs.Buffer copied before the call returns
 ---@return true?
 ---@return string? message
@@ -704,6 +1237,14 @@ local Writer = {}
 function Writer:write(...) end
 --- Everything written so far is in the file, which ends where it should, and on stable storage.
 --- Yields.
+--- Kinds: Poisoned, Closed, Io.
+--- ```lua
+--- local w = assert(jdbfs.writer(file))
+---
+--- w:write("one")
+--- assert(w:sync())
+--- print(w:durable()) --> 3
+--- ```
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
@@ -711,23 +1252,57 @@ function Writer:sync() end
 --- Writes the rest. The file then ends behind the last byte written, or where it ended before when
 --- that is further: what a shorter write leaves of an older file stays. Not a sync. Closing again
 --- is true. Yields.
+--- Kinds: Closed, Io.
+--- ```lua
+--- local w = assert(jdbfs.writer(file))
+---
+--- w:write("one")
+--- assert(w:close())
+--- ```
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
 function Writer:close() end
 --- Offset of the next byte.
+--- Never waits.
+--- ```lua
+--- local w = assert(jdbfs.writer(file))
+---
+--- w:write("one")
+--- print(w:position()) --> 3
+--- ```
 ---@return integer
 function Writer:position() end
 --- Every byte before this offset is in the file.
+--- Never waits.
+--- ```lua
+--- local w = assert(jdbfs.writer(file))
+---
+--- w:write("one")
+--- print(w:written()) --> 0
+--- ```
 ---@return integer
 function Writer:written() end
 --- Every byte before this offset is on stable storage, by a sync of this writer.
+--- Never waits.
+--- ```lua
+--- local w = assert(jdbfs.writer(file))
+---
+--- print(w:durable()) --> 0
+--- ```
 ---@return integer
 function Writer:durable() end
 
 --- Reads a file as a sequence of bytes of any sizes; in a task up to `depth` blocks are read
 --- ahead, as far as the file went when that began.
----@param f jdbfs.File
+--- Never waits.
+--- Kinds: Overflow, Alloc, Closed.
+--- ```lua
+--- local r = assert(jdbfs.reader(file))
+--- print(r:read(4), r:read(2)) --> page  0
+--- r:close()
+--- ```
+---@param f jdbfs.File open, stays so
 ---@param o jdbfs.StreamOptions?
 ---@return jdbfs.Reader? reader
 ---@return string? message
@@ -739,24 +1314,49 @@ function jdbfs.reader(f, o) end
 ---@class jdbfs.Reader
 local Reader = {}
 --- n bytes, fewer only at the end of the file; nothing but nil at the end. Yields.
----@param n integer
+--- Kinds: Overflow, Closed, Io.
+--- ```lua
+--- local r = assert(jdbfs.reader(file))
+---
+--- print(r:read(6)) --> page 0
+--- ```
+---@param n integer bytes
 ---@return string? data
 ---@return string? message
 ---@return jdbfs.Error? err
 function Reader:read(n) end
 --- Fills the buffer, or `len` bytes of it from `off` on. Bytes read, fewer only at the end of the
 --- file, 0 at the end. Yields.
----@param b jdbfs.Buffer
----@param off integer?
----@param len integer?
+--- Kinds: Overflow, Busy (the buffer), Closed, Io.
+--- ```lua
+--- local r = assert(jdbfs.reader(file))
+---
+--- print(r:read_into(buffer, 0, 6), buffer:string(0, 6)) --> 6 page 0
+--- ```
+---@param b jdbfs.Buffer any alignment
+---@param off integer? bytes from the start of the buffer, default 0
+---@param len integer? bytes, default the rest of the buffer
 ---@return integer? bytes
 ---@return string? message
 ---@return jdbfs.Error? err
 function Reader:read_into(b, off, len) end
 --- Offset of the next byte.
+--- Never waits.
+--- ```lua
+--- local r = assert(jdbfs.reader(file))
+---
+--- r:read(6)
+--- print(r:position()) --> 6
+--- ```
 ---@return integer
 function Reader:position() end
 --- Waits for the blocks that are being read. The file stays open.
+--- Yields.
+--- ```lua
+--- local r = assert(jdbfs.reader(file))
+---
+--- r:close()
+--- ```
 ---@return true
 function Reader:close() end
 
@@ -769,6 +1369,12 @@ function Reader:close() end
 ---@field workers integer? threads of the pool at most, 1 to 256, default 16
 
 --- Before the first operation; later it is kind Busy.
+--- Never waits.
+--- Kinds: Busy.
+--- ```lua
+--- assert(jdbfs.setup { backend = "threads", workers = 4 })
+--- print(jdbfs.info().backend)
+--- ```
 ---@param o jdbfs.SetupOptions
 ---@return true?
 ---@return string? message
@@ -776,17 +1382,24 @@ function Reader:close() end
 function jdbfs.setup(o) end
 
 ---@class jdbfs.Info
----@field version string
----@field backend string
+---@field version string of the library
+---@field backend string "io_uring", "threads", "sim"
 ---@field reason string why this backend
 ---@field features string comma-separated
----@field kernel string
+---@field kernel string "Linux 6.1.0"
 ---@field lua string the Lua that runs
----@field depth integer
----@field page_size integer
+---@field depth integer operations the kernel holds at once
+---@field page_size integer bytes
 ---@field host string? name of the host that was chosen
 
+--- What runs here, and why.
 --- Makes the queue if it is not there yet.
+--- Never waits.
+--- Kinds: Unsupported, Alloc, Forked (no usable queue).
+--- ```lua
+--- local info = assert(jdbfs.info())
+--- print(info.backend, info.reason)
+--- ```
 ---@return jdbfs.Info? info
 ---@return string? message
 ---@return jdbfs.Error? err
@@ -794,7 +1407,7 @@ function jdbfs.info() end
 
 ---@class jdbfs.Stats
 ---@field submitted integer operations accepted
----@field completed integer
+---@field completed integer operations delivered or dropped
 ---@field in_flight integer with the kernel or a worker now
 ---@field waiting integer accepted, not handed over yet
 ---@field abandoned integer unfinished, and nobody waits for them
@@ -809,25 +1422,50 @@ function jdbfs.info() end
 ---@field buffers integer alive in this process
 ---@field files integer alive in this process
 
+--- Counters of the queue.
+--- Never waits.
+--- ```lua
+--- print(jdbfs.stats().in_flight) --> 0
+--- ```
 ---@return jdbfs.Stats
 function jdbfs.stats() end
 --- A descriptor that is readable when completions, ready tasks or timers that are due wait: call
 --- step then. Never read or close it.
+--- Never waits.
+--- Kinds: Unsupported, Io, Forked.
+--- ```lua
+--- print(jdbfs.pollfd() >= 0) --> true
+--- ```
 ---@return integer? fd
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.pollfd() end
 --- Reaps completions and resumes tasks; waits at most that long for the first. Raises what a
 --- task raised.
+--- Blocks, for the timeout at most.
+--- Kinds: Unsupported, Forked.
+--- ```lua
+--- local task = jdbfs.spawn(file.read, file, 0, 6)
+--- while task:status() ~= "done" do jdbfs.step(1) end
+--- print(task:join()) --> page 0
+--- ```
 ---@param timeout number? seconds, default 0
 ---@return integer? resumed
 ---@return string? message
 ---@return jdbfs.Error? err
 function jdbfs.step(timeout) end
 --- What step still has to do: unfinished operations, ready and sleeping tasks.
+--- Never waits.
+--- ```lua
+--- print(jdbfs.pending()) --> 0
+--- ```
 ---@return integer
 function jdbfs.pending() end
 --- Hands staged operations to the kernel. Nothing to do with durability.
+--- Never waits.
+--- ```lua
+--- jdbfs.flush()
+--- ```
 ---@return true
 function jdbfs.flush() end
 
@@ -875,6 +1513,16 @@ function jdbfs.flush() end
 ---
 --- Unsupported: unknown name, host not there or too old. Raises when the adapter table lacks a
 --- function, and names it.
+--- Never waits.
+--- Kinds: Unsupported, Busy.
+--- ```lua
+--- local uv = require "luv"
+--- assert(jdbfs.host("luv"))
+--- coroutine.wrap(function()
+---   print(jdbfs.exists(".")) -- suspends this coroutine, not the loop
+--- end)()
+--- uv.run()
+--- ```
 ---@param host "ngx"|"luv"|"cqueues"|"copas"|"tarantool"|jdbfs.Adapter
 ---@return true?
 ---@return string? message
@@ -911,6 +1559,13 @@ local Sim = {}
 
 --- An empty disk without faults. Files that are open fail from now on. Busy while an operation is
 --- unfinished.
+--- Never waits.
+--- Kinds: Unsupported, Busy.
+--- ```lua
+--- local sim = require "jdbfs.sim"
+---
+--- assert(sim.reset { seed = 7, sector = 4096 })
+--- ```
 ---@param o jdbfs.SimOptions?
 ---@return true?
 ---@return string? message
@@ -934,6 +1589,16 @@ function Sim.reset(o) end
 
 --- Up to 32 faults at once. A crash and a reset remove them; state().faults counts those that
 --- struck.
+--- Never waits.
+--- Kinds: Unsupported, Overflow.
+--- ```lua
+--- local sim = require "jdbfs.sim"
+---
+--- assert(sim.fault { op = "write_at", nth = 2, errno = "EIO" })
+--- print(file:write_at(buffer, 0)) --> 4096
+--- local _, _, err = file:write_at(buffer, 0)
+--- print(err.name) --> EIO
+--- ```
 ---@param o jdbfs.SimFault
 ---@return true?
 ---@return string? message
@@ -941,7 +1606,16 @@ function Sim.reset(o) end
 function Sim.fault(o) end
 --- Cuts the power at that step from now on; 0: not at all. Steps are changes and flushes, several
 --- in a call like atomic_write; that one is done or not. From then on everything fails with EIO.
----@param step integer
+--- Never waits.
+--- Kinds: Unsupported, Busy.
+--- ```lua
+--- local sim = require "jdbfs.sim"
+---
+--- assert(sim.cut(1))
+--- local _, _, err = file:sync_data()
+--- print(err.name, sim.state().power) --> EIO false
+--- ```
+---@param step integer from 1
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
@@ -949,13 +1623,31 @@ function Sim.cut(step) end
 --- Cuts the power if it is on, and starts again with what is durable and any part of the rest,
 --- which the seed (default 0) chooses. Open files fail from now on, what was in flight ends with
 --- EIO.
----@param o { seed: integer? }?
+--- Never waits.
+--- Kinds: Unsupported, Busy.
+--- ```lua
+--- local sim = require "jdbfs.sim"
+---
+--- assert(file:sync_all())
+--- assert(jdbfs.sync_dir("."))
+--- assert(sim.crash { seed = 3 })
+--- print(jdbfs.exists("data")) --> true
+--- ```
+---@param o { seed: integer? }? chooses what survives
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
 function Sim.crash(o) end
 --- As if the process had died, not the machine: open files and operations in flight end as in a
 --- crash, but all changes stay, as durable as they were.
+--- Never waits.
+--- Kinds: Unsupported, Busy.
+--- ```lua
+--- local sim = require "jdbfs.sim"
+---
+--- assert(sim.kill())
+--- print(jdbfs.size("data")) --> 8192
+--- ```
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
@@ -969,9 +1661,17 @@ function Sim.kill() end
 ---@field flushes integer that had something to make durable
 ---@field faults integer that struck
 ---@field used integer bytes
----@field open_files integer
+---@field open_files integer handles
 ---@field power boolean false after a cut
 
+--- Counts of the simulated disk.
+--- Never waits.
+--- Kinds: Unsupported.
+--- ```lua
+--- local sim = require "jdbfs.sim"
+---
+--- print(sim.state().power) --> true
+--- ```
 ---@return jdbfs.SimState?
 ---@return string? message
 ---@return jdbfs.Error? err

@@ -17,6 +17,8 @@ debian_of() {
         luacheck) echo lua-check ;;
         clang-format) echo clang-format ;;
         luarocks) echo luarocks ;;
+        ldoc) echo lua-ldoc ;;
+        man) echo man-db ;;
         luv) echo lua-luv ;;
         cqueues) echo lua-cqueues ;;
         copas) echo lua-copas ;;

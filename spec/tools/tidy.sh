@@ -57,6 +57,21 @@ top_level_entries() { # what one sees in the top directory is these, and only th
     return $bad
 }
 
+# The version stands in jdb.h; the release's rockspec is made of the tree's, and the README tells
+# what is new in it.
+versions() {
+    local make=${MAKE:-make} version release bad=0
+    version=$("$make" -s --no-print-directory print-version)
+    release=rockspec/jdbfs-$version-1.rockspec
+    "$make" -s --no-print-directory print-rockspec | diff - "$release" ||
+        { echo "$release is not what \`make rockspec\` makes"; bad=1; }
+    [[ $(echo rockspec/*) == "$release $rockspec" ]] ||
+        { echo "rockspec/ holds others than $release and $rockspec"; bad=1; }
+    [[ $(grep -m 1 '^### [0-9]' README.md) == "### $version" ]] ||
+        { echo "README.md: the first of its changes is not those of $version"; bad=1; }
+    return $bad
+}
+
 script_syntax() {
     local script bad=0
     for script in "${scripts[@]}"; do bash -n "$script" || bad=1; done
@@ -70,6 +85,7 @@ check_with "$lua" "function length" "$lua" spec/tools/tidy.lua functions "${c_fi
 # shellcheck disable=SC2046
 check_with "$lua" "rockspec against Makefile" "$lua" spec/tools/tidy.lua rockspec "$rockspec" \
     $(make_sources) -- $(shipped_c_files)
+check "one version" versions
 check_with clang-format "clang-format" clang-format --dry-run -Werror "${c_files[@]}"
 check_with luacheck "luacheck" luacheck -q --no-color --codes "${lua_files[@]}" "$rockspec"
 check_with bash "scripts" script_syntax
