@@ -150,7 +150,9 @@ static int buf_crc32c(lua_State *L) {
     in_range(L, b, 2, off, 0);
     size_t len = number(L, 3, b->len - off);
     in_range(L, b, 3, off, len);
-    jl_push_size(L, jdb_crc32c(0, bytes(L, b, off, len, 0), len));
+    size_t before = number(L, 4, 0);
+    luaL_argcheck(L, before <= UINT32_MAX, 4, "a checksum expected");
+    jl_push_size(L, jdb_crc32c((uint32_t)before, bytes(L, b, off, len, 0), len));
     return 1;
 }
 

@@ -288,6 +288,16 @@ describe("CRC-32C", function()
     b:u8(2 * PAGE - 1, 0)
     assert.not_equal(whole, b:crc32c(100))
   end)
+
+  it("goes on from the checksum of the bytes before", function()
+    local b = jdbfs.buffer(100)
+    b:set(0, "123456789")
+    for len = 0, 9 do assert.equal(0xe3069283, b:crc32c(len, 9 - len, b:crc32c(0, len))) end
+    assert.equal(b:crc32c(), b:crc32c(50, 50, b:crc32c(0, 50)))
+    for _, wrong in ipairs { -1, 0.5, 2 ^ 32 } do
+      support.raises("bad argument", b.crc32c, b, 0, 1, wrong)
+    end
+  end)
 end)
 
 describe("a slice", function()

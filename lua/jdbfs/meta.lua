@@ -517,15 +517,16 @@ function Buffer:i64(off, v) end
 ---@param v number? to be written; absent: read
 ---@return number|true
 function Buffer:f64(off, v) end
---- CRC-32C (Castagnoli).
+--- CRC-32C (Castagnoli); with the checksum of the bytes before these, that of both together.
 --- ```lua
 --- buffer:set(0, "123456789")
 --- print(("%08x"):format(buffer:crc32c(0, 9))) --> e3069283
 --- ```
 ---@param off integer? bytes from the start of the buffer
 ---@param len integer? bytes, default the rest
+---@param before integer? the checksum to go on from, default that of nothing
 ---@return integer
-function Buffer:crc32c(off, len) end
+function Buffer:crc32c(off, len, before) end
 --- The address of the first byte.
 --- For FFI; valid while the buffer lives.
 --- ```lua
