@@ -5,6 +5,7 @@
 -- JDBFS_CRASHES: crashes per workload, 150 unless told.
 
 local jdbfs = require "jdbfs"
+local objects = require "jdbfs.example.objects"
 local rig = require "support_crash"
 local sim = require "jdbfs.sim"
 
@@ -614,6 +615,49 @@ workload("log recovery, itself cut short", {
     check_log(state)
     assert(sim.crash { seed = 7 })
     check_log(state)
+  end,
+})
+
+-- ---- the example's store of objects -------------------------------------------------------------
+
+local function put(store, state, name, data)
+  local sent
+  state.asked[name] = data
+  must(store:put(name, function()
+    if sent then return nil end
+    sent = true
+    return data
+  end))
+  state.acked[name], state.asked[name] = data, nil
+end
+
+workload("objects of the example, put, replaced and deleted", {
+  setup = new_state,
+  body = function(state)
+    local store = must(objects.open("objects"))
+    put(store, state, "small", mark(1))
+    put(store, state, "large", mark(2):rep(40))
+    put(store, state, "small", mark(3) .. "x")
+    state.asked.large = false
+    must(store:delete("large"))
+    state.acked.large, state.asked.large = nil, nil
+  end,
+  check = function(state)
+    local store = assert(objects.open("objects"))
+    for _, name in ipairs { "small", "large" } do
+      local object, message, err = store:get(name)
+      local data = nil
+      if object then
+        data = ""
+        while #data < object.size do data = data .. assert(object:read(#data, object.size)) end
+        assert(object:close())
+      else
+        assert(err.name == "ENOENT", message)
+      end
+      local asked = state.asked[name] -- false: to be deleted
+      assert(data == state.acked[name] or asked ~= nil and data == (asked or nil),
+        name .. (data and " is another" or " is gone"))
+    end
   end,
 })
 

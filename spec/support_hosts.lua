@@ -6,7 +6,9 @@
 --   run(command, env)  with this Lua's paths; gives {status =, out =, err =}
 --   find_nginx()     its root directory; nil, why
 --   nginx(dir, o)    starts a real nginx in that directory: o.server, the inside of its server
---                    block; o.http, of its http block; o.workers. Gives a server:
+--                    block; o.http, of its http block; o.workers; o.port, a TCP port beside the
+--                    socket; o.cpath, where the C module is; o.env, a list of NAME=value.
+--                    Gives a server:
 --                      server:get(path [, curl's options])  body, status of curl
 --                      server:start_get(path)  in the background; server:wait() for all of them
 --                      server:signal(name), server:pid(), server:workers()  list of pids
@@ -93,7 +95,7 @@ http {
   lua_package_cpath "%(cpath);;";
   %(http)
   server {
-    listen unix:%(socket);
+    listen unix:%(socket); %(port)
     default_type text/plain;
     lua_check_client_abort on;
     %(server)
@@ -124,9 +126,11 @@ function Server:command(rest)
       "/usr/lib/*-linux-gnu " .. quote(self.root) .. "/lib/*-linux-gnu")
     env = "LD_LIBRARY_PATH=" .. quote(libraries)
   end
-  return ("PATH=$PATH:/usr/sbin:/sbin env %s TMPDIR=%s %snginx -p %s -c %s -e error.log %s"):format(
-    env, quote(self.dir), self.root == "" and "" or quote(self.root .. "/usr/sbin/"),
-    quote(self.dir .. "/"), quote(self.dir .. "/nginx.conf"), rest or "")
+  for _, word in ipairs(self.env) do env = env .. " " .. quote(word) end
+  local format = "PATH=$PATH:/usr/sbin:/sbin env %s TMPDIR=%s %snginx -p %s -c %s -e error.log %s"
+  local directory = self.root == "" and "" or quote(self.root .. "/usr/sbin/")
+  return format:format(env, quote(self.dir), directory, quote(self.dir .. "/"),
+    quote(self.dir .. "/nginx.conf"), rest or "")
 end
 
 local function curl(self, path, options)
@@ -216,21 +220,23 @@ end
 
 local found
 
-function M.find_nginx()
-  if _VERSION ~= "Lua 5.1" then return nil, "nginx has LuaJIT" end
+-- Whose Lua it is matters only where the module that was built for it is loaded.
+function M.find_nginx(any_lua)
+  if _VERSION ~= "Lua 5.1" and not any_lua then return nil, "nginx has LuaJIT" end
   found = found or { find_nginx() }
   return found[1], found[2]
 end
 
 function M.nginx(dir, o)
-  local root = assert(M.find_nginx())
+  local root = assert(M.find_nginx(o.cpath))
   local path, cpath = M.paths()
-  local server = setmetatable({ root = root, dir = dir, started = 0 }, Server)
-  support.sh("mkdir -p " .. quote(server.dir .. "/t"))
+  local server = setmetatable({ root = root, dir = dir, started = 0, env = o.env or {} }, Server)
+  support.sh(("mkdir -p %s && rm -f %s"):format(quote(dir .. "/t"), quote(dir .. "/nginx.pid")))
   -- A socket's path must be short.
   server.socket = os.tmpname() .. ".sock"
   local values = {
-    root = root, path = path, cpath = cpath, socket = server.socket, workers = o.workers or 1,
+    root = root, path = path, cpath = o.cpath or cpath, socket = server.socket,
+    port = o.port and ("listen 127.0.0.1:%d;"):format(o.port) or "", workers = o.workers or 1,
     http = o.http or "", server = o.server, user = support.lacks("root") and "" or "user root;",
   }
   support.put(server.dir .. "/nginx.conf", (CONF:gsub("%%%((%w+)%)", values)))
