@@ -80,6 +80,7 @@ build = {
     ["jdbfs.command.verify"] = "lua/jdbfs/command/verify.lua",
     ["jdbfs.example.nginx_objects"] = "lua/jdbfs/example/nginx_objects.lua",
     ["jdbfs.example.objects"] = "lua/jdbfs/example/objects.lua",
+    ["jdbfs.example.tarantool_objects"] = "lua/jdbfs/example/tarantool_objects.lua",
     ["jdbfs.host"] = "lua/jdbfs/host.lua",
     ["jdbfs.host.copas"] = "lua/jdbfs/host/copas.lua",
     ["jdbfs.host.cqueues"] = "lua/jdbfs/host/cqueues.lua",

@@ -233,12 +233,28 @@ local function start(dir, o)
   return hosts.nginx(dir, options)
 end
 
+-- Of sanitizers: their library is there, and has reported nothing.
+local function check_sanitizer(server)
+  local _, reports = support.sh("cat " .. quote(server.dir) .. "/asan.* 2>/dev/null")
+  assert(reports == "", reports:sub(1, 3000))
+end
+
+local function check_sanitized(server, o)
+  if not o.cpath then return end
+  for _, pid in ipairs(server:workers()) do
+    local maps = support.get("/proc/" .. pid .. "/maps")
+    assert(maps:find("libasan", 1, true) and maps:find("luajit-asan/jdbfs/core.so", 1, true))
+  end
+end
+
 local function in_directory(o, f)
   return hosts.directory(function(dir)
     local server = start(dir, o)
-    local ok, why = pcall(f, server, dir)
+    check_sanitized(server, o)
+    local ok, wrong = pcall(f, server, dir)
     local stopped, took = pcall(server.stop, server)
-    if not ok then error(tostring(why) .. "\n" .. server:log():sub(-1500), 0) end
+    check_sanitizer(server)
+    if not ok then error(tostring(wrong) .. "\n" .. server:log():sub(-1500), 0) end
     assert(stopped, took)
     assert(took < 5, ("took %g s to stop"):format(took))
     local alerts = server:log():gsub("%[alert%][^\n]*exited on signal 9", "killed by us")
@@ -341,6 +357,13 @@ local function stop_uploads(dir, uploaders)
   return uploads(dir, uploaders)
 end
 
+local counted = { acknowledged = 0, killed = 0, compared = 0 }
+
+local function kill(server, name, pid)
+  counted.killed = counted.killed + 1
+  server:signal(name, pid)
+end
+
 -- Every acknowledged object is whole; an unacknowledged one is whole or not there.
 local function check_uploads(server, list, made)
   local names, acknowledged = {}, 0
@@ -354,13 +377,14 @@ local function check_uploads(server, list, made)
     end
     if data then support.same(made[upload.file], data) end
   end
+  counted.acknowledged = counted.acknowledged + acknowledged
   return acknowledged
 end
 
 local SIZES = { 1, 100, 4096, 4097, 61440, 61441, BLOCK, BLOCK + 1, 3 * BLOCK + 5, MIB + 1 }
 
-local function service_tests(nginx, o)
-  nginx("stores and serves objects of 1 byte to 64 MiB, byte by byte", function()
+local function service_tests(nginx)
+  nginx("stores and serves objects of 1 byte to 64 MiB, byte by byte", function(o)
     in_directory(o, function(server, dir)
       local made = origins(dir .. "/origins", { 1, 4096, 61441, BLOCK + 1, MIB + 1, 64 * MIB })
       for name, data in pairs(made) do
@@ -379,7 +403,7 @@ local function service_tests(nginx, o)
     end)
   end)
 
-  nginx("answers Range, If-Range, If-None-Match and HEAD", function()
+  nginx("answers Range, If-Range, If-None-Match and HEAD", function(o)
     in_directory(o, function(server, dir)
       local size = 2 * BLOCK + 1000
       local data = origins(dir .. "/origins", { size }).o01
@@ -415,7 +439,7 @@ local function service_tests(nginx, o)
     end)
   end)
 
-  nginx("refuses what it cannot store, and goes on", function()
+  nginx("refuses what it cannot store, and goes on", function(o)
     in_directory({ complains = true, cpath = o.cpath, env = o.env }, function(server, dir)
       origins(dir .. "/origins", { 3 * BLOCK, 100, 64 * MIB + 1 })
       local from = dir .. "/origins/"
@@ -436,7 +460,7 @@ local function service_tests(nginx, o)
     end)
   end)
 
-  nginx("never passes damage on as whole", function()
+  nginx("never passes damage on as whole", function(o)
     in_directory({ complains = true, cpath = o.cpath, env = o.env }, function(server, dir)
       local made = origins(dir .. "/origins", { 4 * BLOCK, 1000 })
       for name in pairs(made) do put(server, name, dir .. "/origins/" .. name) end
@@ -457,7 +481,7 @@ local function service_tests(nginx, o)
     end)
   end)
 
-  nginx("stores nothing of uploads whose clients leave", function()
+  nginx("stores nothing of uploads whose clients leave", function(o)
     in_directory(o, function(server, dir)
       origins(dir .. "/origins", { 2 * MIB })
       for i = 1, 4 do
@@ -476,7 +500,7 @@ local function service_tests(nginx, o)
   end)
 
   -- disturb(server, number) while four clients upload. Whether every upload must succeed.
-  local function under_load(all_succeed, rounds, disturb)
+  local function under_load(o, all_succeed, rounds, disturb)
     in_directory({ complains = not all_succeed, cpath = o.cpath, env = o.env },
       function(server, dir)
         local made = origins(dir .. "/origins", SIZES)
@@ -491,24 +515,23 @@ local function service_tests(nginx, o)
         local acknowledged = check_uploads(server, list, made)
         if all_succeed then assert.are.equal(#list, acknowledged) end
         assert(acknowledged > 20 * rounds, acknowledged .. " acknowledged of " .. #list)
-        return acknowledged
       end)
   end
 
   local ROUNDS = LONG and 20 or 2
 
-  nginx("reloads under load: no upload fails", function()
-    under_load(true, ROUNDS, function(server) server:signal("HUP") end)
+  nginx("reloads under load: no upload fails", function(o)
+    under_load(o, true, ROUNDS, function(server) server:signal("HUP") end)
   end)
 
-  nginx("loses nothing that it acknowledged when workers are killed", function()
-    under_load(false, ROUNDS, function(server, round)
+  nginx("loses nothing that it acknowledged when workers are killed", function(o)
+    under_load(o, false, ROUNDS, function(server, round)
       local workers = server:workers()
-      server:signal(round % 2 == 0 and "TERM" or "KILL", workers[round % #workers + 1])
+      kill(server, round % 2 == 0 and "TERM" or "KILL", workers[round % #workers + 1])
     end)
   end)
 
-  nginx("loses nothing that it acknowledged when master and workers are killed", function()
+  nginx("loses nothing that it acknowledged when master and workers are killed", function(o)
     hosts.directory(function(dir)
       local made = origins(dir .. "/origins", SIZES)
       for round = 1, ROUNDS do
@@ -516,7 +539,7 @@ local function service_tests(nginx, o)
         start_uploads(server, dir, 4, 100000)
         eventually("uploads", function() return #uploads(dir, 4) >= 40 end)
         local workers = server:workers()
-        server:signal("KILL")
+        kill(server, "KILL")
         if round % 2 == 0 then
           -- The workers serve on without their master.
           local before = #uploads(dir, 4)
@@ -524,7 +547,7 @@ local function service_tests(nginx, o)
             return #uploads(dir, 4) >= before + 10
           end)
         end
-        for _, pid in ipairs(workers) do server:signal("KILL", pid) end
+        for _, pid in ipairs(workers) do kill(server, "KILL", pid) end
         for _, pid in ipairs(workers) do assert(server:gone(pid)) end
         local list = stop_uploads(dir, 4)
         os.remove(server.socket)
@@ -533,14 +556,15 @@ local function service_tests(nginx, o)
         assert(acknowledged >= 30, acknowledged .. " acknowledged of " .. #list)
         assert.are.equal(0, temporaries(dir))
         again:stop()
+        check_sanitizer(again)
         for i = 1, 4 do os.remove(dir .. "/origins.up" .. i) end
       end
     end)
   end)
 
-  nginx("stands a crowd: thousands of requests, each answer compared", function()
-    local why = support.lacks("wrk")
-    if why then return pending(why) end
+  nginx("stands a crowd: thousands of requests, each answer compared", function(o)
+    local no_wrk = support.lacks("wrk")
+    if no_wrk then return pending(no_wrk) end
     local port = 20000 + tonumber(tostring({}):match("(%x%x%x)$"), 16) + os.time() % 8192
     in_directory({ port = port, cpath = o.cpath, env = o.env }, function(server, dir)
       local etags = {}
@@ -557,17 +581,120 @@ local function service_tests(nginx, o)
         assert(wrong == "0" and errors == "0", out)
         requests = requests + tonumber(n)
       until requests >= wanted
+      counted.compared = counted.compared + requests
     end)
   end)
 end
 
+-- With an address sanitizer in the interpreter nginx gets one too, and the module built for it.
+local function sanitized()
+  local why = support.lacks("make", "luajit", "cc")
+  if why then return nil, why end
+  local status, out = support.sh("make -s all SAN=address LUA=luajit 2>&1")
+  if status ~= 0 then return nil, "LuaJIT's module does not build: " .. out:sub(1, 200) end
+  local _, runtime = support.sh("cc -print-file-name=libasan.so")
+  runtime = runtime:match("^(/[^\n]+)")
+  if not runtime then return nil, "the sanitizer's runtime is not a shared library" end
+  local _, here = support.sh("pwd")
+  return {
+    cpath = here:match("[^\n]+") .. "/build/luajit-asan/?.so",
+    env = { "LD_PRELOAD=" .. runtime, "ASAN_OPTIONS=detect_leaks=0:log_path=asan" },
+  }
+end
+
+local o, why = {}, nil
+local sanitizer = os.getenv("JDBFS_TEST_SAN")
+
 describe("objects in nginx:", function()
-  local _, why = hosts.find_nginx()
-  if not hosts.is_jit then why = "nginx has LuaJIT; the module of 5.1 is tried in 54" end
+  setup(function()
+    why = select(2, hosts.find_nginx(true))
+    if why then return end
+    if sanitizer == "address" then
+      o, why = sanitized()
+    elseif not hosts.is_jit then
+      why = "nginx has LuaJIT; the module of 5.1 is tried in 54"
+    end
+  end)
+
+  teardown(function()
+    local text = "in nginx: %d uploads acknowledged, %d processes killed, %d answers compared"
+    support.figures(text:format(counted.acknowledged, counted.killed, counted.compared))
+  end)
+
   service_tests(function(name, body)
     it(name, function()
       if why then return pending(why) end
-      body()
+      body(o)
     end)
-  end, {})
+  end)
+end)
+
+-- ---- Tarantool ----------------------------------------------------------------------------------
+
+describe("objects in Tarantool:", function()
+  local no_tarantool = not hosts.is_jit and "Tarantool has LuaJIT" or support.lacks("tarantool")
+
+  local function tarantool(name, body)
+    it(name, function()
+      if no_tarantool then return pending(no_tarantool) end
+      -- Its sockets have short names.
+      local _, sockets = support.sh("mktemp -d")
+      sockets = sockets:match("[^\n]+")
+      hosts.directory(function(dir)
+        local started = {}
+        local function role(what, number, background)
+          local command = ("tarantool spec/hosts/tarantool_objects.lua %s %s %s"):format(
+            what, quote(dir), quote(sockets))
+          if not background then return hosts.run(command) end
+          local pid = ("%s/%s.%d.pid"):format(dir, what, number)
+          hosts.start(command, pid, ("%s/%s.%d.out"):format(dir, what, number))
+          started[#started + 1] = pid
+          return function(signal)
+            support.sh(("kill -%s $(cat %s)"):format(signal, quote(pid)))
+            eventually("its end", function()
+              return support.sh("kill -0 $(cat " .. quote(pid) .. ") 2>/dev/null") ~= 0
+            end)
+          end
+        end
+        local function seen(file, text)
+          eventually(text, function() return (support.get(dir .. "/" .. file) or ""):find(text) end)
+        end
+        local ok, wrong = pcall(body, role, seen, dir)
+        for _, pid in ipairs(started) do
+          support.sh("kill -KILL $(cat " .. quote(pid) .. ") 2>/dev/null")
+        end
+        if not ok then
+          local _, out = support.sh("tail -n 30 " .. quote(dir) .. "/*.out")
+          error(tostring(wrong) .. "\n" .. out, 0)
+        end
+      end)
+      support.sh("rm -rf " .. quote(sockets))
+    end)
+  end
+
+  tarantool("a replica has the index, fetches content, and keeps it without the origin",
+    function(role, seen)
+      local kill_origin = role("origin", 1, true)
+      seen("origin.1.out", "ready")
+      role("replica", 1, true)
+      seen("replica.1.out", "compared")
+      kill_origin("KILL")
+      seen("replica.1.out", "alone")
+      local r = role("check", 1)
+      assert.are.equal("whole\n", r.out, r.err)
+    end)
+
+  tarantool("loses nothing that it acknowledged when it is killed, again and again",
+    function(role, _, dir)
+      for round = 1, LONG and 20 or 2 do
+        local kill_load = role("load", round, true)
+        local wanted = round * 40
+        eventually("puts", function()
+          return select(2, (support.get(dir .. "/acknowledged") or ""):gsub("\n", "")) >= wanted
+        end)
+        kill_load("KILL")
+        local r = role("check", round)
+        assert.are.equal("whole\n", r.out, r.err)
+      end
+    end)
 end)

@@ -32,6 +32,7 @@
 --                       the module, or for simulated files as much of it as makes sense; where it
 --                       makes none the test becomes pending
 --   remove(path)        removes a file without jdbfs
+--   figures(text)       a line that the run's summary shows
 --   wait_idle()         lets operations that nobody waits for end
 --   open_files(dir)     paths below dir that this process holds open (Linux)
 
@@ -403,6 +404,14 @@ function M.script(source, o)
   words[#words + 1] = M.quote(file)
   for _, value in ipairs(o.args or {}) do words[#words + 1] = M.quote(tostring(value)) end
   return shell(table.concat(words, " "))
+end
+
+function M.figures(text)
+  local file = os.getenv("JDBFS_TEST_FIGURES")
+  if not file then return end
+  local out = assert(io.open(file, "a"))
+  out:write(text, "\n")
+  out:close()
 end
 
 -- ---- what the machine has -----------------------------------------------------------------------

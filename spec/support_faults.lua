@@ -38,13 +38,7 @@ end
 local faults = assert(load_faults(), "jdbfs.core is not found")
 M.faults = faults
 
-function M.figures(text)
-  local file = os.getenv("JDBFS_TEST_FIGURES")
-  if not file then return end
-  local out = assert(io.open(file, "a"))
-  out:write(text, "\n")
-  out:close()
-end
+M.figures = support.figures
 
 -- ---- numbers of errors --------------------------------------------------------------------------
 

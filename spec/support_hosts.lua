@@ -4,6 +4,7 @@
 --   module(name)     why this Lua cannot load a module; nil: it can
 --   directory(f)     calls f(path) with an empty directory, which is then removed
 --   run(command, env)  with this Lua's paths; gives {status =, out =, err =}
+--   start(command, pid, out)  the same in the background; pid and output go to these files
 --   find_nginx()     its root directory; nil, why
 --   nginx(dir, o)    starts a real nginx in that directory: o.server, the inside of its server
 --                    block; o.http, of its http block; o.workers; o.port, a TCP port beside the
@@ -40,6 +41,19 @@ function M.paths()
   return absolute(package.path), absolute(package.cpath)
 end
 
+local function alive(pid)
+  local status = support.get("/proc/" .. pid .. "/status")
+  return status ~= nil and not status:find("State:%s*Z") -- somebody may be slow to reap it
+end
+
+local function wait_until(condition, seconds)
+  for _ = 1, seconds * 50 do
+    if condition() then return true end
+    support.sh("sleep 0.02")
+  end
+  return false
+end
+
 local function collected(command)
   local name = os.tmpname()
   local status = support.sh(("%s >%s 2>%s"):format(command, name, name .. ".err"))
@@ -61,12 +75,22 @@ function M.directory(f)
   return result
 end
 
-function M.run(command, o)
+local function with_paths(command, o)
   local path, cpath = M.paths()
-  local words = { "LUA_PATH=" .. quote(path), "LUA_CPATH=" .. quote(cpath) }
+  local words = { "env -u LUA_INIT LUA_PATH=" .. quote(path), "LUA_CPATH=" .. quote(cpath) }
   for name, value in pairs(o or {}) do words[#words + 1] = name .. "=" .. quote(value) end
   words[#words + 1] = command
-  return collected("timeout -k 5 120 env -u LUA_INIT " .. table.concat(words, " "))
+  return table.concat(words, " ")
+end
+
+function M.run(command, o)
+  return collected("timeout -k 5 120 " .. with_paths(command, o))
+end
+
+function M.start(command, pid, out)
+  os.execute(("sh -c 'echo $$ >\"$0\"; exec \"$@\"' %s %s </dev/null >%s 2>&1 &"):format(
+    quote(pid), with_paths(command), quote(out)))
+  assert(wait_until(function() return (support.get(pid) or "") ~= "" end, 10), "does not start")
 end
 
 function M.module(name)
@@ -105,19 +129,6 @@ http {
 
 local Server = {}
 Server.__index = Server
-
-local function alive(pid)
-  local status = support.get("/proc/" .. pid .. "/status")
-  return status ~= nil and not status:find("State:%s*Z") -- somebody may be slow to reap it
-end
-
-local function wait_until(condition, seconds)
-  for _ = 1, seconds * 50 do
-    if condition() then return true end
-    support.sh("sleep 0.02")
-  end
-  return false
-end
 
 function Server:command(rest)
   local env = ""

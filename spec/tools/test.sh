@@ -239,7 +239,10 @@ is_for() { # SPEC LUA_ID BACKEND
         spec/6*) [[ $2 != 5.[23] && -z $san && $3 == "$main" ]] ;;
         spec/28*) [[ $2 != 5.[23] && -z $san ]] ;;
         spec/43*) [[ $2 != 5.[23] ]] ;;
-        spec/54* | spec/55* | spec/57* | spec/8*)
+        spec/57*)
+            [[ (-z $san || $san == address) && $2 != 5.[23] && ($2 != 5.1 || $3 == "$main") ]]
+            ;;
+        spec/54* | spec/55* | spec/8*)
             [[ -z $san && $2 != 5.[23] && ($2 != 5.1 || $3 == "$main") ]]
             ;;
     esac

@@ -97,6 +97,9 @@ part "model" env JDBFS_MODEL_PROGRAMS="$(times 3000 20)" JDBFS_MODEL_SEED="$RAND
     T=spec/28-model_spec.lua bash spec/tools/test.sh
 part "kills" env JDBFS_KILLS="$(times 2000 20)" TIMEOUT=36000 LUAS=lua5.4 FS=own \
     T="spec/33-durable_names_spec.lua spec/70-log_spec.lua" bash spec/tools/test.sh
+services=(env JDBFS_TEST_LONG=1 TIMEOUT=7200 FS=own T=spec/57-services_spec.lua)
+part "services" "${services[@]}" LUAS=luajit bash spec/tools/test.sh
+part "services, address sanitizer" "${services[@]}" SAN=address LUAS=lua5.4 bash spec/tools/test.sh
 part "soak" bash spec/tools/soak.sh "$(times 3600 10)" lua5.4
 part "valgrind" bash spec/tools/valgrind.sh spec/10-buffer_spec.lua spec/21-alignment_spec.lua \
     spec/25-lists_spec.lua spec/26-space_spec.lua spec/30-names_spec.lua
