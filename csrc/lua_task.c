@@ -568,9 +568,10 @@ static int reached(lua_State *L, const jl_state *S) {
     }
 }
 
-/* A push raised: no memory for the results. The task that waited for them cannot go on. A push that
- * runs, and whose allocation has run the finalizer that calls us, lies above `frame` on the C stack,
- * which grows down: it is not ours to end. One that raised up there is dropped by a later call. */
+/* A push raised: no memory for the results. The task that waited for them cannot go on. A push
+ * that runs, and whose allocation has run the finalizer that calls us, lies above `frame` on the C
+ * stack, which grows down: it is not ours to end. One that raised up there is dropped by a later
+ * call. */
 static void drop_delivering(jl_state *S, uintptr_t frame) {
     while (S->delivering_count > 0 && S->delivering[S->delivering_count - 1].frame <= frame) {
         jdb_op *op = S->delivering[--S->delivering_count].op;
