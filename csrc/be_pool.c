@@ -5,14 +5,11 @@
  * One mutex, held for list moves only. The notifier is signalled after the push and cleared
  * before the collect; signals merge, so the list is drained, not counted. */
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "backend.h"
 #include "os.h"
+#include "os_thread.h"
 
 struct jdb_pool {
     pthread_mutex_t lock;
@@ -64,22 +61,8 @@ static void *work(void *argument) {
     return NULL;
 }
 
-/* Threads take no signals: those are the host program's business. */
-static int add_thread(pthread_t *thread, void *(*run)(void *), struct jdb_pool *pool) {
-    pthread_attr_t attributes;
-    sigset_t all, before;
-    if (pthread_attr_init(&attributes) != 0) return -1;
-    pthread_attr_setstacksize(&attributes, STACK_SIZE);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int r = pthread_create(thread, &attributes, run, pool);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    return r;
-}
-
 static int add_worker(struct jdb_pool *pool) {
-    int r = add_thread(&pool->threads[pool->count], work, pool);
+    int r = jdb_os_thread_start(&pool->threads[pool->count], STACK_SIZE, work, pool);
     if (r == 0) pool->count++;
     return r;
 }
@@ -102,8 +85,7 @@ static void *watch_clock(void *argument) {
             pool->alarm_at = 0;
             notify_all(pool);
         } else {
-            struct timespec until = {at / 1000000000, at % 1000000000};
-            pthread_cond_timedwait(&pool->alarm_set, &pool->lock, &until);
+            jdb_os_clock_cond_wait(&pool->alarm_set, &pool->lock, at);
         }
     }
     pthread_mutex_unlock(&pool->lock);
@@ -117,7 +99,7 @@ void jdb_pool_alarm(jdb_queue *q, int64_t when_ns) {
     pthread_cond_signal(&pool->alarm_set);
     pthread_mutex_unlock(&pool->lock);
     if (pool->has_alarm) return;
-    if (add_thread(&pool->alarm, watch_clock, pool) == 0) pool->has_alarm = 1;
+    if (jdb_os_thread_start(&pool->alarm, STACK_SIZE, watch_clock, pool) == 0) pool->has_alarm = 1;
     else notify_all(pool); /* too early is better than never */
 }
 
@@ -131,11 +113,7 @@ int jdb_pool_open(jdb_queue *q) {
     }
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->work, NULL);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&pool->alarm_set, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    jdb_os_clock_cond_init(&pool->alarm_set);
     pool->limit = q->workers;
     pool->notify = q->notify = notify;
     pool->watcher = -1;
@@ -200,8 +178,8 @@ void jdb_pool_close(jdb_queue *q) {
         pthread_cond_destroy(&pool->alarm_set);
     }
     /* A worker may signal after its operation was collected: not before all have gone. */
-    jdb_os_close(pool->notify);
-    if (pool->watcher >= 0) jdb_os_close(pool->watcher);
+    jdb_os_notify_free(pool->notify);
+    if (pool->watcher >= 0) jdb_os_notify_free(pool->watcher);
     q->notify = -1;
     free(pool);
 }
@@ -240,11 +218,15 @@ static void threads_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
 /* A notifier of the host's own: whoever watches it may clear it, while an operation completed in
  * place waits for the other one. */
 static int threads_pollfd(jdb_queue *q) {
-    if (jdb_pool_watcher(q) >= 0) return jdb_pool_watcher(q);
-    int fd = jdb_os_notify_new();
-    if (fd < 0) return fd;
-    jdb_pool_watch(q, fd);
-    jdb_os_notify_signal(fd); /* whatever finished before nobody will announce */
+    if (jdb_pool_watcher(q) >= 0) return jdb_os_notify_fd(jdb_pool_watcher(q));
+    int watcher = jdb_os_notify_new();
+    int fd = watcher < 0 ? watcher : jdb_os_notify_fd(watcher);
+    if (fd < 0) {
+        if (watcher >= 0) jdb_os_notify_free(watcher);
+        return fd;
+    }
+    jdb_pool_watch(q, watcher);
+    jdb_os_notify_signal(watcher); /* whatever finished before nobody will announce */
     return fd;
 }
 

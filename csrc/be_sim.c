@@ -242,9 +242,11 @@ static void sim_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
 /* Readable as long as step would get on: virtual time stands still without it. */
 static int sim_pollfd(jdb_queue *q) {
     struct sim *s = q->impl;
+    int fd = jdb_os_notify_fd(q->notify);
+    if (fd < 0) return fd;
     s->polled = 1;
     if (s->flight_count > 0) jdb_os_notify_signal(q->notify);
-    return q->notify;
+    return fd;
 }
 
 static void sim_signal(jdb_queue *q) { jdb_os_notify_signal(q->notify); }

@@ -334,7 +334,7 @@ static int uring_pollfd(jdb_queue *q) {
     if (fd < 0) return fd;
     int r = io_uring_register_eventfd(&u->ring, fd);
     if (r < 0) {
-        jdb_os_close(fd);
+        jdb_os_notify_free(fd);
         return r;
     }
     u->host_fd = fd;

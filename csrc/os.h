@@ -53,6 +53,8 @@ size_t jdb_os_page_size(void);
 
 /* A waitable handle. Signals merge; clear before collecting what was signalled. */
 int jdb_os_notify_new(void);
+void jdb_os_notify_free(int handle);
+int jdb_os_notify_fd(int handle); /* what a host's loop can poll; -EOPNOTSUPP: nothing */
 void jdb_os_notify_signal(int handle);
 void jdb_os_notify_clear(int handle);
 void jdb_os_notify_wait(int handle, int64_t timeout_ns);

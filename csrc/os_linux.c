@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "backend.h"
+#include "os_thread.h"
 
 extern const struct jdb_backend jdb_backend_uring, jdb_backend_threads, jdb_backend_sim;
 
@@ -38,6 +39,9 @@ int jdb_os_notify_new(void) {
     int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     return fd < 0 ? -errno : fd;
 }
+
+void jdb_os_notify_free(int handle) { close(handle); }
+int jdb_os_notify_fd(int handle) { return handle; }
 
 void jdb_os_notify_signal(int handle) {
     uint64_t one = 1;
@@ -57,6 +61,21 @@ void jdb_os_notify_wait(int handle, int64_t timeout_ns) {
     struct pollfd fd = {.fd = handle, .events = POLLIN};
     struct timespec limit = {timeout_ns / 1000000000, timeout_ns % 1000000000};
     ppoll(&fd, 1, timeout_ns < 0 ? NULL : &limit, NULL);
+}
+
+/* ---- waiting by the clock --------------------------------------------------------------------- */
+
+void jdb_os_clock_cond_init(pthread_cond_t *condition) {
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(condition, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
+void jdb_os_clock_cond_wait(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t until_ns) {
+    struct timespec until = {until_ns / 1000000000, until_ns % 1000000000};
+    pthread_cond_timedwait(condition, lock, &until);
 }
 
 /* ---- alignment and direct I/O --------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 /* os_posix.c: what Linux, macOS and the BSDs share. Every function returns >= 0 or -errno; errno
  * is read once, right after the call. EINTR is handled where it happens. */
 #include "os_posix.h"
+#include "os_thread.h"
 
 #include <assert.h>
 #include <dlfcn.h>
@@ -99,6 +100,21 @@ void jdb_os_sleep(int64_t ns) {
     struct timespec rest = {ns / 1000000000, ns % 1000000000};
     while (nanosleep(&rest, &rest) != 0 && errno == EINTR) {
     }
+}
+
+int jdb_os_thread_start(pthread_t *thread, size_t stack_size, void *(*run)(void *),
+                        void *argument) {
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    int r = pthread_attr_init(&attributes);
+    if (r != 0) return r;
+    pthread_attr_setstacksize(&attributes, stack_size);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    r = pthread_create(thread, &attributes, run, argument);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return r;
 }
 
 static atomic_uint fork_generation;

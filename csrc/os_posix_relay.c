@@ -6,8 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +15,7 @@
 #include <unistd.h>
 
 #include "os_posix.h"
+#include "os_thread.h"
 
 struct jdb_os_relay {
     int notify, listener, peer;
@@ -97,15 +96,7 @@ static void *carry(void *argument) {
 }
 
 static int start_thread(struct jdb_os_relay *relay) {
-    pthread_attr_t attributes;
-    sigset_t all, before;
-    if (pthread_attr_init(&attributes) != 0) return -ENOMEM;
-    pthread_attr_setstacksize(&attributes, 64 * 1024);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int r = pthread_create(&relay->thread, &attributes, carry, relay);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
+    int r = jdb_os_thread_start(&relay->thread, 64 * 1024, carry, relay);
     relay->has_thread = r == 0;
     return -r;
 }
