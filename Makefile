@@ -9,9 +9,12 @@ LUA_SRC  := lua_core lua_error lua_buf lua_file lua_fs lua_log lua_queue lua_tas
 
 PLATFORM := $(shell uname -s)
 SIM_SRC  := be_sim be_sim_op be_sim_disk
-PLATFORM_SRC_Linux  := be_uring be_pool $(SIM_SRC) os_posix os_posix_names os_posix_relay \
-                       os_linux os_linux_evidence os_cpu
+POSIX_SRC := be_pool $(SIM_SRC) os_posix os_posix_names os_posix_open os_posix_relay os_cpu
+PLATFORM_SRC_Linux  := be_uring $(POSIX_SRC) os_posix_clock os_linux os_linux_evidence
 PLATFORM_LIBS_Linux  = $(URING_LIBS) -lpthread -ldl -lm
+PLATFORM_SRC_Darwin := be_kqueue $(POSIX_SRC) os_bsd_common os_bsd_statfs os_macos os_macos_calls
+PLATFORM_SRC_FreeBSD := be_kqueue $(POSIX_SRC) os_posix_clock os_bsd os_bsd_common os_bsd_statfs
+PLATFORM_LIBS_FreeBSD := -lpthread -lm
 PLATFORM_SRC  := $(PLATFORM_SRC_$(PLATFORM))
 PLATFORM_LIBS  = $(PLATFORM_LIBS_$(PLATFORM))
 
@@ -61,7 +64,13 @@ endif
 
 MUST_CFLAGS := -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread -Wall -Wextra -pedantic \
                -Wshadow -Wundef -Wstrict-prototypes -Wmissing-prototypes
-MUST_LDFLAGS := -pthread -Wl,-z,relro,-z,now
+PLATFORM_LDFLAGS := -Wl,-z,relro,-z,now
+MODULE_LDFLAGS   := -shared
+ifeq ($(PLATFORM),Darwin)
+PLATFORM_LDFLAGS :=
+MODULE_LDFLAGS   := -bundle -undefined dynamic_lookup
+endif
+MUST_LDFLAGS := -pthread $(PLATFORM_LDFLAGS)
 
 ifdef FAULTS
 MUST_CFLAGS += -DJDB_FAULTS -DJDB_DEBUG
@@ -134,8 +143,10 @@ MANDIR     ?= $(PREFIX)/share/man
 LUA_LMOD   ?= $(PREFIX)/share/lua/$(LUA_ABI)
 LUA_CMOD   ?= $(PREFIX)/lib/lua/$(LUA_ABI)
 
-CORE_DIR := build/core$(FAULTS_SUFFIX)$(SAN_SUFFIX)
-LUA_DIR  := build/$(LUA_ID)$(FAULTS_SUFFIX)$(SAN_SUFFIX)
+# TARGET=name: of another system, see spec/tools/cross.sh; in directories of its own.
+SUFFIX   := $(FAULTS_SUFFIX)$(SAN_SUFFIX)$(TARGET:%=-%)
+CORE_DIR := build/core$(SUFFIX)
+LUA_DIR  := build/$(LUA_ID)$(SUFFIX)
 CORE_LIB := $(CORE_DIR)/libjdb.a
 MODULE   := $(LUA_DIR)/jdbfs/core.so
 CORE_OBJ := $(patsubst %,$(CORE_DIR)/%.o,$(CORE_SRC) $(PLATFORM_SRC))
@@ -169,7 +180,7 @@ all-luas:
 $(MODULE): $(LUA_OBJ) $(CORE_LIB)
 	@mkdir -p $(@D)
 	$(call note,LD,$@)
-	$(Q)$(CC) -shared -o $@ $(LUA_OBJ) $(CORE_LIB) $(ALL_LDFLAGS) $(PLATFORM_LIBS)
+	$(Q)$(CC) $(MODULE_LDFLAGS) -o $@ $(LUA_OBJ) $(CORE_LIB) $(ALL_LDFLAGS) $(PLATFORM_LIBS)
 
 $(CORE_LIB): $(CORE_OBJ)
 	$(call note,AR,$@)
@@ -212,7 +223,7 @@ $(LUA_DIR)/checked: $(LUA_DIR)/flags
 endif
 
 # What is missing is one line, not a page of compiler output.
-check_build = $(shell CC='$(CC)' URING_CFLAGS='$(URING_CFLAGS)' URING_LIBS='$(URING_LIBS)' \
+check_build = $(shell PLATFORM=$(PLATFORM) CC='$(CC)' URING_CFLAGS='$(URING_CFLAGS)' URING_LIBS='$(URING_LIBS)' \
                 bash spec/tools/check-build.sh)
 stop_with = $(if $(1),$(error $(1)))
 $(CORE_DIR)/checked: $(CORE_DIR)/flags

@@ -102,5 +102,11 @@ int jdb_pool_watcher(const jdb_queue *queue);      /* that one, or -1 */
 void jdb_pool_alarm(jdb_queue *queue, int64_t when_ns);
 void jdb_pool_close(jdb_queue *queue); /* joins; in a forked child forgets */
 uint64_t jdb_pool_workers(const jdb_queue *queue);
+/* Of the backend "threads", for others in which the pool does everything as well. */
+void jdb_threads_close(jdb_queue *queue);
+int jdb_threads_submit(jdb_queue *queue, jdb_op *op);
+void jdb_threads_flush(jdb_queue *queue);
+int jdb_threads_pollfd(jdb_queue *queue);
+void jdb_threads_signal(jdb_queue *queue);
 
 #endif

@@ -193,15 +193,15 @@ static int threads_open(jdb_queue *q) {
     return 0;
 }
 
-static void threads_close(jdb_queue *q) { (void)q; }
+void jdb_threads_close(jdb_queue *q) { (void)q; }
 
-static int threads_submit(jdb_queue *q, jdb_op *op) {
+int jdb_threads_submit(jdb_queue *q, jdb_op *op) {
     (void)q;
     (void)op;
     return -EAGAIN;
 }
 
-static void threads_flush(jdb_queue *q) { (void)q; }
+void jdb_threads_flush(jdb_queue *q) { (void)q; }
 
 static void threads_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     (void)want;
@@ -217,7 +217,7 @@ static void threads_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
 
 /* A notifier of the host's own: whoever watches it may clear it, while an operation completed in
  * place waits for the other one. */
-static int threads_pollfd(jdb_queue *q) {
+int jdb_threads_pollfd(jdb_queue *q) {
     if (jdb_pool_watcher(q) >= 0) return jdb_os_notify_fd(jdb_pool_watcher(q));
     int watcher = jdb_os_notify_new();
     int fd = watcher < 0 ? watcher : jdb_os_notify_fd(watcher);
@@ -230,17 +230,17 @@ static int threads_pollfd(jdb_queue *q) {
     return fd;
 }
 
-static void threads_signal(jdb_queue *q) {
+void jdb_threads_signal(jdb_queue *q) {
     if (jdb_pool_watcher(q) >= 0) jdb_os_notify_signal(jdb_pool_watcher(q));
 }
 
 const struct jdb_backend jdb_backend_threads = {
     .name = "threads",
     .open = threads_open,
-    .close = threads_close,
-    .submit = threads_submit,
-    .flush = threads_flush,
+    .close = jdb_threads_close,
+    .submit = jdb_threads_submit,
+    .flush = jdb_threads_flush,
     .reap = threads_reap,
-    .pollfd = threads_pollfd,
-    .signal = threads_signal,
+    .pollfd = jdb_threads_pollfd,
+    .signal = jdb_threads_signal,
 };

@@ -305,6 +305,7 @@ static void describe(const struct sim *s, jdb_op *op) {
     info->align_source = "sector of the simulated disk";
     info->direct_reason = "a simulated disk has no page cache";
     info->memory_align = info->read_align = info->write_align = s->disk.sector;
+    info->direct_write_unit = s->disk.sector;
     file->memory_align = file->read_align = file->write_align = s->disk.sector;
     info->atomic_min = s->options.atomic_max ? s->disk.sector : 0;
     info->atomic_max = s->options.atomic_max;
@@ -433,6 +434,7 @@ static int64_t path_probe(const struct sim *s, struct jdb_detail *d) {
     d->info.direct_reason = "a simulated disk has no page cache";
     d->info.align_source = "sector of the simulated disk";
     d->info.memory_align = d->info.read_align = d->info.write_align = s->disk.sector;
+    d->info.direct_write_unit = s->disk.sector;
     return evidence(s, &d->info.evidence);
 }
 

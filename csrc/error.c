@@ -70,7 +70,10 @@ static const struct {
     NAME(EDEADLK),    NAME(ENAMETOOLONG), NAME(ENOLCK), NAME(ENOSYS),       NAME(ENOTEMPTY),
     NAME(ELOOP),      NAME(EOVERFLOW),  NAME(EILSEQ),   NAME(EOPNOTSUPP),   NAME(ETIMEDOUT),
     NAME(ECANCELED),  NAME(ESTALE),     NAME(EDQUOT),   NAME(EALREADY),     NAME(EPROTO),
-    NAME(EBADMSG),    NAME(ENODATA),
+    NAME(EBADMSG),
+#ifdef ENODATA /* not every system has it */
+    NAME(ENODATA),
+#endif
 };
 #undef NAME
 /* clang-format on */

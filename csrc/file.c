@@ -86,6 +86,9 @@ int64_t jdb_file_size_now(const jdb_file *file) {
 }
 
 const char *jdb_file_method_reason(const jdb_file *file) {
+    if (file->dsync_by_flush)
+        return "every write is durable: a write and a shared flush, as this system's O_DSYNC stops "
+               "at the device's cache";
     if (file->info.dsync) return "the file was opened with O_DSYNC: every write is durable";
     if (file->info.method == JDB_METHOD_WRITE) return "asked for: each write is durable by itself";
     if (file->info.method == JDB_METHOD_FLUSH)
@@ -100,6 +103,7 @@ void jdb_file_info_get(const jdb_file *file, jdb_file_info *info) {
     info->memory_align = (uint32_t)file->memory_align;
     info->read_align = (uint32_t)file->read_align;
     info->write_align = (uint32_t)file->write_align;
+    info->sync_level = (jdb_sync_level)__atomic_load_n(&file->sync_level, __ATOMIC_RELAXED);
 }
 
 void jdb_live(uint64_t *buffers, uint64_t *files) {

@@ -137,6 +137,14 @@ typedef enum jdb_method {
     JDB_METHOD_FLUSH  /* a plain write, then a flush shared with others */
 } jdb_method;
 
+/* How far a flush goes. */
+typedef enum jdb_sync_level {
+    JDB_SYNC_FULL,    /* through the device's cache; all there is but on macOS */
+    JDB_SYNC_BARRIER, /* what is written later does not become durable before it; no more */
+    JDB_SYNC_OS       /* to the device; its cache may lose it. Never asked for: a file system that
+                         offers no more */
+} jdb_sync_level;
+
 typedef enum jdb_direct { JDB_DIRECT_REQUIRE, JDB_DIRECT_PREFER, JDB_DIRECT_OFF } jdb_direct;
 
 /* What the system tells about the device below a file. -1: it does not tell. */
@@ -155,15 +163,18 @@ typedef struct jdb_file_info {
     int direct;        /* 1: the page cache is bypassed as far as the system says */
     jdb_direct policy; /* what was asked for */
     uint32_t memory_align, read_align, write_align;
-    const char *align_source; /* where the three come from */
+    uint32_t direct_write_unit; /* writes of multiples of it, on multiples of it, bypass the cache;
+                                   0: none does */
+    const char *align_source;   /* where the alignments come from */
     const char *direct_reason;
     const char *file_system; /* "ext4"; "unknown" when the system gives no name */
     int writable, dsync, device;
     uint32_t atomic_min, atomic_max; /* bytes of one torn-free write; 0: none */
     jdb_method method;               /* of durable writes */
-    int poisoned;                    /* errno of the failed flush or durable write; 0: none */
-    uint64_t doubt_from, doubt_to;   /* the bytes whose durability is in doubt then */
-    jdb_evidence evidence;           /* as the last JDB_INFO found it; class "unknown" before */
+    jdb_sync_level sync_level;     /* of flushes: as asked for, or less since the system said no */
+    int poisoned;                  /* errno of the failed flush or durable write; 0: none */
+    uint64_t doubt_from, doubt_to; /* the bytes whose durability is in doubt then */
+    jdb_evidence evidence;         /* as the last JDB_INFO found it; class "unknown" before */
 } jdb_file_info;
 
 jdb_file *jdb_file_ref(jdb_file *file);
@@ -214,7 +225,8 @@ typedef struct jdb_open {
     unsigned flags, mode; /* JDB_OPEN_*; permissions of a new file, less the umask */
     jdb_direct direct;
     jdb_method method;
-    const char *name; /* of the call, for messages; a constant. NULL: "open" */
+    const char *name;          /* of the call, for messages; a constant. NULL: "open" */
+    jdb_sync_level sync_level; /* JDB_SYNC_FULL or JDB_SYNC_BARRIER */
 } jdb_open;
 int jdb_prep_open(jdb_queue *queue, jdb_op *op, const char *path, const jdb_open *how);
 int jdb_prep_path(jdb_op *op, jdb_code code, const char *path, unsigned flags);

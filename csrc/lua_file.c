@@ -389,6 +389,7 @@ void jl_set_file_info(lua_State *L, const jdb_file_info *info) {
     jl_set_size(L, "memory_alignment", info->memory_align);
     jl_set_size(L, "read_alignment", info->read_align);
     jl_set_size(L, "write_alignment", info->write_align);
+    if (info->direct_write_unit) jl_set_size(L, "direct_write_unit", info->direct_write_unit);
     if (info->evidence.logical_block) jl_set_size(L, "logical_block", info->evidence.logical_block);
     if (info->evidence.physical_block)
         jl_set_size(L, "physical_block", info->evidence.physical_block);
@@ -402,9 +403,10 @@ void jl_set_file_info(lua_State *L, const jdb_file_info *info) {
 int jl_push_file_info(lua_State *L, const jdb_file *file) {
     static const char *const policies[] = {"require", "prefer", "off"};
     static const char *const methods[] = {"auto", "write", "flush"};
+    static const char *const levels[] = {"full", "barrier", "os"};
     jdb_file_info info;
     jdb_file_info_get(file, &info);
-    lua_createtable(L, 0, 20);
+    lua_createtable(L, 0, 22);
     jl_set_text(L, "path", jdb_file_path(file));
     jl_set_text(L, "direct_policy", policies[info.policy]);
     jl_set_text(L, "backend", jdb_queue_backend(jl_self(L)->queue));
@@ -412,6 +414,7 @@ int jl_push_file_info(lua_State *L, const jdb_file *file) {
     set_flag(L, "dsync", info.dsync);
     jl_set_text(L, "durable_method", methods[info.method]);
     jl_set_text(L, "durable_reason", jdb_file_method_reason(file));
+    jl_set_text(L, "sync_level", levels[info.sync_level]);
     set_flag(L, "poisoned", info.poisoned != 0);
     jl_set_file_info(L, &info);
     return 1;
@@ -527,6 +530,9 @@ static void open_option(lua_State *L, const char *name, struct open_args *a) {
     } else if (strcmp(name, "durable_method") == 0) {
         static const char *const how[] = {"auto", "write", "flush"};
         a->how.method = (jdb_method)choice(L, name, how, 3);
+    } else if (strcmp(name, "sync_level") == 0) {
+        static const char *const how[] = {"full", "barrier"};
+        a->how.sync_level = (jdb_sync_level)choice(L, name, how, 2);
     } else {
         luaL_error(L, "unknown option %s", name);
     }
@@ -549,7 +555,8 @@ static void read_options(lua_State *L, struct open_args *a) {
 static int open_file(lua_State *L, const char *name, unsigned flags) {
     size_t len;
     int pushed;
-    struct open_args a = {NULL, {flags, 0666, JDB_DIRECT_REQUIRE, JDB_METHOD_AUTO, name}};
+    struct open_args a = {NULL,
+                          {flags, 0666, JDB_DIRECT_REQUIRE, JDB_METHOD_AUTO, name, JDB_SYNC_FULL}};
     luaL_checktype(L, 1, LUA_TSTRING);
     a.path = lua_tolstring(L, 1, &len);
     read_options(L, &a);

@@ -34,17 +34,22 @@ void jdb_prep_read(jdb_op *op, jdb_file *file, jdb_buf *buf, size_t buf_off, siz
     if (flags & JDB_READ_UPTO) op->flags |= JDB_OP_UPTO;
 }
 
+/* On a handle whose every write is durable by itself nothing is left to do for the flag. */
+static uint16_t durable_flag(const jdb_file *file, unsigned flags) {
+    if (file->dsync_by_flush) return JDB_OP_DSYNC;
+    return (flags & JDB_WRITE_DSYNC) && !file->info.dsync ? JDB_OP_DSYNC : 0;
+}
+
 void jdb_prep_write(jdb_op *op, jdb_file *file, jdb_buf *buf, size_t buf_off, size_t len,
                     uint64_t off, unsigned flags) {
     prep_rw(op, JDB_WRITE, file, buf, buf_off, len, off);
-    /* On an O_DSYNC handle every write is durable: nothing is left to do for the flag. */
-    if ((flags & JDB_WRITE_DSYNC) && !file->info.dsync) op->flags |= JDB_OP_DSYNC;
+    op->flags |= durable_flag(file, flags);
     if (flags & JDB_WRITE_ATOMIC) op->flags |= JDB_OP_ATOMIC;
 }
 
 void jdb_prep_many(jdb_op *op, jdb_code code, jdb_file *file, unsigned flags) {
     jdb_prep_file(op, code, file);
-    if ((flags & JDB_WRITE_DSYNC) && !file->info.dsync) op->flags |= JDB_OP_DSYNC;
+    if (code == JDB_WRITE_MANY) op->flags |= durable_flag(file, flags);
 }
 
 jdb_kind jdb_many_add(jdb_op *many, jdb_op *child) {
@@ -52,6 +57,8 @@ jdb_kind jdb_many_add(jdb_op *many, jdb_op *child) {
     jdb_kind kind = jdb_op_check(child);
     if (kind != JDB_OK) return kind;
     child->flags |= JDB_OP_CHILD;
+    /* The list's flush covers it. */
+    if (child->file->dsync_by_flush) child->flags &= (uint16_t)~JDB_OP_DSYNC;
     child->link = many;
     many->len++;
     /* In flight from now on, so that entries of one list cannot overlap either. */
@@ -204,10 +211,32 @@ static int promises_durability(const jdb_op *op) {
     return (op->code == JDB_WRITE || op->code == JDB_WRITE_MANY) && op->file->info.dsync;
 }
 
+/* A barrier orders what becomes durable and makes nothing so. */
+static jdb_kind check_open(jdb_op *op) {
+    const jdb_open *how = &op->detail->open;
+    if (how->sync_level == JDB_SYNC_FULL) return JDB_OK;
+    int possible = jdb_os_has_barrier() && !op->file->queue->backend->world;
+    if (!possible || how->sync_level != JDB_SYNC_BARRIER || (how->flags & JDB_OPEN_DSYNC))
+        return refuse(op, JDB_UNSUPPORTED, JDB_FAULT_BARRIER, 0);
+    return JDB_OK;
+}
+
+/* What this file does not promise, or no longer. */
+static jdb_kind check_promise(jdb_op *op) {
+    if (op->file->info.poisoned && promises_durability(op)) {
+        op->error = op->file->info.poisoned;
+        return refuse(op, JDB_POISONED, JDB_FAULT_NONE, 0);
+    }
+    if (op->file->info.sync_level != JDB_SYNC_FULL && (op->flags & JDB_OP_DSYNC))
+        return refuse(op, JDB_UNSUPPORTED, JDB_FAULT_BARRIER, 0);
+    return JDB_OK;
+}
+
 jdb_kind jdb_op_check(jdb_op *op) {
     op->kind = op->fault = 0;
     op->error = 0;
-    if (op->code == JDB_OPEN || !op->file) return JDB_OK;
+    if (op->code == JDB_OPEN) return check_open(op);
+    if (!op->file) return JDB_OK;
     if (op->code == JDB_CLOSE) return JDB_OK;
     int with_detail = op->code == JDB_STAT || op->code == JDB_INFO || op->code == JDB_LOCK;
     if (with_detail && !op->detail) return refuse(op, JDB_ALLOC, JDB_FAULT_NONE, 0);
@@ -218,10 +247,8 @@ jdb_kind jdb_op_check(jdb_op *op) {
         op->error = EBADF;
         return refuse(op, JDB_IO, JDB_FAULT_NONE, 0);
     }
-    if (op->file->info.poisoned && promises_durability(op)) {
-        op->error = op->file->info.poisoned;
-        return refuse(op, JDB_POISONED, JDB_FAULT_NONE, 0);
-    }
+    if ((op->file->info.poisoned || op->file->info.sync_level) && check_promise(op) != JDB_OK)
+        return (jdb_kind)op->kind;
     if (op->code == JDB_READ || op->code == JDB_WRITE) return check_transfer(op);
     if (op->code == JDB_PUNCH && op->off > INT64_MAX)
         return refuse(op, JDB_OVERFLOW, JDB_FAULT_OFFSET, 0);
@@ -380,6 +407,12 @@ static const char *op_cause(const jdb_op *op) {
     if (op->fault == JDB_FAULT_ATOMIC)
         return op->kind == JDB_UNSUPPORTED ? "this file has no atomic writes"
                                            : "not a power of two within the file's atomic limits";
+    if (op->fault == JDB_FAULT_BARRIER)
+        return op->code != JDB_OPEN
+                   ? "sync_level = \"barrier\" promises an order, and no write to be durable"
+               : op->detail->open.flags & JDB_OPEN_DSYNC
+                   ? "sync_level = \"barrier\" promises an order, and no write to be durable"
+                   : "this system has no sync_level = \"barrier\", only \"full\"";
     if (op->error && op->file && is_durable(op) && op->file->info.poisoned) return doubt_cause(op);
     switch (op->kind) {
     case JDB_ALIGNMENT: return alignment_cause(op);

@@ -40,7 +40,8 @@ enum jdb_fault {
     JDB_FAULT_MEMORY,
     JDB_FAULT_RANGE,
     JDB_FAULT_END,
-    JDB_FAULT_ATOMIC
+    JDB_FAULT_ATOMIC,
+    JDB_FAULT_BARRIER
 };
 
 /* What path operations carry; allocated with them, owned by the operation. */
@@ -149,8 +150,10 @@ struct jdb_file {
     struct jdb_list sync_group, sync_next; /* covered by the running flush; by the next one */
     jdb_file *sync_link;                   /* files whose next flush is to be started */
     int sync_listed;
-    unsigned writes;                    /* accepted and unfinished */
-    unsigned reserving;                 /* preallocations; writes wait for them, they for writes */
+    int sync_level;     /* a jdb_sync_level, of the next flush; workers change it, atomically */
+    int dsync_by_flush; /* every write is durable, and a flush must make it so */
+    unsigned writes;    /* accepted and unfinished */
+    unsigned reserving; /* preallocations; writes wait for them, they for writes */
     struct jdb_list held, reserve_next; /* those writes; those preallocations */
     unsigned durable_writes; /* accepted and unfinished: with company a shared flush is cheaper */
     struct jdb_span {

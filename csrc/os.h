@@ -46,6 +46,8 @@ int64_t jdb_names_open_parent(const struct jdb_calls *calls, void *context, cons
 int64_t jdb_names_sync_parent(const struct jdb_calls *calls, void *context, int64_t dir,
                               int64_t result);
 
+int jdb_os_has_barrier(void); /* whether JDB_SYNC_BARRIER can be asked for */
+
 /* Zeroed memory that a forked child does not inherit; NULL when there is none. */
 void *jdb_os_map(size_t size);
 void jdb_os_unmap(void *map, size_t size);

@@ -5,16 +5,16 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
-__attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, const uint8_t *p,
-                                                               size_t len) {
+/* As assembly: compilers do not agree on the feature's name that their intrinsics ask for. */
+static uint32_t crc32c_sse42(uint32_t crc, const uint8_t *p, size_t len) {
     uint64_t wide = crc;
     for (; len >= 8; p += 8, len -= 8) {
         uint64_t word;
         memcpy(&word, p, 8);
-        wide = __builtin_ia32_crc32di(wide, word);
+        __asm__("crc32q %1, %0" : "+r"(wide) : "r"(word));
     }
     crc = (uint32_t)wide;
-    while (len-- > 0) crc = __builtin_ia32_crc32qi(crc, *p++);
+    while (len-- > 0) __asm__("crc32b %1, %0" : "+r"(crc) : "q"(*p++));
     return crc;
 }
 

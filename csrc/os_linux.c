@@ -22,7 +22,6 @@
 #include <unistd.h>
 
 #include "backend.h"
-#include "os_thread.h"
 
 extern const struct jdb_backend jdb_backend_uring, jdb_backend_threads, jdb_backend_sim;
 
@@ -61,21 +60,6 @@ void jdb_os_notify_wait(int handle, int64_t timeout_ns) {
     struct pollfd fd = {.fd = handle, .events = POLLIN};
     struct timespec limit = {timeout_ns / 1000000000, timeout_ns % 1000000000};
     ppoll(&fd, 1, timeout_ns < 0 ? NULL : &limit, NULL);
-}
-
-/* ---- waiting by the clock --------------------------------------------------------------------- */
-
-void jdb_os_clock_cond_init(pthread_cond_t *condition) {
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(condition, &monotonic);
-    pthread_condattr_destroy(&monotonic);
-}
-
-void jdb_os_clock_cond_wait(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t until_ns) {
-    struct timespec until = {until_ns / 1000000000, until_ns % 1000000000};
-    pthread_cond_timedwait(condition, lock, &until);
 }
 
 /* ---- alignment and direct I/O --------------------------------------------------------------- */
@@ -158,116 +142,30 @@ static void ask_alignment(int fd, jdb_file_info *info) {
 }
 
 /* O_NOATIME is refused for files of other owners: then without. */
-static int open_once(const char *path, int flags, unsigned mode) {
-    int fd;
-    do fd = open(path, flags, mode);
-    while (fd < 0 && errno == EINTR);
-    if (fd >= 0 || errno != EPERM || !(flags & O_NOATIME)) return fd;
-    do fd = open(path, flags & ~O_NOATIME, mode);
-    while (fd < 0 && errno == EINTR);
-    return fd;
+int jdb_platform_open_flags(const jdb_open *how, int *optional) {
+    *optional = how->flags & JDB_OPEN_ATIME ? 0 : O_NOATIME;
+    return how->flags & JDB_OPEN_DSYNC ? O_DSYNC : 0;
 }
 
-static int open_flags(const jdb_open *how) {
-    /* O_NONBLOCK: a FIFO must not hold a worker until somebody writes to it. No O_TRUNC and no
-     * O_DIRECT yet: first it must be certain that this file is wanted, and that it is ours. */
-    int flags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-    flags |= how->flags & JDB_OPEN_WRITE ? O_RDWR : O_RDONLY;
-    if (how->flags & JDB_OPEN_DSYNC) flags |= O_DSYNC;
-    if (!(how->flags & JDB_OPEN_ATIME)) flags |= O_NOATIME;
-    if (how->flags & JDB_OPEN_NOFOLLOW) flags |= O_NOFOLLOW;
-    return flags;
+int64_t jdb_platform_set_flags(int fd, int flags, int direct, jdb_file_info *info) {
+    (void)info;
+    return fcntl(fd, F_SETFL, direct ? flags | O_DIRECT : flags) == 0 ? 0 : -errno;
 }
 
-/* Opens or makes it; *made tells which, so that a refusal can take back what it made. */
-static int open_or_make(const char *path, const jdb_open *how, int *made) {
-    int flags = open_flags(how);
-    int may_make = (how->flags & JDB_OPEN_CREATE) && !(how->flags & JDB_OPEN_DEVICE);
-    *made = 0;
-    for (;;) {
-        if (!(how->flags & JDB_OPEN_EXCLUSIVE)) {
-            int fd = open_once(path, flags, 0);
-            if (fd >= 0 || errno != ENOENT || !may_make) return fd;
-        }
-        int fd = open_once(path, flags | O_CREAT | O_EXCL, how->mode);
-        *made = fd >= 0;
-        /* Made by somebody else in between, or a link to nothing: O_EXCL does not follow it. */
-        if (fd >= 0 || errno != EEXIST || (how->flags & JDB_OPEN_EXCLUSIVE)) return fd;
-        struct stat st;
-        if (stat(path, &st) != 0 && errno == ENOENT)
-            return open_once(path, flags | O_CREAT, how->mode);
+void jdb_platform_describe(int fd, jdb_file_info *info, char *file_system, size_t size) {
+    jdb_linux_file_system(fd, file_system, size);
+    if (info->direct) {
+        ask_alignment(fd, info);
+        info->direct_write_unit = info->write_align;
+        info->direct_reason = "O_DIRECT accepted";
+        if (strcmp(file_system, "tmpfs") == 0 || strcmp(file_system, "ramfs") == 0)
+            info->direct_reason = "O_DIRECT accepted, but this file system is memory";
+    } else if (info->policy != JDB_DIRECT_OFF) {
+        info->direct_reason = "the file system refused O_DIRECT";
     }
 }
 
-static int64_t refuse_kind(jdb_op *op, const char *why) {
-    op->file->info.direct_reason = why;
-    return -EINVAL;
-}
-
-static int64_t accept_kind(int fd, jdb_op *op) {
-    struct stat st;
-    if (fstat(fd, &st) != 0) return -errno;
-    int wanted = (op->detail->open.flags & JDB_OPEN_DEVICE) != 0;
-    if (S_ISDIR(st.st_mode)) return -EISDIR;
-    if (wanted && !S_ISBLK(st.st_mode))
-        return refuse_kind(op, "not a block device, but option device was given");
-    if (!wanted && S_ISBLK(st.st_mode))
-        return refuse_kind(op, "a block device; option device = true opens it");
-    if (!wanted && !S_ISREG(st.st_mode))
-        return refuse_kind(op, "neither a regular file nor a block device");
-    op->file->info.device = wanted;
-    return 0;
-}
-
-/* The descriptor's flags as transfers need them. *direct: whether O_DIRECT is in force. */
-static int64_t set_flags(int fd, jdb_op *op, int *direct) {
-    jdb_direct policy = op->detail->open.direct;
-    int flags = fcntl(fd, F_GETFL);
-    if (flags < 0) return -errno;
-    flags &= ~O_NONBLOCK;
-    *direct = policy != JDB_DIRECT_OFF && fcntl(fd, F_SETFL, flags | O_DIRECT) == 0;
-    if (*direct) return 0;
-    if (policy == JDB_DIRECT_REQUIRE) {
-        op->file->info.direct_reason = "the file system refuses direct I/O; option direct = "
-                                       "\"prefer\" or \"off\" uses the page cache";
-        return -EOPNOTSUPP;
-    }
-    return fcntl(fd, F_SETFL, flags) == 0 ? 0 : -errno;
-}
-
-static void describe(int fd, jdb_op *op, int direct) {
-    jdb_file *file = op->file;
-    const jdb_open *how = &op->detail->open;
-    jdb_linux_file_system(fd, file->file_system, sizeof file->file_system);
-    file->info.method = how->method;
-    file->info.policy = how->direct;
-    file->info.writable = (how->flags & JDB_OPEN_WRITE) != 0;
-    file->info.dsync = (how->flags & JDB_OPEN_DSYNC) != 0;
-    file->info.direct = direct;
-    if (direct) {
-        ask_alignment(fd, &file->info);
-        file->memory_align = file->info.memory_align;
-        file->read_align = file->info.read_align;
-        file->write_align = file->info.write_align;
-        file->info.direct_reason = "O_DIRECT accepted";
-        if (strcmp(file->file_system, "tmpfs") == 0 || strcmp(file->file_system, "ramfs") == 0)
-            file->info.direct_reason = "O_DIRECT accepted, but this file system is memory";
-    } else {
-        file->info.align_source = "none needed without direct I/O";
-        file->info.direct_reason = how->direct == JDB_DIRECT_OFF
-                                       ? "option direct = \"off\""
-                                       : "the file system refused O_DIRECT";
-    }
-}
-
-static int64_t lock_at_open(int fd, jdb_op *op) {
-    unsigned flags = op->detail->open.flags;
-    if (!(flags & (JDB_OPEN_LOCK_SHARED | JDB_OPEN_LOCK_EXCLUSIVE))) return 0;
-    int exclusive = (flags & JDB_OPEN_LOCK_EXCLUSIVE) != 0;
-    int64_t r = jdb_posix_lock(fd, exclusive, &op->detail->cause);
-    if (r == 0) op->file->locked = exclusive ? LOCK_EX : LOCK_SH;
-    return r;
-}
+const int jdb_platform_has_durable_writes = 1;
 
 /* The line of /proc/locks that names this file: "1: FLOCK  ADVISORY  WRITE 123 fe:00:45 0 EOF". */
 char *jdb_platform_lock_holder(int fd) {
@@ -291,63 +189,14 @@ char *jdb_platform_lock_holder(int fd) {
     return strdup(text);
 }
 
-/* A file that is empty and has no space reserved is left as it is: truncating it would change its
- * times. */
-static int64_t truncate_at_open(int fd, const jdb_op *op) {
-    if (!(op->detail->open.flags & JDB_OPEN_TRUNCATE) || op->file->info.device) return 0;
-    struct stat st;
-    if (fstat(fd, &st) != 0) return -errno;
-    if (st.st_size == 0 && st.st_blocks == 0) return 0;
-    return ftruncate(fd, 0) == 0 ? 0 : -errno;
-}
-
-/* What may be refused comes before what changes an existing file. */
-static int64_t finish_open(int fd, jdb_op *op, int *direct, int *wanted) {
-    const jdb_open *how = &op->detail->open;
-    int64_t r = accept_kind(fd, op);
-    if (r == 0) r = set_flags(fd, op, direct);
-    *wanted = r == 0;
-    if (r == 0) r = lock_at_open(fd, op);
-    if (r == 0) r = truncate_at_open(fd, op);
-    if (r == 0 && (how->flags & JDB_OPEN_DURABLE)) r = jdb_platform_sync(fd, 0);
-    return r;
-}
-
-/* Takes a file away that this call made, if the name is still its. */
-static void unmake(int fd, const char *path) {
-    struct stat here, there;
-    if (fstat(fd, &here) != 0 || lstat(path, &there) != 0) return;
-    if (here.st_ino == there.st_ino && here.st_dev == there.st_dev) unlink(path);
-}
-
-int64_t jdb_platform_open(jdb_op *op) {
-    const char *path = op->detail->path;
-    int made, wanted, direct = 0;
-    int64_t parent = -1;
-    if (op->detail->open.flags & JDB_OPEN_DURABLE) {
-        parent = jdb_names_open_parent(&jdb_posix_calls, NULL, path);
-        if (parent < 0) return parent;
-    }
-    int fd = open_or_make(path, &op->detail->open, &made);
-    if (fd < 0) return jdb_names_sync_parent(&jdb_posix_calls, NULL, parent, -errno);
-    int64_t r = finish_open(fd, op, &direct, &wanted);
-    r = jdb_names_sync_parent(&jdb_posix_calls, NULL, parent, r);
-    if (r < 0) {
-        /* Later on somebody else may have it in use already. */
-        if (made && !wanted) unmake(fd, path);
-        close(fd);
-        return r;
-    }
-    describe(fd, op, direct);
-    op->file->handle = fd;
-    return 0;
-}
-
 /* ---- the rest ------------------------------------------------------------------------------- */
 
 /* Never tried again: the kernel may have dropped what it could not write, and a second call would
  * then report a success that the device did not give. */
-int64_t jdb_platform_sync(int fd, int data_only) {
+int jdb_os_has_barrier(void) { return 0; }
+
+int64_t jdb_platform_sync(int fd, int data_only, jdb_file *file) {
+    (void)file;
     int r = data_only ? fdatasync(fd) : fsync(fd);
     return r == 0 ? 0 : -errno;
 }
@@ -411,19 +260,9 @@ static void give_back(int fd, uint64_t size) {
 /* Space first, so that a full disk shows before anything is written; then real zeros, so that
  * later overwrites change no metadata; then the exact size. Bytes the file has stay. */
 static int64_t preallocate_zero(jdb_file *file, uint64_t size, uint64_t len) {
-    int fd = (int)file->handle;
-    uint64_t align = file->write_align;
-    int64_t r = reserve(fd, FALLOC_FL_KEEP_SIZE, size, len);
+    int64_t r = reserve((int)file->handle, FALLOC_FL_KEEP_SIZE, size, len);
     if (r < 0 && r != -EOPNOTSUPP) return r;
-    uint64_t from = (size + align - 1) / align * align;
-    uint64_t to = (len + align - 1) / align * align;
-    r = jdb_posix_write_zeros(file, from, to);
-    /* Within the last block the file has, nothing was written. */
-    if (r == 0 && (to != len || from >= to) && ftruncate(fd, (off_t)len) != 0) r = -errno;
-    /* Whoever fills a file with zeros must not write behind its end meanwhile, so nothing else is
-     * cut off here. */
-    if (r < 0 && ftruncate(fd, (off_t)size) != 0) return r;
-    return r;
+    return jdb_posix_grow_with_zeros(file, size, len);
 }
 
 /* The range reads zeros and its space is given back; the size stays. */
@@ -461,6 +300,7 @@ int64_t jdb_platform_probe(jdb_op *op) {
     jdb_linux_file_system(fd, d->file_system, sizeof d->file_system);
     jdb_platform_evidence(fd, d->file_system, &info->evidence);
     ask_alignment(fd, info);
+    info->direct_write_unit = info->direct ? info->write_align : 0;
     close(fd);
     return 0;
 }

@@ -256,7 +256,7 @@ static int64_t stat_file(jdb_op *op) {
 }
 
 /* `from` and `to` are multiples of the write alignment. */
-int64_t jdb_posix_write_zeros(jdb_file *file, uint64_t from, uint64_t to) {
+static int64_t write_zeros(jdb_file *file, uint64_t from, uint64_t to) {
     size_t size = 1 << 20;
     assert(file->write_align > 0);
     /* A mapping, not posix_memalign: before 2.38 glibc seldom finds its freed blocks again, and the
@@ -278,17 +278,32 @@ int64_t jdb_posix_write_zeros(jdb_file *file, uint64_t from, uint64_t to) {
     return r < 0 ? r : 0;
 }
 
+/* Bytes the file has stay. */
+int64_t jdb_posix_grow_with_zeros(jdb_file *file, uint64_t size, uint64_t len) {
+    int fd = (int)file->handle;
+    uint64_t align = file->write_align;
+    uint64_t from = (size + align - 1) / align * align;
+    uint64_t to = (len + align - 1) / align * align;
+    int64_t r = write_zeros(file, from, to);
+    /* Within the last block the file has, nothing was written. */
+    if (r == 0 && (to != len || from >= to) && ftruncate(fd, (off_t)len) != 0) r = -errno;
+    /* Whoever fills a file with zeros must not write behind its end meanwhile, so nothing else is
+     * cut off here. */
+    if (r < 0 && ftruncate(fd, (off_t)size) != 0) return r;
+    return r;
+}
+
 /* ---- all of them ---------------------------------------------------------------------------- */
 
 int64_t jdb_os_perform(jdb_op *op) {
     switch ((jdb_code)op->step) {
     case JDB_READ:
     case JDB_WRITE: return transfer(op);
-    case JDB_SYNC_ALL: return jdb_platform_sync((int)op->file->handle, 0);
-    case JDB_SYNC_DATA: return jdb_platform_sync((int)op->file->handle, 1);
+    case JDB_SYNC_ALL: return jdb_platform_sync((int)op->file->handle, 0, op->file);
+    case JDB_SYNC_DATA: return jdb_platform_sync((int)op->file->handle, 1, op->file);
     case JDB_TRUNCATE: return truncate_file(op);
     case JDB_PREALLOCATE: return jdb_platform_preallocate(op);
-    case JDB_OPEN: return jdb_platform_open(op);
+    case JDB_OPEN: return jdb_posix_open(op);
     case JDB_CLOSE: return close_file(op);
     case JDB_SIZE: return jdb_os_size(op->file->handle);
     case JDB_STAT: return stat_file(op);

@@ -128,7 +128,7 @@ static int64_t device_of(void *context, int64_t handle, uint64_t *device) {
 
 static int64_t sync_handle(void *context, int64_t handle) {
     (void)context;
-    return jdb_platform_sync((int)handle, 0);
+    return jdb_platform_sync((int)handle, 0, NULL);
 }
 
 static int64_t close_handle(void *context, int64_t handle) {

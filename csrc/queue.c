@@ -323,7 +323,7 @@ static int is_list(const jdb_op *op) {
 static void note_write(const jdb_op *op) {
     if (op->code != JDB_WRITE || (op->flags & JDB_OP_FLUSHING)) return;
     jdb_file *file = op->file;
-    int written = (op->flags & JDB_OP_RWF_DSYNC) || file->info.dsync;
+    int written = (op->flags & JDB_OP_RWF_DSYNC) || (file->info.dsync && !file->dsync_by_flush);
     int durable = written || (op->flags & JDB_OP_DSYNC) ||
                   ((op->flags & JDB_OP_CHILD) && (op->link->flags & JDB_OP_DSYNC));
     if (!written) jdb_span_add(&file->dirty, op->off, op->off + op->moved);

@@ -565,6 +565,9 @@ function Buffer:free() end
 ---@field durable_method "auto"|"write"|"flush"|nil how "dsync" writes are done: each by itself
 ---  (RWF_DSYNC), as a write and a flush shared with others, or (default) a lone one by itself and
 ---  several at once with a shared flush
+---@field sync_level "full"|"barrier"|nil what sync_data and sync_all ask for: "full" (default), all
+---  that is written is on stable storage; "barrier", on macOS only, Unsupported elsewhere and with
+---  dsync: what is written later does not become durable before it, and no more is promised
 
 --- Opens read only. Yields. Unsupported when direct I/O is required and refused.
 --- Kinds: Io (errno), Unsupported (no direct I/O there), Busy (lock).
@@ -625,6 +628,8 @@ function jdbfs.open_wal(path, o) end
 ---@field memory_alignment integer of buffers in memory, bytes
 ---@field read_alignment integer of offsets and lengths of reads
 ---@field write_alignment integer of offsets and lengths of writes, bytes
+---@field direct_write_unit integer? writes of its multiples, on its multiples, bypass the cache; other
+---  writes of the file may not. Absent: none does
 ---@field alignment_source string where the alignments come from
 ---@field file_system string "ext4", "xfs", ...
 ---@field backend string that runs its operations
@@ -632,6 +637,8 @@ function jdbfs.open_wal(path, o) end
 ---@field dsync boolean every write is durable on return
 ---@field durable_method "auto"|"write"|"flush" the option it was opened with
 ---@field durable_reason string how durable writes are done, and why
+---@field sync_level "full"|"barrier"|"os" how far flushes of this file go: "os", after a flush, if the
+---  file system has no more to offer than fsync and the device's cache may lose what was written
 ---@field poisoned boolean a flush or durable write failed: only reopening clears it
 ---@field atomic { min: integer, max: integer } bytes of one "atomic" write; 0: there are none
 ---@field logical_block integer? of the disk
@@ -1016,6 +1023,7 @@ function jdbfs.atomic_write(path, data) end
 ---@field memory_alignment integer of buffers in memory, bytes
 ---@field read_alignment integer of offsets and lengths, bytes
 ---@field write_alignment integer of offsets and lengths, bytes
+---@field direct_write_unit integer? see jdbfs.FileInfo
 ---@field alignment_source string
 ---@field atomic { min: integer, max: integer }
 ---@field logical_block integer? of the disk, bytes

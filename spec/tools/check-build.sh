@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints one line that names what the build lacks, or nothing. Reads CC and URING_CFLAGS,
+# Prints one line that names what the build lacks, or nothing. Reads PLATFORM, CC, URING_CFLAGS and
 # URING_LIBS from the environment.
 set -euo pipefail
 # shellcheck source=spec/tools/packages.sh
@@ -18,6 +18,7 @@ try() { "${cc[@]}" -x c - -o "$tmp/a.out" "$@" >/dev/null 2>&1; }
 
 try <<<$'#include <stdio.h>\nint main(void) { return puts("") < 0; }' ||
     { echo "jdbfs: ${CC:-cc} cannot make a program; $(install_hint cc libc)"; exit; }
+[[ ${PLATFORM:-Linux} == Linux ]] || exit 0
 try "${cflags[@]}" -c <<<'#include <liburing.h>' ||
     { echo "jdbfs: no liburing.h; $(install_hint liburing)"; exit; }
 try "${cflags[@]}" -Werror=implicit-function-declaration "${libs[@]}" <<'EOC' ||

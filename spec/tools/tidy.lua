@@ -53,7 +53,7 @@ local SPEC_RULE = { local_ok = set(CORE), own = { "." }, system = "any", platfor
 -- Words in an #if that say nothing about platform or Lua version.
 local NEUTRAL = set([[defined __cplusplus __GNUC__ __clang__ __STDC_VERSION__ NDEBUG
   __has_feature __has_include __has_attribute __has_builtin __SANITIZE_ADDRESS__ __SANITIZE_THREAD__
-  UINT32_MAX UINT64_MAX INT64_MAX SIZE_MAX UINTPTR_MAX]])
+  ENODATA UINT32_MAX UINT64_MAX INT64_MAX SIZE_MAX UINTPTR_MAX]])
 
 local function rule_of(path)
   local base = path:match("[^/]+$")
