@@ -35,6 +35,15 @@ PLATFORM_SRC  += $(FAULTS_SRC)
 LUA_SRC       += $(FAULTS_LUA_SRC)
 endif
 
+# STANDIN=macos: what macOS runs, but on Linux and over stand-ins for its calls. For tests, in
+# directories of its own, never installed.
+ifeq ($(STANDIN),macos)
+TARGET        := macos-standin
+STANDIN_SRC   := calls kqueue
+PLATFORM_SRC  := $(filter-out os_macos_calls os_bsd_statfs,$(PLATFORM_SRC_Darwin)) os_posix_clock
+PLATFORM_LIBS := -lpthread -ldl -lm
+endif
+
 LUA_MODULES := $(sort $(shell find lua/jdbfs lua/resty -name '*.lua'))
 
 # The version stands in jdb.h; `make tidy` holds everything else that names it against that.
@@ -69,6 +78,9 @@ MODULE_LDFLAGS   := -shared
 ifeq ($(PLATFORM),Darwin)
 PLATFORM_LDFLAGS :=
 MODULE_LDFLAGS   := -bundle -undefined dynamic_lookup
+endif
+ifdef STANDIN
+MUST_CFLAGS += -Ispec/c/$(STANDIN)
 endif
 MUST_LDFLAGS := -pthread $(PLATFORM_LDFLAGS)
 
@@ -150,8 +162,12 @@ LUA_DIR  := build/$(LUA_ID)$(SUFFIX)
 CORE_LIB := $(CORE_DIR)/libjdb.a
 MODULE   := $(LUA_DIR)/jdbfs/core.so
 CORE_OBJ := $(patsubst %,$(CORE_DIR)/%.o,$(CORE_SRC) $(PLATFORM_SRC))
+STANDIN_OBJ := $(patsubst %,$(CORE_DIR)/standin/%.o,$(STANDIN_SRC))
 LUA_OBJ  := $(patsubst %,$(LUA_DIR)/%.o,$(LUA_SRC))
 C_TESTS  := $(patsubst spec/c/%.c,$(CORE_DIR)/spec/%,$(wildcard spec/c/*.c))
+ifeq ($(STANDIN),macos)
+C_TESTS  := $(filter %_conformance_test %/wake_test %/durability_test,$(C_TESTS)) $(CORE_DIR)/spec/macos/macos_test
+endif
 
 V ?= 0
 ifeq ($(V),0)
@@ -182,9 +198,9 @@ $(MODULE): $(LUA_OBJ) $(CORE_LIB)
 	$(call note,LD,$@)
 	$(Q)$(CC) $(MODULE_LDFLAGS) -o $@ $(LUA_OBJ) $(CORE_LIB) $(ALL_LDFLAGS) $(PLATFORM_LIBS)
 
-$(CORE_LIB): $(CORE_OBJ)
+$(CORE_LIB): $(CORE_OBJ) $(STANDIN_OBJ)
 	$(call note,AR,$@)
-	$(Q)rm -f $@ && $(AR) rcs $@ $(CORE_OBJ)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 $(CORE_OBJ): $(CORE_DIR)/%.o: csrc/%.c $(CORE_DIR)/flags | $(CORE_DIR)/checked
 	$(call note,CC,$@)
@@ -194,7 +210,12 @@ $(LUA_OBJ): $(LUA_DIR)/%.o: csrc/%.c $(LUA_DIR)/flags | $(CORE_DIR)/checked $(LU
 	$(call note,CC,$@)
 	$(Q)$(CC) $(LUA_CFLAGS) -MMD -MP -c -o $@ $<
 
-c-tests: $(C_TESTS) $(CORE_DIR)/uring-probe
+$(STANDIN_OBJ): $(CORE_DIR)/standin/%.o: spec/c/macos/%.c $(CORE_DIR)/flags | $(CORE_DIR)/checked
+	@mkdir -p $(@D)
+	$(call note,CC,$@)
+	$(Q)$(CC) $(CORE_CFLAGS) -Icsrc -MMD -MP -c -o $@ $<
+
+c-tests: $(C_TESTS) $(if $(filter be_uring,$(PLATFORM_SRC)),$(CORE_DIR)/uring-probe)
 
 $(CORE_DIR)/spec/%: spec/c/%.c $(CORE_LIB)
 	@mkdir -p $(@D)
@@ -231,7 +252,7 @@ $(CORE_DIR)/checked: $(CORE_DIR)/flags
 	$(call stop_with,$(check_build))
 	@touch $@
 
--include $(wildcard $(CORE_DIR)/*.d $(CORE_DIR)/spec/*.d $(LUA_DIR)/*.d)
+-include $(wildcard $(CORE_DIR)/*.d $(CORE_DIR)/*/*.d $(LUA_DIR)/*.d)
 
 # ---- use -------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@
  * by, so one system call both waits and clears. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/types.h>
 #include <sys/event.h>
 #include <sys/time.h>
@@ -69,6 +70,8 @@ void jdb_os_notify_wait(int handle, int64_t timeout_ns) { take_event(handle, tim
 
 static int kqueue_open(jdb_queue *q) {
     q->native = 0; /* nothing is native: everything goes to the pool */
+    if (!q->reason[0])
+        snprintf(q->reason, sizeof q->reason, "worker threads, announced by a kqueue");
     return 0;
 }
 

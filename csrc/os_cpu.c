@@ -5,6 +5,8 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
+#include <cpuid.h>
+
 /* As assembly: compilers do not agree on the feature's name that their intrinsics ask for. */
 static uint32_t crc32c_sse42(uint32_t crc, const uint8_t *p, size_t len) {
     uint64_t wide = crc;
@@ -18,7 +20,10 @@ static uint32_t crc32c_sse42(uint32_t crc, const uint8_t *p, size_t len) {
     return crc;
 }
 
-jdb_crc32c_fn jdb_os_crc32c(void) { return __builtin_cpu_supports("sse4.2") ? crc32c_sse42 : NULL; }
+jdb_crc32c_fn jdb_os_crc32c(void) {
+    unsigned a, b, c = 0, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_SSE4_2) ? crc32c_sse42 : NULL;
+}
 
 #elif defined(__ARM_FEATURE_CRC32)
 
