@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -177,9 +178,13 @@ char *jdb_platform_lock_holder(int fd) {
         char how[16];
         long pid;
         uint64_t inode;
-        if (sscanf(line, "%*d: FLOCK %*s %15s %ld %*x:%*x:%" SCNu64, how, &pid, &inode) != 3)
+        unsigned major_number, minor_number;
+        if (sscanf(line, "%*d: FLOCK %*s %15s %ld %x:%x:%" SCNu64, how, &pid, &major_number,
+                   &minor_number, &inode) != 5)
             continue;
-        if (inode != (uint64_t)st.st_ino) continue;
+        if (inode != (uint64_t)st.st_ino || major(st.st_dev) != major_number) continue;
+        /* btrfs gives each subvolume a device of its own, which is not the one told here. */
+        if (major_number != 0 && minor(st.st_dev) != minor_number) continue;
         snprintf(text, sizeof text,
                  "process %ld holds %s lock on it (I/O in flight keeps the lock of a dead process)",
                  pid, how[0] == 'W' ? "an exclusive" : "a shared");
