@@ -1,6 +1,17 @@
 # shellcheck shell=bash disable=SC2154
 # Sourced: file systems to test on, each mounted from a sparse image file of its own.
-# The caller sets `work`, a directory of its own; images and mount points live below it.
+# The caller sets `work`, a directory of its own; mount points live below it, images in `images`.
+
+# memory_directory: makes a directory in memory with room for the images of many file systems,
+# where a flush costs next to nothing. Nothing when there is none.
+memory_directory() {
+    local room
+    [[ $(id -u) == 0 && $(stat -f -c %T /dev/shm 2>/dev/null) == tmpfs ]] || return 0
+    room=$({ df -k --output=avail /dev/shm | tail -n 1
+        awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo
+    } | sort -n | head -n 1)
+    [[ ${room:-0} -lt 6000000 ]] || mktemp -d /dev/shm/jdbfs-test.XXXXXX
+}
 
 # fs_reason FS: why it cannot be had here; nothing when it can.
 fs_reason() {
@@ -26,7 +37,7 @@ fs_probe() {
 
 # fs_mount FS NAME: mounts at $work/mnt/NAME.
 fs_mount() {
-    local fs=$1 dir=$work/mnt/$2 image=$work/$2.img log
+    local fs=$1 dir=$work/mnt/$2 image=$images/$2.img log
     mkdir -p "$dir"
     if [[ $fs == tmpfs ]]; then
         mount -t tmpfs -o size=1g,mode=755 jdbfs-test "$dir"
@@ -52,7 +63,7 @@ fs_umount() {
         done
     fi
     rmdir "$dir" 2>/dev/null || true
-    rm -f "$work/$1.img"
+    rm -f "$images/$1.img"
 }
 
 fs_umount_all() {

@@ -2,6 +2,7 @@
 -- JDBFS_TEST_REPORT, flushed at once, so that a crash or a hang still tells how far it came.
 --
 --   start NAME | pass NAME | skip NAME REASON | fail NAME TEXT | error NAME TEXT | end
+--   seconds file|test NAME SECONDS
 --
 -- Fields are separated by tabs; newlines in TEXT are written as \n.
 
@@ -9,6 +10,15 @@ local base = require("busted.outputHandlers.base")
 
 local function clean(value)
   return (tostring(value):gsub("\\", "\\\\"):gsub("\t", " "):gsub("\r", ""):gsub("\n", "\\n"))
+end
+
+-- busted keeps every test to its end, and with it what the test's functions hold: megabytes, which
+-- each full collection of all later specs would walk through.
+local HOOKS = { "before_each", "after_each", "lazy_setup", "lazy_teardown", "strict_setup",
+  "strict_teardown" }
+local function forget(element)
+  element.run, element.env = nil, nil
+  for _, name in ipairs(HOOKS) do element[name] = nil end
 end
 
 return function(options)
@@ -44,6 +54,13 @@ return function(options)
     end
   end
 
+  local function took(kind, element)
+    if element.duration then
+      local name = kind == "file" and element.name or handler.getFullName(element)
+      line("seconds", kind, name, ("%.2f"):format(element.duration))
+    end
+  end
+
   local function test_start(element)
     reasons[element] = nil
     line("start", handler.getFullName(element))
@@ -57,6 +74,8 @@ return function(options)
     elseif status == "pending" then
       line("skip", name, reasons[element] or name)
     end
+    took("test", element)
+    forget(element)
     return nil, true
   end
 
@@ -72,6 +91,14 @@ return function(options)
     require("busted.languages.en")
     busted.subscribe({ "test", "start" }, test_start)
     busted.subscribe({ "test", "end" }, test_end)
+    busted.subscribe({ "file", "end" }, function(element)
+      took("file", element)
+      return nil, true
+    end)
+    busted.subscribe({ "describe", "end" }, function(element)
+      forget(element)
+      return nil, true
+    end)
     busted.subscribe({ "pending" }, pending)
     busted.subscribe({ "failure" }, record("fail"))
     busted.subscribe({ "error" }, record("error"))

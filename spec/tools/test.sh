@@ -7,6 +7,8 @@
 #
 # A spec whose name ends in sim_spec.lua is about the simulated disk (backend sim), and runs only
 # there.
+# Lua 5.4 runs on the tree's own file system; the others on an ext4 in memory where there is room,
+# as their waits for flushes would be most of the time.
 # A spec finds in its environment: JDBFS_BACKEND; JDBFS_TEST_DIR, an empty directory on the file
 # system JDBFS_TEST_FS; JDBFS_TEST_LUA, the command that starts another interpreter of this kind
 # with this jdbfs; JDBFS_TEST_SAN, empty without a sanitizer.
@@ -45,6 +47,8 @@ mkdir -p build/test
 own=$(mktemp -d "$top/build/test/XXXXXX")
 chmod 755 "$own"
 mkdir "$work/runs" "$work/pids"
+memory=$(memory_directory)
+images=${memory:-$work}
 
 cleanup() {
     local file
@@ -55,7 +59,7 @@ cleanup() {
     done
     wait
     fs_umount_all
-    rm -rf "$work" "$own"
+    rm -rf "$work" "$own" ${memory:+"$memory"}
 }
 trap cleanup EXIT
 trap 'exit 130' INT
@@ -97,7 +101,7 @@ own_fs=$(findmnt -no FSTYPE -T "$own" 2>/dev/null) || own_fs=$(stat -f -c %T "$o
 [[ $own_fs == ext2/ext3 ]] && own_fs=ext4
 
 # A sanitizer run is about the code, not about the file system: one Lua, the tree's own.
-default_luas="luajit lua5.1 lua5.4 lua5.2 lua5.3" # the longest first
+default_luas="lua5.4 luajit lua5.1 lua5.2 lua5.3" # the longest first
 default_fs="own xfs btrfs ext4 tmpfs"
 default_backends="io_uring threads sim"
 [[ -n $san ]] && default_luas=lua5.4 default_fs=own
@@ -221,7 +225,7 @@ choose_specs() {
             spec/7*_spec.lua spec/*sim_spec.lua)
         return
     fi
-    if [[ $3 != own ]]; then
+    if [[ $3 != own && $3 != memory ]]; then
         chosen=(spec/2*_spec.lua spec/3*_spec.lua spec/7*_spec.lua)
         return
     fi
@@ -235,6 +239,7 @@ is_for() { # SPEC LUA_ID BACKEND
     main=$(main_backend "$2")
     case $1 in
         *sim_spec.lua) return 1 ;;
+        spec/regress/ring_refused* | spec/regress/lock_holder*) [[ $2 == 5.4 && $3 == "$main" ]] ;;
         spec/63* | spec/82*) [[ $2 == 5.4 && -z $san && ($1 == spec/82* || $3 == "$main") ]] ;;
         spec/6*) [[ $2 != 5.[23] && -z $san && $3 == "$main" ]] ;;
         spec/28*) [[ $2 != 5.[23] && -z $san ]] ;;
@@ -261,7 +266,8 @@ run_specs() {
         dir=$own/$n fs_name=$own_fs label="$id $4 $own_fs (here)"
     else
         dir=$work/mnt/$n/t
-        if ! fs_mount "$fs" "$n" >"$base.mount" 2>&1; then
+        [[ $fs == memory ]] && fs_name=ext4 label="$id $4 ext4 (memory)"
+        if ! fs_mount "$fs_name" "$n" >"$base.mount" 2>&1; then
             fs_umount "$n"
             skipped 1 "$fs: cannot mount: $(tail -n 1 "$base.mount")"
             return
@@ -315,6 +321,8 @@ summarise() { # BASE LABEL STATUS SECONDS
     passed "$pass"
     failed "$fail"
     awk -F'\t' '$1 == "skip" { print "1\t" $3 }' "$base.report" >>"$work/skipped"
+    awk -F'\t' -v run="$label" -v OFS='\t' '$1 == "seconds" { print $2, $3, $4, run }' \
+        "$base.report" >>"$work/seconds"
 
     printf '%-4s %-36s %4d passed %3d failed %3d skipped %4ds\n' \
         "$( ((fail)) && echo FAIL || echo ok)" "$label" "$pass" "$fail" "$skip" "$seconds"
@@ -351,8 +359,27 @@ for v in 5_2 5_3 5_4 5_5; do
     clean_lua_env+=(-u "LUA_PATH_$v" -u "LUA_CPATH_$v" -u "LUA_INIT_$v")
 done
 
+slowest() { # file|test COUNT: those that took longest, all runs together
+    awk -F'\t' -v kind="$1" '
+        $1 == kind {
+            sum[$2] += $3
+            runs[$2]++
+            if ($3 >= most[$2]) { most[$2] = $3; where[$2] = $4 }
+        }
+        END { for (name in sum) printf "%6.0f s in %2d runs, at most %4.0f s (%s): %s\n",
+            sum[name], runs[name], most[name], where[name], name }' "$work/seconds" |
+        sort -rn | sed -n "1,$2p"
+}
+
 finish() {
     local p f s
+    if [[ -s $work/seconds ]]; then
+        echo
+        echo "slowest spec files:"
+        slowest file 12
+        echo "slowest tests:"
+        slowest test 12
+    fi
     p=$(total "$work/passed") f=$(total "$work/failed") s=$(total "$work/skipped")
     if [[ -s $work/skipped ]]; then
         echo
@@ -366,8 +393,10 @@ finish() {
     if ((f == 0 && p > 0)); then exit 0; else exit 1; fi
 }
 
+wait_for_room() { while (($(jobs -rp | wc -l) >= jobs)); do wait -n || true; done; }
+
 build() { # TARGET [VARIABLE=VALUE...]: quiet unless it fails
-    "$make" --no-print-directory SAN="$san" "$@" >"$work/build.log" 2>&1
+    "$make" --no-print-directory -j"$cpus" SAN="$san" "$@" >"$work/build.log" 2>&1
 }
 
 if ! why=$(prepare_san); then
@@ -385,8 +414,11 @@ if ! build core; then
     finish
 fi
 build -k c-tests || tail -n 40 "$work/build.log"
-for file in "${c_tests[@]}"; do run_c_test "$file"; done
-((${#specs[@]} + ${#fault_specs[@]})) || finish
+for file in "${c_tests[@]}"; do
+    wait_for_room
+    { text=$(run_c_test "$file") && print_locked <<<"$text"; } &
+done
+((${#specs[@]} + ${#fault_specs[@]})) || { wait; finish; }
 
 usable_backends=()
 for backend in $backends; do
@@ -397,11 +429,68 @@ for backend in $backends; do
     usable_backends+=("$backend")
 done
 
+home='' # an ext4 in memory, where that can be
+[[ -n $memory && -z $(fs_reason ext4) ]] && home=memory
+
 # Faults need no disk: in memory a flush costs nothing.
 faults_fs=own
 [[ -z $(fs_reason tmpfs) ]] && faults_fs=tmpfs
 
-runs=()
+declare -A refused
+for fs in $systems; do
+    [[ $fs == own ]] && continue
+    why=$(fs_reason "$fs")
+    [[ -z $why ]] || { refused[$fs]=1; skipped 1 "$fs: $why"; }
+done
+
+n=0
+start() { # LUA_ID INTERPRETER BACKEND FS: as soon as there is room, beside the builds that follow
+    [[ -z ${refused[$4]-} ]] || return 0
+    n=$((n + 1))
+    wait_for_room
+    run_specs "$n" "$@" &
+}
+
+start_specs() { # LUA LUA_ID INTERPRETER
+    local lua=$1 id=$2 exe fs backend
+    exe=$(interpreter "$id" "$3")
+    if ! "$exe" -e '' >/dev/null 2>&1; then
+        skipped 1 "$lua: the sanitizer cannot run it here"
+        return
+    fi
+    for fs in $systems; do
+        # One Lua is enough for other file systems than its own.
+        [[ $fs == own || -n ${FS-} || $id == 5.4 ]] || continue
+        [[ $fs != "$own_fs" || -n ${FS-} ]] || continue # that is what `own` runs on
+        # The disk below is for one Lua; what the others show is not about flushes.
+        [[ $fs == own && -z ${FS-} && -n $home && ($id != 5.4 || -n $san) ]] && fs=$home
+        for backend in "${usable_backends[@]}"; do
+            # 5.2 and 5.3 differ from their neighbours in little: one backend each.
+            [[ $id != 5.[23] || $backend == "$(main_backend "$id")" || -n ${BACKENDS-} ||
+                -n ${LUAS-} ]] || continue
+            # The simulated disk has no file system below it, and two Luas show what differs.
+            [[ $backend != sim || $fs == own || $fs == memory ]] || continue
+            [[ $backend != sim || -n ${BACKENDS-} || $id == 5.4 || $id == luajit ]] || continue
+            start "$id" "$exe" "$backend" "$fs"
+        done
+    done
+}
+
+start_faults() { # LUA LUA_ID INTERPRETER
+    local backend
+    # One Lua is enough where C fails; JDBFS_TEST_LONG=1 takes every one.
+    [[ $2 == 5.4 || -n ${LUAS-} || ${JDBFS_TEST_LONG-} == 1 ]] || return 0
+    if build all LUA="$1" FAULTS=1; then
+        for backend in "${usable_backends[@]}"; do
+            [[ $backend == sim ]] || start "$2" "$3" "$backend-faults" "$faults_fs"
+        done
+    else
+        failed 1
+        echo "FAIL $1: does not build with FAULTS=1"
+        tail -n 40 "$work/build.log" | sed 's/^/     | /'
+    fi
+}
+
 for lua in $luas; do
     read -r verdict id _ exe _ <<<"$(bash spec/tools/lua.sh find "$lua")"
     if [[ $verdict != ok || $exe == - ]]; then
@@ -420,54 +509,8 @@ for lua in $luas; do
         tail -n 40 "$work/build.log" | sed 's/^/     | /'
         continue
     fi
-    # One Lua is enough where C fails; JDBFS_TEST_LONG=1 takes every one.
-    if ((${#fault_specs[@]})) && [[ $id == 5.4 || -n ${LUAS-} || ${JDBFS_TEST_LONG-} == 1 ]]; then
-        if build all LUA="$lua" FAULTS=1; then
-            for backend in "${usable_backends[@]}"; do
-                [[ $backend == sim ]] || runs+=("$id $exe $backend-faults $faults_fs")
-            done
-        else
-            failed 1
-            echo "FAIL $lua: does not build with FAULTS=1"
-            tail -n 40 "$work/build.log" | sed 's/^/     | /'
-        fi
-    fi
-    ((${#specs[@]})) || continue
-    exe=$(interpreter "$id" "$exe")
-    if ! "$exe" -e '' >/dev/null 2>&1; then
-        skipped 1 "$lua: the sanitizer cannot run it here"
-        continue
-    fi
-    for fs in $systems; do
-        # Every Lua on the tree's own file system; one of them is enough for the others.
-        [[ $fs == own || -n ${FS-} || $id == 5.4 ]] || continue
-        [[ $fs != "$own_fs" || -n ${FS-} ]] || continue # that is what `own` runs on
-        for backend in "${usable_backends[@]}"; do
-            # 5.2 and 5.3 differ from their neighbours in little: one backend each.
-            [[ $id != 5.[23] || $backend == "$(main_backend "$id")" || -n ${BACKENDS-} ||
-                -n ${LUAS-} ]] || continue
-            # The simulated disk has no file system below it, and two Luas show what differs.
-            [[ $backend != sim || $fs == own ]] || continue
-            [[ $backend != sim || -n ${BACKENDS-} || $id == 5.4 || $id == luajit ]] || continue
-            runs+=("$id $exe $backend $fs")
-        done
-    done
-done
-
-declare -A refused
-for fs in $systems; do
-    [[ $fs == own ]] && continue
-    why=$(fs_reason "$fs")
-    [[ -z $why ]] || { refused[$fs]=1; skipped 1 "$fs: $why"; }
-done
-
-n=0
-for run in "${runs[@]}"; do
-    [[ -z ${refused[${run##* }]-} ]] || continue
-    n=$((n + 1))
-    while (($(jobs -rp | wc -l) >= jobs)); do wait -n || true; done
-    # shellcheck disable=SC2086
-    run_specs "$n" $run &
+    ((${#specs[@]} == 0)) || start_specs "$lua" "$id" "$exe"
+    ((${#fault_specs[@]} == 0)) || start_faults "$lua" "$id" "$exe"
 done
 wait
 finish
