@@ -17,6 +17,7 @@
 #include "lua_compat.h"
 
 typedef struct jl_task jl_task;
+typedef struct jl_state jl_state;
 
 enum { JL_NESTED_MAX = 16 };
 
@@ -49,7 +50,7 @@ struct jl_task {
     uint32_t timer;         /* place in the heap + 1; 0: none */
     uint32_t run;           /* the run it belongs to; 0: none */
     int results;            /* values on co when it ended */
-    int nargs;              /* values on co before it starts */
+    int nargs;              /* values on co before it starts, or that its wait returns */
     uint8_t state;
     uint8_t cancelled; /* ends at its next wait */
     uint8_t caught;    /* its error belongs to whoever waits, it does not stop the run */
@@ -59,6 +60,7 @@ struct jl_task {
     uint8_t yielding;       /* only gives way */
     uint8_t kill;           /* on the ready list to be ended, not resumed */
     uint8_t guest;          /* see below */
+    uint8_t answered;       /* nargs values lie on co: what its wait returns */
     const jdb_queue *queue; /* of a guest: whose operation `op` is */
 };
 
@@ -72,7 +74,7 @@ struct jl_timer {
     jl_task *task;
 };
 
-typedef struct jl_state {
+struct jl_state {
     const void *magic;
     jdb_queue *queue;    /* made at first use */
     int closed;          /* the Lua state is being closed */
@@ -80,9 +82,11 @@ typedef struct jl_state {
     char backend[32];
     jl_task *current; /* the task being resumed now */
     jl_task *ready_head, *ready_tail;
-    jdb_op *spare;  /* taken, not submitted yet */
-    int wanted;     /* spare is submitted as soon as the yield of its task arrives */
-    jl_task *guest; /* the wait that a light thread of the host is about to begin */
+    jdb_op *spare; /* taken, not submitted yet */
+    /* What the wait is that the task's yield will begin when it has arrived; NULL: nothing. */
+    void (*begin)(jl_state *S, jl_task *t);
+    void *beginning; /* what that needs to know */
+    jl_task *guest;  /* the wait that a light thread of the host is about to begin */
     jl_task *woken_head, *woken_tail;
     int hold;         /* the host's dispatcher flushes, not each submission */
     int dispatching;  /* it will look at the woken list by itself */
@@ -118,7 +122,7 @@ typedef struct jl_state {
     int ref_traceback, ref_unbox_u64;
     int ref_meter_meta, ref_random_meta, ref_arrivals_meta, ref_meters;
     int ref_drive, ref_end_run, ref_box_u64, ref_nothing, ref_shell, ref_probe;
-} jl_state;
+};
 
 typedef struct jl_file {
     const void *magic;
@@ -134,6 +138,8 @@ typedef struct jl_buf {
 } jl_buf;
 
 extern const char jl_magic_state, jl_magic_file, jl_magic_buf, jl_magic_task, jl_magic_batch;
+
+static inline int jl_ended(const jl_task *t) { return t->state >= JL_DONE; }
 
 static inline jl_state *jl_self(lua_State *L) { return lua_touserdata(L, lua_upvalueindex(1)); }
 
@@ -199,14 +205,17 @@ int jl_open_queue(lua_State *L);
 int jl_open_sim(lua_State *L);
 
 /* lua_task.c */
-int jl_run_op(lua_State *L, jdb_op *op); /* submits a checked operation and waits for it */
-int jl_ending(lua_State *L);             /* in a variable of a task that is being ended */
-int jl_in_task(lua_State *L);            /* a wait here suspends a task */
-int jl_task_alive(lua_State *L, int i);  /* the value is a task that has not ended */
+int jl_run_op(lua_State *L, jdb_op *op);    /* submits a checked operation and waits for it */
+int jl_ending(lua_State *L);                /* in a variable of a task that is being ended */
+int jl_in_task(lua_State *L, jl_state *S);  /* a wait here suspends a task */
+jl_task *jl_live_task(lua_State *L, int i); /* the value, when it is a task that has not ended */
+/* Suspends the task; `begin` is called when its yield has arrived: a yield may raise, and then
+ * nothing has begun. No Lua runs, and nothing is collected, before that. Only where jl_in_task(). */
+int jl_suspend(lua_State *L, void (*begin)(jl_state *S, jl_task *t), void *beginning);
 /* A gate is a zeroed jl_task that nobody runs: tasks wait at it until it is opened, and their wait
- * returns `reply`. Only where jl_in_task(); dropped before its memory goes. */
-int jl_join_gate(lua_State *L, jl_task *gate, uint64_t reply);
-void jl_open_gate(lua_State *L, jl_task *gate);
+ * returns `reply`, or copies of the n values on top of L. Dropped before its memory goes. */
+void jl_join_gate(jl_state *S, jl_task *gate, jl_task *t, uint64_t reply);
+void jl_open_gate(lua_State *L, jl_task *gate, int n);
 void jl_drop_gate(jl_task *gate);
 void jl_task_close(jl_state *S);
 int jl_sleep_until(lua_State *L, int64_t when); /* in a task; returns true to Lua */

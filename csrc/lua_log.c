@@ -21,9 +21,12 @@ typedef struct jl_batch {
     jdb_buf *mem; /* one reference */
     size_t off, room, used;
     uint64_t first, count; /* numbers of its records */
-    int gathering;         /* join() may add to it */
+    jl_task *committer;    /* join() may add to it, as long as this one lives. The log keeps it */
     char half[HALF];
-    jl_task gate; /* those that joined */
+    jl_task gate;     /* those that joined */
+    const void *next; /* the record of the one that is about to join, and where it goes */
+    size_t next_len;
+    uint8_t *next_place;
 } jl_batch;
 
 const char jl_magic_batch = 0;
@@ -100,31 +103,46 @@ static struct bytes data_of(lua_State *L, int i) {
 }
 
 /* Appends a record at its place; its number. */
-static uint64_t encode(jl_batch *b, uint8_t *p, const struct bytes *s) {
-    size_t size = size_of(s->len);
+static uint64_t encode(jl_batch *b, uint8_t *p, const void *data, size_t len) {
+    size_t size = size_of(len);
     uint64_t number = b->first + b->count;
-    memmove(p + HEADER, s->data, s->len);
-    memset(p + HEADER + s->len, 0, size - HEADER - s->len);
-    put(p + 4, 4, s->len);
+    memmove(p + HEADER, data, len);
+    memset(p + HEADER + len, 0, size - HEADER - len);
+    put(p + 4, 4, len);
     put(p + 8, 8, number);
     put(p + 16, 4, b->count++);
-    put(p + 20, 4, jdb_crc32c(0, p + HEADER, s->len));
+    put(p + 20, 4, jdb_crc32c(0, p + HEADER, len));
     memcpy(p + 24, b->half, HALF);
     put(p, 4, jdb_crc32c(0, p + 4, HEADER - 4));
     b->used += size;
     return number;
 }
 
-/* batch:join(data, committer): in a task, while the batch gathers and the committer lives, the
- * record's number when the batch was opened; nil where that is not so: nothing has happened. */
-static int batch_join(lua_State *L) {
-    jl_batch *b = check_batch(L);
-    if (!b->gathering || !jl_task_alive(L, 3) || !jl_in_task(L)) return 0;
-    if (lua_type(L, 2) != LUA_TSTRING && !jl_test(L, 2, &jl_magic_buf, sizeof(jl_buf))) return 0;
-    struct bytes s = data_of(L, 2);
-    uint8_t *p = s.data ? place_for(b, s.len) : NULL;
-    if (!p) return 0;
-    return jl_join_gate(L, &b->gate, encode(b, p, &s));
+/* The task that appends has yielded. */
+static void join(jl_state *S, jl_task *t) {
+    jl_batch *b = S->beginning;
+    jl_join_gate(S, &b->gate, t, encode(b, b->next_place, b->next, b->next_len));
+}
+
+/* join(log, data): in a task, while a batch gathers (log[1]): waits for it, and gives what append
+ * returns. false where that is not so: nothing has happened. */
+static int log_join(lua_State *L) {
+    jl_state *S = jl_self(L);
+    lua_settop(L, 2);
+    if (lua_type(L, 1) == LUA_TTABLE) {
+        lua_rawgeti(L, 1, 1);
+        jl_batch *b = jl_test(L, 3, &jl_magic_batch, sizeof *b);
+        int known = lua_type(L, 2) == LUA_TSTRING || jl_test(L, 2, &jl_magic_buf, sizeof(jl_buf));
+        if (b && known && b->committer && !jl_ended(b->committer) && jl_in_task(L, S)) {
+            struct bytes s = data_of(L, 2);
+            b->next = s.data;
+            b->next_len = s.len;
+            b->next_place = s.data ? place_for(b, s.len) : NULL;
+            if (b->next_place) return jl_suspend(L, join, b);
+        }
+    }
+    lua_pushboolean(L, 0);
+    return 1;
 }
 
 /* batch:put(data): the record's number; or nil, kind, cause when data is a buffer that is freed or
@@ -140,7 +158,7 @@ static int batch_put(lua_State *L) {
         return 3;
     }
     if (!p) return luaL_error(L, "the batch has no room");
-    jl_push_size(L, encode(b, p, &s));
+    jl_push_size(L, encode(b, p, s.data, s.len));
     return 1;
 }
 
@@ -152,9 +170,10 @@ static int batch_fits(lua_State *L) {
     return 1;
 }
 
-/* batch:gather(yes): whether join() may add to it. */
+/* batch:gather([committer]): join() may add to it while that task lives. The log keeps the task as
+ * long as the batch gathers. */
 static int batch_gather(lua_State *L) {
-    check_batch(L)->gathering = lua_toboolean(L, 2);
+    check_batch(L)->committer = jl_live_task(L, 2);
     return 0;
 }
 
@@ -170,14 +189,16 @@ static int batch_range(lua_State *L) {
 static void give_up(jl_batch *b) {
     if (b->mem) jdb_buf_unref(b->mem);
     b->mem = NULL;
-    b->gathering = 0;
+    b->committer = NULL;
 }
 
-/* batch:open(): it is over; those who joined go on. */
+/* batch:open([nil, message, err]): it is over; those who joined go on, with their numbers or these
+ * values. */
 static int batch_open(lua_State *L) {
     jl_batch *b = check_batch(L);
     give_up(b);
-    jl_open_gate(L, &b->gate);
+    luaL_checkstack(L, 3, "batch");
+    jl_open_gate(L, &b->gate, lua_gettop(L) - 1);
     return 0;
 }
 
@@ -221,12 +242,12 @@ static int record(lua_State *L) {
 }
 
 int jl_open_log(lua_State *L) {
-    static const luaL_Reg methods[] = {{"join", batch_join}, {"put", batch_put},
-                                       {"fits", batch_fits}, {"gather", batch_gather},
-                                       {"open", batch_open}, {"range", batch_range},
-                                       {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"put", batch_put},       {"fits", batch_fits},
+                                       {"gather", batch_gather}, {"open", batch_open},
+                                       {"range", batch_range},   {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", batch_gc}, {NULL, NULL}};
-    static const luaL_Reg functions[] = {{"batch", new_batch}, {"record", record}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"batch", new_batch}, {"join_batch", log_join}, {"record", record}, {NULL, NULL}};
     jl_self(L)->ref_batch_meta = jl_new_class(L, "jdbfs.batch", methods, meta);
     jl_register(L, functions);
     return 0;

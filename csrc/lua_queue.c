@@ -56,7 +56,7 @@ jdb_op *jl_take(lua_State *L, const char *name, const char *path, int *pushed) {
         *pushed = jl_fail(L, &failure);
         return NULL;
     }
-    S->wanted = 0;
+    S->begin = NULL;
     if (!S->spare) S->spare = jdb_op_take(q, &kind);
     if (!S->spare) *pushed = jl_fail_kind(L, kind, name, path, usable_cause(kind));
     return S->spare;
@@ -65,7 +65,7 @@ jdb_op *jl_take(lua_State *L, const char *name, const char *path, int *pushed) {
 void jl_drop(lua_State *L, jdb_op *op) {
     jl_state *S = jl_self(L);
     S->spare = NULL;
-    S->wanted = 0;
+    S->begin = NULL;
     jdb_op_release(S->queue, op);
 }
 

@@ -28,8 +28,6 @@ static jl_task *check_task(lua_State *L, int i) {
     return t;
 }
 
-static int ended(const jl_task *t) { return t->state >= JL_DONE; }
-
 /* ---- ready list and timers ------------------------------------------------------------------ */
 
 static void make_ready(jl_state *S, jl_task *t) {
@@ -136,10 +134,10 @@ static void leave_joined(jl_task *t) {
 
 /* Ends whatever the task waits for; the reason may still happen, it finds nobody. */
 static void forget_wait(jl_state *S, jl_task *t) {
-    if (t == S->current) S->wanted = 0;
+    if (t == S->current) S->begin = NULL;
     if (t->op && !S->closed) jdb_op_abandon(S->queue, t->op);
     t->op = NULL;
-    t->parked = t->expired = t->yielding = 0;
+    t->parked = t->expired = t->yielding = t->answered = 0;
     t->reply = 0;
     drop_timer(S, t);
     leave_joined(t);
@@ -172,7 +170,7 @@ static enum place place(lua_State *L, jl_state *S) {
     if (S->tasks == 0) return IN_PLACE;
     luaL_checkstack(L, 4, "wait");
     jl_task *self = task_of(L, S);
-    if (self && !ended(self))
+    if (self && !jl_ended(self))
         luaL_error(L, "this task is suspended in a wait: only jdbfs may resume it");
     if (t && is_generator(L, S) && jl_yieldable(L)) return IN_GENERATOR;
     return IN_PLACE;
@@ -184,7 +182,7 @@ int jl_ending(lua_State *L) {
     /* Closed by hand, while its task waits. */
     if (S->tasks == 0 || (S->current && S->current->co == L)) return 0;
     const jl_task *t = task_of(L, S);
-    return t && !ended(t);
+    return t && !jl_ended(t);
 }
 
 /* Runs when a suspended task goes on (5.2 and later). */
@@ -294,7 +292,7 @@ int jl_run_op(lua_State *L, jdb_op *op) {
         jdb_queue_wait_op(S->queue, op);
         return push_and_release(L, S, op);
     }
-    S->wanted = 1;
+    S->begin = commit;
     return suspend(L, S, where);
 }
 
@@ -432,6 +430,25 @@ static void stolen(lua_State *L, jl_state *S, jl_task *t) {
 
 /* ---- resuming ------------------------------------------------------------------------------- */
 
+static int is_ours(const jl_task *t, int status, int n) {
+    return status == LUA_YIELD && n == 1 &&
+           lua_touserdata(t->co, -1) == (const void *)&jl_magic_task;
+}
+
+static void begin_nothing(jl_state *S, jl_task *t) {
+    (void)S;
+    (void)t;
+}
+
+/* may_wait(): raises where a wait in this task would. Where only a yield can tell, the task goes on
+ * at once. */
+static int task_may_wait(lua_State *L) {
+    jl_state *S = jl_self(L);
+    if (JL_KNOWS_YIELDABLE || place(L, S) != IN_TASK) return 0;
+    S->begin = begin_nothing;
+    return suspend(L, S, IN_TASK);
+}
+
 static void resume(lua_State *L, jl_state *S, jl_task *t, int nargs) {
     int n;
     t->started = 1;
@@ -439,14 +456,18 @@ static void resume(lua_State *L, jl_state *S, jl_task *t, int nargs) {
     t->state = JL_RUNNING;
     S->current = t;
     int status = jl_resume(t->co, L, nargs, &n);
-    int ours =
-        status == LUA_YIELD && n == 1 && lua_touserdata(t->co, -1) == (const void *)&jl_magic_task;
-    int submits = ours && S->wanted && !t->cancelled;
+    while (is_ours(t, status, n) && S->begin == begin_nothing) {
+        S->begin = NULL;
+        lua_pop(t->co, n);
+        status = jl_resume(t->co, L, 0, &n);
+    }
+    int ours = is_ours(t, status, n);
+    void (*begin)(jl_state *, jl_task *) = ours && !t->cancelled ? S->begin : NULL;
     S->current = NULL;
-    S->wanted = 0;
+    S->begin = NULL;
     S->goal.resumed++;
     /* Prepared for a wait that raised or was not awaited: nothing holds file and buffer now. */
-    if (S->spare && !submits) {
+    if (S->spare && begin != commit) {
         jdb_op_release(S->queue, S->spare);
         S->spare = NULL;
     }
@@ -454,9 +475,9 @@ static void resume(lua_State *L, jl_state *S, jl_task *t, int nargs) {
         if (n > 0) lua_pop(t->co, n);
         if (t->cancelled) {
             kill(L, S, t);
-        } else if (submits) {
+        } else if (begin) {
             t->state = JL_WAITING;
-            commit(S, t);
+            begin(S, t);
         } else if (ours && !t->yielding) {
             t->state = JL_WAITING;
         } else {
@@ -493,11 +514,13 @@ static void run_ready(lua_State *L, jl_state *S, jl_task *t) {
         resume(L, S, t, t->nargs);
         return;
     }
-    if (t->reply) jl_push_size(t->co, t->reply);
+    int n = 1;
+    if (t->answered) n = t->nargs;
+    else if (t->reply) jl_push_size(t->co, t->reply);
     else lua_pushboolean(t->co, !t->expired);
-    t->expired = 0;
+    t->expired = t->answered = 0;
     t->reply = 0;
-    resume(L, S, t, 1);
+    resume(L, S, t, n);
 }
 
 static void deliver(lua_State *L, jl_state *S, jdb_op *op) {
@@ -557,7 +580,7 @@ static void fire_timers(jl_state *S) {
 static int reached(lua_State *L, const jl_state *S) {
     switch (S->goal.kind) {
     case GOAL_RUN: return S->alive == 0;
-    case GOAL_TASK: return ended(S->goal.task);
+    case GOAL_TASK: return jl_ended(S->goal.task);
     case GOAL_TOKEN: {
         lua_getfield(L, 1, "woken");
         int yes = lua_toboolean(L, -1);
@@ -953,8 +976,8 @@ static int task_await(lua_State *L) {
     enum place where = place(L, S);
     if (!S->current) return luaL_error(L, "await outside a task");
     if (where != IN_PLACE) return suspend(L, S, where);
-    jdb_op *op = S->wanted ? S->spare : NULL;
-    S->wanted = 0;
+    jdb_op *op = S->begin == commit ? S->spare : NULL;
+    S->begin = NULL;
     if (S->current->yielding) {
         lua_pushboolean(L, 1);
         return 1;
@@ -983,7 +1006,7 @@ static int wait_outside(lua_State *L, jl_state *S, jl_task *t, int64_t until) {
     S->goal.task = t;
     S->goal.until = until;
     if (protected_drive(L, S, 0, S->ref_drive) != LUA_OK) return lua_error(L);
-    lua_pushboolean(L, ended(t));
+    lua_pushboolean(L, jl_ended(t));
     return 1;
 }
 
@@ -995,7 +1018,7 @@ static int task_wait(lua_State *L) {
     int64_t until = lua_isnoneornil(L, 2) ? -1 : deadline(L, 2);
     int owned = lua_toboolean(L, 3);
     enum place where = place(L, S);
-    if (ended(t)) {
+    if (jl_ended(t)) {
         lua_pushboolean(L, 1);
         return 1;
     }
@@ -1012,27 +1035,39 @@ static int task_wait(lua_State *L) {
     return suspend(L, S, where);
 }
 
-int jl_in_task(lua_State *L) { return place(L, jl_self(L)) == IN_TASK; }
+int jl_in_task(lua_State *L, jl_state *S) { return place(L, S) == IN_TASK; }
 
-int jl_join_gate(lua_State *L, jl_task *gate, uint64_t reply) {
+int jl_suspend(lua_State *L, void (*begin)(jl_state *, jl_task *), void *beginning) {
     jl_state *S = jl_self(L);
-    forget_wait(S, S->current);
-    if (!S->current->cancelled) {
-        add_joiner(gate, S->current);
-        S->current->reply = reply;
-    }
+    S->begin = begin;
+    S->beginning = beginning;
     return suspend(L, S, IN_TASK);
 }
 
-void jl_open_gate(lua_State *L, jl_task *gate) { wake_joiners(jl_self(L), gate); }
+void jl_join_gate(jl_state *S, jl_task *gate, jl_task *t, uint64_t reply) {
+    forget_wait(S, t);
+    add_joiner(gate, t);
+    t->reply = reply;
+}
+
+void jl_open_gate(lua_State *L, jl_task *gate, int n) {
+    for (jl_task *t = n > 0 ? gate->joiners : NULL; t; t = t->join_next) {
+        if (t->state != JL_WAITING || !suspended(t) || !lua_checkstack(t->co, n)) continue;
+        for (int i = 0; i < n; i++) lua_pushvalue(L, -n);
+        lua_xmove(L, t->co, n);
+        t->nargs = n;
+        t->answered = 1;
+    }
+    wake_joiners(jl_self(L), gate);
+}
 
 void jl_drop_gate(jl_task *gate) {
     while (gate->joiners) leave_joined(gate->joiners);
 }
 
-int jl_task_alive(lua_State *L, int i) {
-    const jl_task *t = jl_test(L, i, &jl_magic_task, sizeof *t);
-    return t && !ended(t);
+jl_task *jl_live_task(lua_State *L, int i) {
+    jl_task *t = jl_test(L, i, &jl_magic_task, sizeof *t);
+    return t && !jl_ended(t) ? t : NULL;
 }
 
 /* ---- light threads of a host ---------------------------------------------------------------- */
@@ -1168,7 +1203,7 @@ static int push_end(lua_State *L, jl_state *S, int index, int with_state) {
 /* results(task): "done", values... | "failed", error | "cancelled", nil, message, err. */
 static int task_results(lua_State *L) {
     jl_task *t = check_task(L, 1);
-    if (!ended(t)) return luaL_error(L, "the task has not ended");
+    if (!jl_ended(t)) return luaL_error(L, "the task has not ended");
     lua_settop(L, 1);
     return push_end(L, jl_self(L), 1, 1);
 }
@@ -1176,7 +1211,7 @@ static int task_results(lua_State *L) {
 /* A task that waits is ended by the loop, never here: its variables may do anything. One that is
  * about to run, or runs, goes on to its next wait, so that nothing handed to it is lost. */
 static void cancel(jl_state *S, jl_task *t) {
-    if (ended(t)) return;
+    if (jl_ended(t)) return;
     t->cancelled = 1;
     if (t->state == JL_READY && !t->started) t->kill = 1;
     if (t->state != JL_WAITING) return;
@@ -1187,7 +1222,7 @@ static void cancel(jl_state *S, jl_task *t) {
 
 static int task_cancel(lua_State *L) {
     jl_task *t = check_task(L, 1);
-    int alive = !ended(t);
+    int alive = !jl_ended(t);
     cancel(jl_self(L), t);
     lua_pushboolean(L, alive);
     return 1;
@@ -1239,6 +1274,7 @@ int jl_open_task(lua_State *L) {
                                          {"drive", task_drive},
                                          {"current", task_current},
                                          {"park", task_park},
+                                         {"may_wait", task_may_wait},
                                          {"wake", task_wake},
                                          {"sleep", task_sleep},
                                          {"yield", task_yield},

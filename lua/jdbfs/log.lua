@@ -22,7 +22,7 @@ local sync = require "jdbfs.sync"
 
 local spawn, failure, wait = core.spawn, core.failure, core.wait
 local is_buffer, new_buffer = core.is_buffer, core.buffer
-local batch_of, record = core.batch, core.record
+local batch_of, join_batch, record = core.batch, core.join_batch, core.record
 local error, floor, getmetatable = error, math.floor, getmetatable
 local ipairs, pairs, pcall = ipairs, pairs, pcall
 local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
@@ -703,7 +703,7 @@ end
 local function finish_batch(batch, ok, message, err)
   batch.ok, batch.message, batch.err = ok, message, err
   batch.woken = true
-  batch.records:open()
+  if ok then batch.records:open() else batch.records:open(nil, message, err) end
   if batch.buffer ~= batch.page then release(batch.buffer) end
   for i = 1, batch.waiting do core.wake(batch[i]) end
 end
@@ -722,11 +722,18 @@ local function is_empty(batch)
   return count == 0
 end
 
--- Appenders may join while somebody commits and nobody stands in line.
+-- Appenders may join while somebody commits and nobody stands in line. They find the batch at
+-- self[1].
 local function let_join(self)
-  local line = self.line
-  local may = self.committer and not self.failed and not self.closing and line.first > line.last
-  self.gather.records:gather(may)
+  local line, records = self.line, self.gather.records
+  local may = not self.failed and not self.closing and line.first > line.last
+  records:gather(may and self.committer or nil)
+  self[1] = records
+end
+
+local function set_committer(self, task)
+  self.committing, self.committer = task ~= nil, task
+  let_join(self)
 end
 
 local function fits(batch, length)
@@ -859,7 +866,7 @@ local function commit(self, in_task)
     end
     refill(self)
   end
-  self.committing, self.committer = false, nil
+  set_committer(self, nil)
   self.idle:set()
 end
 
@@ -869,8 +876,7 @@ local function start_commit(self, task)
   if task then
     -- A task of its own: the appender's may be cancelled in the middle of the write.
     local committer, message, err = spawn(commit, self, true)
-    self.committer = committer
-    if committer then return let_join(self) end
+    if committer then return set_committer(self, committer) end
     give_back(self, self.next, message, err)
     self.committing = false
     self.idle:set()
@@ -887,7 +893,7 @@ end
 -- A run that ends in an error ends the committer too: what it was writing is unknown.
 local function notice_end(self)
   if not self.committing or not self.committer or alive(self.committer) then return end
-  self.committing, self.committer = false, nil
+  set_committer(self, nil)
   poison(self, "the task that wrote a batch was ended")
   if self.flying then finish_batch(self.flying, poisoned(self, "append")) end
   self.idle:set()
@@ -899,9 +905,9 @@ end
 
 -- ---- methods ------------------------------------------------------------------------------------
 
-local function check_self(self, class, name)
+local function check_self(self, class, name, level)
   if type(self) ~= "table" or getmetatable(self) ~= class then
-    error(("bad self for '%s' (call with a colon)"):format(name), 3)
+    error(("bad self for '%s' (call with a colon)"):format(name), level or 3)
   end
 end
 
@@ -917,6 +923,9 @@ local function length_of(self, data)
 end
 
 local function append_slowly(self, data)
+  check_self(self, Log, "append", 4)
+  core.may_wait() -- before anything is written
+  local can_wait, task = place_of_call()
   local length, message, err = length_of(self, data)
   if not length then return nil, message, err end
   if length > RECORD_MAX then
@@ -925,7 +934,6 @@ local function append_slowly(self, data)
   notice_end(self)
   if self.closing then return closed(self, "append") end
   if self.failed then return poisoned(self, "append") end
-  local can_wait, task = place_of_call()
   if self.committing and not can_wait then error(task, 3) end
   local batch, number
   local line = self.line
@@ -944,16 +952,9 @@ end
 
 -- Nearly every record of a busy log joins the batch that gathers, in one call.
 function Log:append(data)
-  if getmetatable(self) ~= Log then check_self(self, Log, "append") end
-  local batch = self.gather
-  local number = batch.records:join(data, self.committer)
-  if not batch.woken then
-    local message, err -- no tail call: errors name the caller by its level
-    number, message, err = append_slowly(self, data)
-    return number, message, err
-  end
-  if batch.ok then return number end
-  return nil, batch.message, batch.err
+  local number, message, err = join_batch(self, data)
+  if number == false then number, message, err = append_slowly(self, data) end
+  return number, message, err
 end
 
 function Log:recovery()
