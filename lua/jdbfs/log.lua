@@ -835,10 +835,10 @@ local function write_batch(self, batch)
   return true
 end
 
-local function commit_one(self, in_task)
+local function commit_one(self, in_task, first, count, used)
   local batch = self.gather
-  batch.first, batch.count, batch.used = batch.records:range()
-  self.flying, self.next = batch, batch.first + batch.count
+  batch.first, batch.count, batch.used = first, count, used
+  self.flying, self.next = batch, first + count
   self.gather = new_batch(self, self.free_page)
   self.free_page = nil
   let_join(self)
@@ -858,13 +858,16 @@ end
 -- Until nothing is left. Appenders that were just answered run before the next batch is taken, so
 -- that all of them share it.
 local function commit(self, in_task)
-  while not is_empty(self.gather) do
-    commit_one(self, in_task)
+  while true do
+    local first, count, used = self.gather.records:range()
+    if count == 0 then break end
+    commit_one(self, in_task, first, count, used)
     if in_task then
       if not self.failed then prepare_soon(self) end
       core.yield()
     end
-    refill(self)
+    local line = self.line
+    if line.first <= line.last then refill(self) end
   end
   set_committer(self, nil)
   self.idle:set()
