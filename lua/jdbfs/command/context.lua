@@ -72,7 +72,8 @@ local File = {}
 File.__index = File
 
 function File:read(off, page)
-  return self.raw:read_at(page and (page.buffer or page) or self.buffer, off)
+  if not page then return self.raw:read_at(self.buffer, off) end
+  return self.raw:read_at(page.buffer or page, off)
 end
 
 -- Written, and durable as the option --sync of the file says.

@@ -30,9 +30,22 @@ local function count_down(engine)
   if left <= 1 then engine.live = false end
 end
 
--- One client: the loop, the due times and the stop belong to us.
-local function client(engine, job, ctx)
-  core.measure(job.meter)
+-- Iterations as fast as they end: nothing is counted or awaited here that the run did not ask for.
+local function closed_loop(engine, job, ctx)
+  local main, state, iterations = job.main, engine.state, 0
+  while true do
+    for _ = 1, YIELD_EVERY do
+      if not engine.live then return end
+      iterations = iterations + 1
+      ctx.iter = iterations
+      main(ctx, state)
+    end
+    jdbfs.yield()
+  end
+end
+
+-- Iterations that wait for their arrival, or that --ops counts.
+local function counted_loop(engine, job, ctx)
   local main, state, arrivals, idle = job.main, engine.state, job.arrivals, engine.idle
   local task, iterations = core.current(), 0
   while engine.live do
@@ -49,6 +62,13 @@ local function client(engine, job, ctx)
     main(ctx, state)
     if counted then count_down(engine) end
   end
+end
+
+-- One client: the loop, the due times and the stop belong to us.
+local function client(engine, job, ctx)
+  core.measure(job.meter)
+  local loop = (job.arrivals or engine.ops_left) and counted_loop or closed_loop
+  return loop(engine, job, ctx)
 end
 
 -- A job that owns its loop: main runs once.
