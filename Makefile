@@ -129,7 +129,8 @@ ALL_LDFLAGS = $(MUST_LDFLAGS) $(LDFLAGS)
 LUA ?=
 LUA_INCDIR ?=
 NO_LUA_GOALS := help clean deps run test all-luas core c-tests coverage analyze fuzz valgrind soak \
-                torture powercut rockspec dist install-core uninstall-core compile_commands
+                torture powercut bench bench-counts rockspec dist install-core uninstall-core \
+                compile_commands
 ifneq ($(or $(if $(MAKECMDGOALS),,all),$(filter-out $(NO_LUA_GOALS),$(MAKECMDGOALS))),)
 LUA_FOUND := $(shell bash spec/tools/lua.sh find '$(LUA)' '$(LUA_INCDIR)')
 ifeq ($(firstword $(LUA_FOUND)),ok)
@@ -278,9 +279,13 @@ test:
 	    SAN='$(SAN)' bash spec/tools/test.sh
 
 # Measured against rivals in the same run; a few minutes each.
-.PHONY: bench bench-durable bench-fio
+.PHONY: bench bench-counts bench-durable bench-fio
 bench:
 	bash spec/bench/run.sh $(ARGS)
+
+# Fails when an operation costs more than it did; no clock is looked at. ARGS=--record renews.
+bench-counts:
+	@CC='$(CC)' MAKE='$(MAKE)' bash spec/bench/counts.sh $(ARGS)
 
 bench-durable:
 	bash spec/bench/durable.sh $(ARGS)
@@ -426,6 +431,7 @@ help:
 	@echo 'make coverage    lines and refusals that no test reaches; make analyze: static analyzers'
 	@echo 'make torture     hours of hostile values, fuzzing, soak, ...; alone: fuzz, soak, valgrind'
 	@echo 'make bench       against a bare liburing loop; bench-durable: commits, streams; bench-fio'
+	@echo 'make bench-counts  what an operation costs, in counts; ARGS=--record'
 	@echo 'make powercut    cuts the power below ext4, XFS and btrfs; CUTS=1000 (root, FUSE)'
 	@echo 'make docs        the reference as man pages and, with ldoc, as HTML, into build/doc'
 	@echo 'make install     PREFIX=/usr/local DESTDIR= LUA=; also uninstall'

@@ -1,0 +1,149 @@
+-- counts.lua FILE COMPILER MODULES NAME INTERPRETER [--record] [SCENARIO...]: counts what one
+-- operation costs in one Lua, and compares with the record in FILE, or renews it. Prints a line for
+-- each count, then "N passed, N failed, N skipped". Scenarios and what they do: counted.lua.
+--
+-- Each figure is that of a long run less that of a short one. Instructions are user instructions
+-- inside jdbfs.run by callgrind; one that seems to have grown is counted twice more, and the least
+-- counts, as hash seeds and batches vary.
+
+package.path = "spec/bench/?.lua;" .. package.path
+local record = require("record")
+
+local file, compiler, modules, name, interpreter = arg[1], arg[2], arg[3], arg[4], arg[5]
+local renewing, only = false, {}
+for i = 6, #arg do
+  if arg[i] == "--record" then renewing = true
+  else only[#only + 1], only[arg[i]] = arg[i], true end
+end
+
+local ATTEMPTS = 3
+local SHORT = { lua = 640, jit = 1920 } -- the compiler of LuaJIT needs some time
+local ENTRIES_64 = 1 / 16 -- kernel entries at depth 64: how completions gather is a matter of time
+
+-- What is counted, and a limit that stands for the record where time has a say.
+local SCENARIOS = {
+  { "read_1", entries = true, allocations = true, lua_bytes = true, instructions = true },
+  { "read_64", entries = ENTRIES_64, allocations = true, lua_bytes = true, instructions = true },
+  { "read_many_8", allocations = true, lua_bytes = true, instructions = true },
+  { "append_8", allocations = true, lua_bytes = true, instructions = true },
+  { "spawn_join", allocations = true, lua_bytes = true, instructions = true },
+  { "parked", lua_bytes = true },
+}
+local COUNTS = { "entries", "allocations", "lua_bytes", "instructions" }
+
+local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+
+local function capture(command)
+  local pipe = assert(io.popen(command))
+  local output = pipe:read("*a")
+  pipe:close()
+  return output
+end
+
+local dir = capture("mkdir -p build/bench && mktemp -d build/bench/counts-XXXXXX"):match("%S+")
+local release = capture(quote(interpreter) .. " -v 2>&1"):match("^(%S+ [^%s,]+)"):gsub("%s", "-")
+local WHERE = { lua_bytes = compiler:match("[^/]*$") .. "/" .. release,
+  instructions = compiler .. "/" .. release }
+local has_valgrind = capture("command -v valgrind") ~= ""
+
+-- Runs a scenario with something before the interpreter; all that it printed.
+local function run(before, scenario, operations)
+  local output = capture(("rm -rf %s/*; env LUA_PATH='lua/?.lua;lua/?/init.lua' LUA_CPATH=%s "
+    .. "%s %s spec/bench/counted.lua %s %s %d 2>&1"):format(dir, quote(modules .. "/?.so"), before,
+    quote(interpreter), scenario, dir, operations))
+  return output
+end
+
+local function plain(scenario, operations)
+  local output = run("LD_PRELOAD=build/bench/count_alloc.so", scenario, operations)
+  local done, entries, bytes = output:match("(%d+) (%d+) (%-?%d+)\n")
+  if not done then error("counts: no figures from " .. scenario .. "\n" .. output, 0) end
+  return { entries = tonumber(entries), lua_bytes = tonumber(bytes),
+    allocations = tonumber(output:match("ALLOCATIONS (%d+)")) }
+end
+
+-- valgrind waits in the kernel where it cannot be asked to stop: it is killed when it takes long.
+local function instructions(scenario, operations)
+  local output = run("timeout -s KILL 60 valgrind --tool=callgrind --toggle-collect=task_run "
+    .. "--callgrind-out-file=/dev/null", scenario, operations)
+  local count = tonumber(output:match("Collected : (%d+)"))
+  if not count then error("counts: callgrind did not count " .. scenario .. "\n" .. output, 0) end
+  return count
+end
+
+-- What one operation costs: { entries =, allocations =, ... }, as far as it is counted.
+local function measure(scenario)
+  local short = SHORT[name:find("jit") and "jit" or "lua"]
+  local n = 2 * short
+  local a, b = plain(scenario[1], short), plain(scenario[1], short + n)
+  local costs = {}
+  for _, count in ipairs(COUNTS) do
+    if scenario[count] and a[count] and b[count] then costs[count] = (b[count] - a[count]) / n end
+  end
+  if scenario.instructions and has_valgrind then
+    costs.instructions = function()
+      return (instructions(scenario[1], short + n) - instructions(scenario[1], short)) / n
+    end
+  end
+  return costs
+end
+
+local function read_record()
+  local stream = io.open(file, "r")
+  if not stream then return {} end
+  local text = stream:read("*a")
+  stream:close()
+  return record.parse(text)
+end
+
+local list, tally = read_record(), { ok = 0, FAIL = 0, skip = 0 }
+
+local function say(verdict, text)
+  tally[verdict] = tally[verdict] + 1
+  print(("%-4s %s"):format(verdict, text))
+end
+
+-- The least of some attempts: as long as it seems to have grown.
+local function settle(entry, count)
+  entry.value = count()
+  for _ = 2, renewing and 1 or ATTEMPTS do
+    local recorded = record.find(list, entry)
+    if not recorded or not record.has_grown(entry.value, recorded) then return end
+    entry.value = math.min(entry.value, count())
+  end
+end
+
+local function compare(scenario, count, cost)
+  local entry = { lua = name, scenario = scenario[1], count = count, value = cost, where = WHERE[count] or "any" }
+  local id = ("%s %s %s"):format(name, scenario[1], count)
+  if scenario[count] and cost == nil then
+    say("skip", id .. ": valgrind or the counter of allocations is not there")
+  elseif type(scenario[count]) == "number" then
+    local fits = cost <= scenario[count]
+    say(fits and "ok" or "FAIL", ("%s: %.4f, at most %.4f"):format(id, cost, scenario[count]))
+  elseif scenario[count] then
+    if type(cost) == "function" then settle(entry, cost) end
+    if entry.value < 0 then entry.value = 0 end
+    if renewing then record.renew(list, entry) end
+    say(record.judge(list, entry))
+  end
+end
+
+local done, failure = pcall(function()
+  for _, scenario in ipairs(SCENARIOS) do
+    if #only == 0 or only[scenario[1]] then
+      local costs = measure(scenario)
+      for _, count in ipairs(COUNTS) do compare(scenario, count, costs[count]) end
+    end
+  end
+end)
+capture("rm -rf " .. dir)
+if not done then
+  say("FAIL", tostring(failure))
+elseif renewing then
+  local stream = assert(io.open(file, "w"))
+  stream:write(record.format(list))
+  stream:close()
+end
+print(("%d passed, %d failed, %d skipped"):format(tally.ok, tally.FAIL, tally.skip))
+os.exit(tally.FAIL == 0 and 0 or 1)
