@@ -217,7 +217,7 @@ main_backend() { # LUA_ID
 # choose_specs LUA_ID BACKEND FS: into `chosen`. What is not about files (tasks, queues, processes,
 # documents) is tested at home; what other processes do to files is nothing that a simulated disk
 # could show. Lua 5.4 runs everything. The others leave out what C alone decides (faults of
-# devices), and the command, which is Lua above the module, runs on one backend.
+# devices). The command, examples and documents, Lua above the module, run on one backend.
 choose_specs() {
     local file
     if [[ $2 == sim ]]; then
@@ -241,7 +241,7 @@ is_for() { # SPEC LUA_ID BACKEND
         *sim_spec.lua) return 1 ;;
         spec/regress/ring_refused* | spec/regress/lock_holder*) [[ $2 == 5.4 && $3 == "$main" ]] ;;
         spec/63* | spec/82*) [[ $2 == 5.4 && -z $san && ($1 == spec/82* || $3 == "$main") ]] ;;
-        spec/6*) [[ $2 != 5.[23] && -z $san && $3 == "$main" ]] ;;
+        spec/6* | spec/9*) [[ $2 != 5.[23] && -z $san && $3 == "$main" ]] ;;
         spec/28*) [[ $2 != 5.[23] && -z $san ]] ;;
         spec/43*) [[ $2 != 5.[23] ]] ;;
         spec/57*)

@@ -1,0 +1,183 @@
+-- What the examples promise of a crash: the power is cut at every step of a program on the
+-- simulated disk, again and again with other seeds. And with a flush left out the promise must be
+-- seen broken.
+-- JDBFS_CRASH_POINTS: crashes a program, default 200.
+
+local jdbfs = require "jdbfs"
+local rig = require "support_crash"
+local support = require "support"
+
+local copy = require "jdbfs.example.copy"
+local kv = require "jdbfs.example.kv"
+local lsm = require "jdbfs.example.lsm"
+local pages = require "jdbfs.example.pages"
+
+local must = rig.must
+local POINTS = tonumber(os.getenv("JDBFS_CRASH_POINTS") or "") or 200
+
+-- After a crash a store that keeps single values has what was acknowledged, or what was asked for
+-- later. state.wanted[key]: list of values, each asked for; state.sure[key]: index of the last one
+-- that was acknowledged.
+local function ask(state, key, value)
+  state.wanted = state.wanted or {}
+  state.sure = state.sure or {}
+  local list = state.wanted[key] or {}
+  state.wanted[key] = list
+  list[#list + 1] = value
+  return #list
+end
+
+local function check_values(state, get)
+  for key, list in pairs(state.wanted or {}) do
+    local value, found = get(key) or false, nil
+    for i = state.sure[key] or 1, #list do found = found or list[i] == value end
+    found = found or (not state.sure[key] and value == false)
+    if not found then
+      error(("%s is %s, acknowledged was %s"):format(key, tostring(value),
+        tostring(list[state.sure[key]])))
+    end
+  end
+end
+
+local workloads = {}
+
+local function add(name, w)
+  w.name = name
+  workloads[#workloads + 1] = w
+end
+
+-- A commit is all or nothing: every page says which commit it is of, and all agree.
+add("the page store", {
+  body = function(state)
+    local store = must(pages.open("pages", { buffers = 8 }))
+    local numbers = {}
+    for commit = 1, 4 do
+      if commit == 3 then store:free(table.remove(numbers, 1)) end
+      numbers[#numbers + 1] = store:allocate()
+      local tasks = {}
+      for i, number in ipairs(numbers) do
+        tasks[i] = jdbfs.spawn(store.write, store, number, ("commit %d"):format(commit))
+      end
+      for _, task in ipairs(tasks) do must(task:join()) end
+      state.asked, state.count = commit, #numbers
+      must(store:commit())
+      state.sure = commit
+    end
+    store:close()
+  end,
+  check = function(state)
+    local store, message = pages.open("pages")
+    if not store then
+      assert(not state.sure, message)
+      return
+    end
+    local seen
+    for number = 1, 4 do
+      local text = store:read(number)
+      assert(text or store.map[number] == nil or store.map[number] == 0, "a damaged page")
+      local commit = text and tonumber(text:match("%d+"))
+      if commit then
+        assert(not seen or seen == commit, "half a commit")
+        seen = commit
+      end
+    end
+    assert((seen or 0) >= (state.sure or 0) and (seen or 0) <= (state.asked or 0),
+      ("commit %s is there, %s was acknowledged"):format(tostring(seen), tostring(state.sure)))
+    assert(store:write(store:allocate(), "more") and store:commit(), "it does not go on")
+    store:close()
+  end,
+})
+
+local function put(state, store, key, value)
+  local at = ask(state, key, value)
+  local ok, message = store:put(key, value)
+  must(ok, message)
+  state.sure[key] = at
+end
+
+add("the key-value store", {
+  body = function(state)
+    local store = must(kv.open("kv", { segment_size = 16384 }))
+    for round = 1, 3 do
+      local tasks = {}
+      for key = 1, 3 do
+        tasks[key] = jdbfs.spawn(put, state, store, "k" .. key, ("%d"):format(round):rep(2000))
+      end
+      for _, task in ipairs(tasks) do
+        if not select(1, jdbfs.pcall(task.join, task)) then must(nil, "stopped") end
+      end
+      if round == 2 then must(store:compact()) end
+    end
+    store:close()
+  end,
+  check = function(state)
+    local store = kv.open("kv")
+    if not store then
+      assert(not next(state.sure or {}), "it does not open")
+      return
+    end
+    check_values(state, function(key) return store:get(key) end)
+    store:close()
+  end,
+})
+
+add("the LSM tree", {
+  body = function(state)
+    local tree = must(lsm.open("tree", { memory = 1000, log = { segment_size = 65536 } }))
+    for i = 1, 18 do put(state, tree, "k" .. i % 4, ("value %d "):format(i):rep(30)) end
+    tree:close()
+  end,
+  check = function(state)
+    local tree, message = lsm.open("tree")
+    assert(tree, message)
+    check_values(state, function(key) return tree:get(key) end)
+    tree:close()
+  end,
+})
+
+add("the copy", {
+  setup = function()
+    local file = assert(jdbfs.create("from", { durable_create = true }))
+    local buffer = jdbfs.buffer(65536)
+    for off = 0, 65536 - 4096, 4096 do buffer:fill(off / 4096 + 1, off, 4096) end
+    assert(file:write_at(buffer, 0))
+    assert(file:truncate(60000))
+    assert(file:sync_all())
+    assert(file:close())
+  end,
+  body = function(state)
+    must(copy("from", "to", { block = 8192, depth = 4 }))
+    state.sure = true
+  end,
+  check = function(state)
+    if state.sure then assert(rig.content("from") == rig.content("to"), "the copy is another") end
+  end,
+})
+
+describe("after a power cut", function()
+  support.setup()
+
+  for _, w in ipairs(workloads) do
+    it(w.name .. " keeps its promise", function()
+      local points, broken = rig.explore(w, { points = POINTS })
+      assert.is_nil(broken)
+      assert.is_true(points >= POINTS)
+    end)
+  end
+end)
+
+describe("a flush left out", function()
+  support.setup()
+
+  -- Some flushes are of names that a later one covers: not each of them can be missed, most are.
+  for _, w in ipairs(workloads) do
+    it("is noticed in " .. w.name, function()
+      local flushes, noticed = rig.flushes(w), 0
+      for omit = 1, flushes do
+        local _, broken = rig.explore(w, { points = 1, omit = omit })
+        if broken then noticed = noticed + 1 end
+      end
+      assert.is_true(noticed >= flushes / 2, ("%d of %d"):format(noticed, flushes))
+    end)
+  end
+end)
