@@ -266,13 +266,16 @@ describe("meta.lua", function()
 
   it("tells every option, and no other", function()
     local path = support.path()
-    local values = { direct = "off", lock = "shared", durable_method = "auto", mode = 438,
-      device = false, must_exist = false, exclusive = false }
     for _, field in ipairs(fields_of("jdbfs.OpenOptions")) do
-      local value = values[field.name]
-      if value == nil then value = true end
-      local f = assert(jdbfs.open_rw(path, { direct = "off", [field.name] = value }))
-      f:close()
+      for word in field.type:gmatch('"([^"]*)"') do
+        local f, message = jdbfs.open_rw(path, { direct = "prefer", [field.name] = word })
+        assert.is_not_nil(f, message)
+        f:close()
+      end
+      local value = nil
+      if field.type:match("^boolean") then value = false end
+      if field.type:match("^integer") then value = 384 end
+      jdbfs.open_rw(path, { [field.name] = value }) -- raises for an option that there is not
     end
     support.raises("unknown option bad", function() jdbfs.open_rw(path, { bad = 1 }) end)
   end)

@@ -29,8 +29,10 @@ static void fail_with(const jdb_op *op) {
 static jdb_op *take(void) {
     jdb_kind kind;
     jdb_op *op = jdb_op_take(queue, &kind);
-    jdb_failure failure = {kind, 0, "take", NULL, NULL, NULL, -1, -1, -1, -1};
-    if (!op) fail(&failure);
+    if (!op) {
+        fprintf(stderr, "no operation: %s\n", jdb_kind_name(kind));
+        exit(1);
+    }
     return op;
 }
 
@@ -48,8 +50,10 @@ static void finish(jdb_op *op) {
 }
 
 static jdb_file *create(const char *path) {
-    jdb_open how = {JDB_OPEN_WRITE | JDB_OPEN_CREATE | JDB_OPEN_TRUNCATE, 0600, JDB_DIRECT_PREFER,
-                    JDB_METHOD_AUTO, "create"};
+    jdb_open how = {.flags = JDB_OPEN_WRITE | JDB_OPEN_CREATE | JDB_OPEN_TRUNCATE,
+                    .mode = 0600,
+                    .direct = JDB_DIRECT_PREFER,
+                    .name = "create"};
     jdb_op *op = take();
     if (jdb_prep_open(queue, op, path, &how) != 0) abort();
     submit(op);
