@@ -568,7 +568,12 @@ static int open_file(lua_State *L, const char *name, unsigned flags) {
         jl_drop(L, op);
         return jl_fail_kind(L, JDB_ALLOC, name, a.path, "out of memory");
     }
-    return run_checked(L, op);
+    if (jdb_op_check(op) == JDB_OK) return jl_run_op(L, op);
+    jdb_failure failure;
+    jdb_op_failure(op, &failure);
+    failure.path = a.path; /* the operation's goes with it */
+    jl_drop(L, op);
+    return jl_fail(L, &failure);
 }
 
 static int open_read(lua_State *L) { return open_file(L, "open", 0); }

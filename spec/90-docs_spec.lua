@@ -268,9 +268,9 @@ describe("meta.lua", function()
     local path = support.path()
     for _, field in ipairs(fields_of("jdbfs.OpenOptions")) do
       for word in field.type:gmatch('"([^"]*)"') do
-        local f, message = jdbfs.open_rw(path, { direct = "prefer", [field.name] = word })
-        assert.is_not_nil(f, message)
-        f:close()
+        local f, message, err = jdbfs.open_rw(path, { direct = "prefer", [field.name] = word })
+        assert.is_true(f ~= nil or err.kind == "Unsupported", message)
+        if f then f:close() end
       end
       local value = nil
       if field.type:match("^boolean") then value = false end
