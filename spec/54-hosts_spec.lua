@@ -169,9 +169,16 @@ describe("jdbfs.host", function()
       package.loaded.cqueues = {}
       package.loaded["cqueues.condition"] = {}
       fails("Unsupported", "lacks running", jdbfs.host("cqueues"))
+      package.loaded.fiber, package.loaded.socket = {}, {}
+      fails("Unsupported", "lacks fiber.cond or socket.iowait", jdbfs.host("tarantool"))
       ngx = { config = { ngx_lua_version = 9000 }, get_phase = function() end }
       fails("Unsupported", "older than", jdbfs.host("ngx"))
+      ngx.config.ngx_lua_version = 10023
+      fails("Unsupported", "has not the LuaJIT of OpenResty", jdbfs.host("ngx"))
+      package.loaded["thread.exdata"], package.loaded.ffi = {}, { cast = function() end }
+      fails("Unsupported", "ngx.semaphore", jdbfs.host("ngx"))
       assert(jdbfs.host(adapter)) -- a refused choice is none
+      assert(jdbfs.exists(dir))
     ]])
   end)
 

@@ -462,3 +462,146 @@ describe("nginx", function()
     end)
   end)
 end)
+
+-- ---- several workers ----------------------------------------------------------------------------
+
+local SPREAD = [[
+  location = /spread {
+    content_by_lua_block {
+      local seen, pid, rounds, sum = ngx.shared.seen, ngx.worker.pid(), 0, 0
+      seen:incr(pid, 1, 0)
+      repeat
+        for i = 1, 10 do
+          sum = sum + read(i)
+          jdbfs.sleep(0.005)
+        end
+        ngx.sleep(0.005)
+        rounds = rounds + 1
+      until seen:get("end")
+      ngx.print(pid, " ", sum / rounds)
+    }
+  }
+  location = /end {
+    content_by_lua_block { ngx.shared.seen:set("end", ngx.var.arg_end == "yes" or nil) }
+  }
+  location = /seen { content_by_lua_block { ngx.print(ngx.shared.seen:get(ngx.var.arg_pid) or 0) } }
+  location = /many {
+    content_by_lua_block {
+      local threads, most = {}, 0
+      for i = 1, 40 do
+        threads[i] = ngx.thread.spawn(function()
+          assert(read(i) == i)
+          local s = jdbfs.stats()
+          most = math.max(most, s.in_flight + s.waiting)
+        end)
+      end
+      for i = 1, 40 do assert(ngx.thread.wait(threads[i])) end
+      ngx.print(ngx.worker.pid(), " ", jdbfs.stats().submitted, " ", most)
+    }
+  }
+]]
+
+-- Requests until every worker has some, which go on until they are told to end.
+local function spread(server)
+  server:get("/end?end=no")
+  local function busy()
+    for _, pid in ipairs(server:workers()) do
+      if tonumber((server:get("/seen?pid=" .. pid))) < 2 then return false end
+    end
+    return true
+  end
+  repeat
+    for _ = 1, 4 do server:start_get("/spread") end
+    support.sh("sleep 0.05")
+  until busy() or server.started > 80
+  assert(busy(), "one worker gets all requests")
+end
+
+-- Answers by worker; a request that was cut off is counted apart.
+local function answers(server)
+  local by_pid, none = {}, 0
+  server:get("/end?end=yes")
+  for _, body in ipairs(server:wait()) do
+    local pid, sum = body:match("^(%d+) (%d+)$")
+    if pid then
+      assert.are.equal("55", sum)
+      by_pid[tonumber(pid)] = (by_pid[tonumber(pid)] or 0) + 1
+    else
+      none = none + 1
+    end
+  end
+  return by_pid, none
+end
+
+describe("nginx with several workers", function()
+  local _, why = hosts.find_nginx()
+  if not hosts.is_jit then why = "nginx has LuaJIT; the module of 5.1 is tried in 54" end
+  local function workers(name, complains, body)
+    it(name, function()
+      if why then return pending(why) end
+      with({ workers = 3, server = SPREAD, complains = complains }, body)
+    end)
+  end
+
+  workers("has independent queues in them", false, function(server)
+    local submitted = {}
+    local function all_counted()
+      local pid, count, most = server:get("/many"):match("^(%d+) (%d+) (%d+)$")
+      assert.is_true(tonumber(most) <= 40, "operations of another worker are counted")
+      -- What a worker counted is what it did: it grows by its own 40 reads and opens only.
+      local grown = tonumber(count) - (submitted[pid] or 0)
+      assert.is_true(grown >= 40 and grown <= 120, "grew by " .. grown)
+      submitted[pid] = tonumber(count)
+    end
+    for _ = 1, 12 do all_counted() end
+    spread(server)
+    local by_pid, none = answers(server)
+    assert.are.equal(0, none)
+    for _, pid in ipairs(server:workers()) do assert.is_true(by_pid[pid] >= 2) end
+  end)
+
+  workers("loses the requests of a killed worker, and no other", true, function(server)
+    spread(server)
+    local others = server:workers()
+    local victim = table.remove(others)
+    server:signal("KILL", victim)
+    local by_pid, none = answers(server)
+    assert.is_nil(by_pid[victim])
+    assert.is_true(none >= 2, none .. " were lost")
+    for _, pid in ipairs(others) do assert.is_true(by_pid[pid] >= 2) end
+    eventually("a new worker", function() return #server:workers() == 3 end)
+    for _ = 1, 5 do all_pages(server) end
+  end)
+
+  workers("ends what a terminated worker had in flight, and no more", true, function(server)
+    spread(server)
+    local others = server:workers()
+    local victim = table.remove(others)
+    server:signal("TERM", victim)
+    assert.is_true(server:gone(victim, 2), "it stays")
+    local by_pid = answers(server)
+    for _, pid in ipairs(others) do assert.is_true(by_pid[pid] >= 2) end
+    eventually("a new worker", function() return #server:workers() == 3 end)
+    all_pages(server)
+  end)
+
+  workers("reloads with operations in flight: every request is answered", false, function(server)
+    for _ = 1, 2 do
+      local old = server:workers()
+      spread(server)
+      server:signal("HUP")
+      eventually("new workers", function()
+        local seen = {}
+        for _, pid in ipairs(server:workers()) do seen[pid] = true end
+        for _, pid in ipairs(old) do seen[pid] = nil end
+        return next(seen) ~= nil
+      end)
+      for _ = 1, 5 do all_pages(server) end
+      local _, none = answers(server)
+      assert.are.equal(0, none)
+      for _, pid in ipairs(old) do assert.is_true(server:gone(pid, 3), "an old worker stays") end
+      server.started = 0
+      support.sh("rm -f " .. quote(server.dir) .. "/get.*")
+    end
+  end)
+end)

@@ -118,6 +118,28 @@ describe("several Lua states", function()
     end
   ]])
 
+  states("a state with a host that is moved gets it in its light threads, and they do not hang", [[
+    local prepare = [=[
+      jdbfs = require "jdbfs"
+      assert(jdbfs.host {
+        name = "mine", watch = function() end, wake = function() end,
+        current = function() return coroutine.running() end,
+        suspend = function() error("suspended for ever") end,
+      })
+      coroutine.wrap(function() assert(pcall(jdbfs.exists, "/") == false) end)()
+      return "prepared"
+    ]=]
+    local use = [=[
+      local value, message, err
+      coroutine.wrap(function() value, message, err = jdbfs.exists("/") end)()
+      return tostring(value) .. " " .. err.kind .. " " .. message
+    ]=]
+    local first, second = states.moved(prepare, use, true)
+    check("first", first == "prepared", first)
+    check("second", second:find("nil Unsupported", 1, true) and
+      second:find("belongs to another thread", 1, true), second)
+  ]])
+
   states("a state may be moved before its first operation", [[
     local first, second = states.moved("jdbfs = require 'jdbfs' return 'loaded'", WORK:gsub(
       "local number = ...", "local number = 3"))

@@ -264,6 +264,24 @@ promise("a generator made by jdbfs.wrap may do I/O", function(h)
   assert(f:close())
 end)
 
+-- Where any coroutine is taken for a light thread, it is suspended and its caller goes on.
+promise("a plain generator that does I/O disturbs nobody", function(h)
+  local f, got = numbered_file(h, 4), {}
+  local generator = coroutine.wrap(function()
+    for i = 1, 2 do
+      got[i] = f:read(i * PAGE, 1):byte()
+      coroutine.yield(got[i])
+    end
+  end)
+  for i = 1, 2 do
+    generator()
+    same(3, f:read(3 * PAGE, 1):byte(), "another's result")
+    wait(h, "the generator", function() return got[i] end)
+    same(i, got[i])
+  end
+  assert(f:close())
+end)
+
 promise("a log shares its commits between light threads", function(h)
   local log, list = assert(jdbfs.log(h.dir .. "/log")), {}
   for i = 1, 24 do

@@ -21,12 +21,8 @@ local function pseudo_socket(fd)
   }
 end
 
--- Copas 1.x hands the yielded value and the coroutine to whatever queue comes with it, and
--- resumes a coroutine that is added again.
-local parking = {
-  insert = function() end,
-  push = function(_, token, co) token.parked = co end,
-}
+-- Copas 1.x puts a coroutine into the queue that it yields, and resumes one that is added again.
+local parking = { insert = function() end, push = function() end }
 
 return function()
   local copas = require "copas"
@@ -51,7 +47,9 @@ return function()
   end
 
   function adapter.suspend(token)
-    if can_sleep then pause() else yield(token, parking) end
+    if can_sleep then return pause() end
+    token.parked = running()
+    yield(token, parking)
   end
 
   function adapter.wake(token)
