@@ -167,7 +167,8 @@ STANDIN_OBJ := $(patsubst %,$(CORE_DIR)/standin/%.o,$(STANDIN_SRC))
 LUA_OBJ  := $(patsubst %,$(LUA_DIR)/%.o,$(LUA_SRC))
 C_TESTS  := $(patsubst spec/c/%.c,$(CORE_DIR)/spec/%,$(wildcard spec/c/*.c))
 ifeq ($(STANDIN),macos)
-C_TESTS  := $(filter %_conformance_test %/wake_test %/durability_test,$(C_TESTS)) $(CORE_DIR)/spec/macos/macos_test
+C_TESTS  := $(filter %_conformance_test %/wake_test %/durability_test,$(C_TESTS)) \
+            $(CORE_DIR)/spec/macos/macos_test
 endif
 
 V ?= 0
@@ -245,8 +246,8 @@ $(LUA_DIR)/checked: $(LUA_DIR)/flags
 endif
 
 # What is missing is one line, not a page of compiler output.
-check_build = $(shell PLATFORM=$(PLATFORM) CC='$(CC)' URING_CFLAGS='$(URING_CFLAGS)' URING_LIBS='$(URING_LIBS)' \
-                bash spec/tools/check-build.sh)
+check_build = $(shell PLATFORM=$(PLATFORM) CC='$(CC)' URING_CFLAGS='$(URING_CFLAGS)' \
+                URING_LIBS='$(URING_LIBS)' bash spec/tools/check-build.sh)
 stop_with = $(if $(1),$(error $(1)))
 $(CORE_DIR)/checked: $(CORE_DIR)/flags
 	$(if $(PLATFORM_SRC),,$(error jdbfs: no source list for $(PLATFORM) yet))

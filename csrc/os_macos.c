@@ -33,8 +33,8 @@ int jdb_platform_open_flags(const jdb_open *how, int *optional) {
     return 0;
 }
 
-/* F_NOCACHE is a request, not O_DIRECT: what is too small or misaligned silently uses the cache, and
- * pages that are cached already are read from there. How far it goes is in direct_write_unit. */
+/* F_NOCACHE is a request, not O_DIRECT: what is too small or misaligned silently uses the cache,
+ * and pages that are cached already are read from there. How far it goes: direct_write_unit. */
 enum { WRITE_UNIT = 16384, EXTENDED_WRITE_UNIT = 4096 };
 
 int64_t jdb_platform_set_flags(int fd, int flags, int direct, jdb_file_info *info) {
@@ -157,7 +157,7 @@ ssize_t jdb_platform_write(const jdb_op *op, int fd, const void *data, size_t le
 static uint64_t allocated(const struct stat *st) { return (uint64_t)st->st_blocks * 512; }
 
 /* Space for `len` bytes in all. What is there already is not asked for again: the call counts from
- * the physical end of the file. It cannot fill holes before that, so a file with holes is refused. */
+ * the physical end of the file. It cannot fill holes before that: a file with holes is refused. */
 static int64_t reserve(int fd, uint64_t len, int keep) {
     struct stat st;
     uint64_t got;

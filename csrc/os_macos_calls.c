@@ -97,7 +97,7 @@ void jdb_platform_keep_from_children(void *map, size_t size) {
     minherit(map, size, VM_INHERIT_NONE);
 }
 
-/* ---- waits for a time: conditions know no monotonic clock here -------------------------------- */
+/* ---- waits for a time: conditions know no monotonic clock here ------------------------------ */
 
 void jdb_os_clock_cond_init(pthread_cond_t *condition) { pthread_cond_init(condition, NULL); }
 

@@ -628,8 +628,8 @@ function jdbfs.open_wal(path, o) end
 ---@field memory_alignment integer of buffers in memory, bytes
 ---@field read_alignment integer of offsets and lengths of reads
 ---@field write_alignment integer of offsets and lengths of writes, bytes
----@field direct_write_unit integer? writes of its multiples, on its multiples, bypass the cache; other
----  writes of the file may not. Absent: none does
+---@field direct_write_unit integer? writes of its multiples, on its multiples, bypass the cache;
+---  others may not. Absent: none does
 ---@field alignment_source string where the alignments come from
 ---@field file_system string "ext4", "xfs", ...
 ---@field backend string that runs its operations
@@ -637,8 +637,8 @@ function jdbfs.open_wal(path, o) end
 ---@field dsync boolean every write is durable on return
 ---@field durable_method "auto"|"write"|"flush" the option it was opened with
 ---@field durable_reason string how durable writes are done, and why
----@field sync_level "full"|"barrier"|"os" how far flushes of this file go: "os", after a flush, if the
----  file system has no more to offer than fsync and the device's cache may lose what was written
+---@field sync_level "full"|"barrier"|"os" how far flushes of this file go, or went:
+---  "os" is fsync where the file system has no more: the device's cache may lose what was written
 ---@field poisoned boolean a flush or durable write failed: only reopening clears it
 ---@field atomic { min: integer, max: integer } bytes of one "atomic" write; 0: there are none
 ---@field logical_block integer? of the disk
@@ -824,6 +824,7 @@ function File:truncate(len) end
 --- zeros; "keep_size": only the space; "zero": zeros are written, so that later overwrites change
 --- no metadata. Writes of this
 --- handle wait meanwhile; other handles must not write behind the end. Yields.
+--- macOS reserves nothing inside a file with holes: Unsupported, or zeros where the file grows.
 --- Kinds: Overflow, Closed, Unsupported, Io.
 --- ```lua
 --- assert(file:preallocate(1048576))

@@ -66,8 +66,12 @@ static void plain(struct program *p, jdb_code code) {
 }
 
 static void start(struct program *p) {
-    jdb_open how = {JDB_OPEN_WRITE | JDB_OPEN_CREATE | JDB_OPEN_TRUNCATE, 0600, JDB_DIRECT_PREFER,
-                    JDB_METHOD_AUTO, "open", JDB_SYNC_FULL};
+    jdb_open how = {JDB_OPEN_WRITE | JDB_OPEN_CREATE | JDB_OPEN_TRUNCATE,
+                    0600,
+                    JDB_DIRECT_PREFER,
+                    JDB_METHOD_AUTO,
+                    "open",
+                    JDB_SYNC_FULL};
     jdb_op *op = take(p);
     if (jdb_prep_open(p->queue, op, p->path, &how) != 0) fail("no memory", NULL);
     submit(p, op);

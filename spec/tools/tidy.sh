@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . spec/tools/packages.sh
 
 shopt -s nullglob globstar
-c_files=(csrc/*.[ch] spec/c/*.[ch] spec/tools/*/*.[ch])
+c_files=(csrc/*.[ch] spec/c/*.[ch] spec/c/macos/*.[ch] spec/c/macos/sys/*.h spec/tools/*/*.[ch])
 lua_files=(lua/**/*.lua lua/bin/* spec/**/*.lua)
 scripts=(spec/tools/*.sh .ci/run)
 rockspec=rockspec/jdbfs-scm-1.rockspec
@@ -44,7 +44,18 @@ shipped_c_files() {
     for file in csrc/*.c; do [[ $test_only == *" $file "* ]] || echo "$file"; done
 }
 
-make_sources() { "${MAKE:-make}" -s --no-print-directory print-sources; }
+# The systems whose lists the Makefile has.
+systems=(Linux Darwin FreeBSD)
+rockspec_lists() {
+    local system bad=0
+    for system in "${systems[@]}"; do
+        # shellcheck disable=SC2046
+        "$lua" spec/tools/tidy.lua rockspec "$rockspec" \
+            $("${MAKE:-make}" -s --no-print-directory print-sources PLATFORM="$system") -- \
+            $(shipped_c_files) || bad=1
+    done
+    return $bad
+}
 
 top_level_entries() { # what one sees in the top directory is these, and only these
     local entry bad=0
@@ -82,9 +93,7 @@ check_with "$lua" "include and #if rules" "$lua" spec/tools/tidy.lua includes "$
 check_with "$lua" "columns" "$lua" spec/tools/tidy.lua columns "${c_files[@]}" \
     "${lua_files[@]}" "${scripts[@]}" Makefile "$rockspec"
 check_with "$lua" "function length" "$lua" spec/tools/tidy.lua functions "${c_files[@]}"
-# shellcheck disable=SC2046
-check_with "$lua" "rockspec against Makefile" "$lua" spec/tools/tidy.lua rockspec "$rockspec" \
-    $(make_sources) -- $(shipped_c_files)
+check_with "$lua" "rockspec against Makefile" rockspec_lists
 check "one version" versions
 check_with clang-format "clang-format" clang-format --dry-run -Werror "${c_files[@]}"
 check_with luacheck "luacheck" luacheck -q --no-color --codes "${lua_files[@]}" "$rockspec"
