@@ -29,9 +29,11 @@ struct jdb_backend {
     int (*open)(jdb_queue *queue);
     /* Needs inflight == 0, or a forked child: then the kernel's objects are only let go. */
     void (*close)(jdb_queue *queue);
-    /* Stage one operation. Never blocks, never completes it visibly. 0, or -EAGAIN: no room now.
-     * Failures arrive as results. */
+    /* Stage one operation. Never blocks, never completes it visibly. 0, or -EAGAIN: no room now,
+     * or JDB_TO_POOL: the system would do this one while we wait. Failures arrive as results. */
     int (*submit)(jdb_queue *queue, jdb_op *op);
+    /* Nobody waits for it any more: it may end early. It arrives all the same. NULL: no such way. */
+    void (*cancel)(jdb_queue *queue, jdb_op *op);
     /* Hand staged operations to the kernel. Nothing to do with durability. */
     void (*flush)(jdb_queue *queue);
     /* Flush, then move finished operations to queue->arrived. timeout 0 looks; otherwise wait for
@@ -41,6 +43,8 @@ struct jdb_backend {
     int (*pollfd)(jdb_queue *queue);
     void (*signal)(jdb_queue *queue); /* make that descriptor readable */
 };
+
+enum { JDB_TO_POOL = 1 };
 
 enum {
     JDB_STAGE_MAX = 32, /* handed over at the latest then: 32 per call is 98 % of the saving */

@@ -555,6 +555,8 @@ static int64_t call_remove(void *context, int64_t dir, const char *name) {
 }
 
 static const struct jdb_calls calls = {
+    .separators = "/",
+    .root_length = jdb_names_root,
     .make_directory = call_make_directory,
     .open_directory = call_open_directory,
     .device_of = call_device_of,

@@ -12,6 +12,12 @@ struct names {
     void *context;
 };
 
+static int is_separator(const struct jdb_calls *calls, char c) {
+    return c && strchr(calls->separators, c) != NULL;
+}
+
+size_t jdb_names_root(const char *path) { return path[0] == '/'; }
+
 static int64_t sync_path(const struct names *n, const char *path) {
     int64_t dir = n->calls->open_directory(n->context, path);
     if (dir < 0) return dir;
@@ -30,16 +36,16 @@ static char *copy_of(const char *text, size_t len) {
 }
 
 /* The directory that holds the last name of a path; to be freed. NULL: no memory. */
-static char *parent_of(const char *path) {
-    size_t len = strlen(path);
-    while (len > 1 && path[len - 1] == '/') len--;
-    while (len > 0 && path[len - 1] != '/') len--;
-    while (len > 1 && path[len - 1] == '/') len--;
+static char *parent_of(const struct jdb_calls *calls, const char *path) {
+    size_t len = strlen(path), root = calls->root_length(path);
+    while (len > root && is_separator(calls, path[len - 1])) len--;
+    while (len > root && !is_separator(calls, path[len - 1])) len--;
+    while (len > root && is_separator(calls, path[len - 1])) len--;
     return len ? copy_of(path, len) : copy_of(".", 1);
 }
 
 int64_t jdb_names_open_parent(const struct jdb_calls *calls, void *context, const char *path) {
-    char *parent = parent_of(path);
+    char *parent = parent_of(calls, path);
     if (!parent) return -ENOMEM;
     int64_t dir = calls->open_directory(context, parent);
     free(parent);
@@ -78,7 +84,7 @@ static int64_t sync_levels(const struct names *n, const char *path, size_t made)
     char *level = copy_of(path, strlen(path));
     int64_t r = level ? sync_level(n, level, &device) : -ENOMEM;
     while (r == 1) {
-        char *parent = parent_of(level);
+        char *parent = parent_of(n->calls, level);
         r = parent ? sync_level(n, parent, &device) : -ENOMEM;
         if (r == -EACCES && strlen(level) < made) r = 0;
         int top = parent && (strcmp(parent, level) == 0 || strcmp(parent, ".") == 0);
@@ -95,11 +101,13 @@ static int64_t make_directories(const struct names *n, char *path, int durable) 
     size_t made = strlen(path);
     int64_t r = n->calls->make_directory(n->context, path);
     if (r == -ENOENT && path[0]) {
-        for (char *slash = path + 1; *slash; slash++) {
-            if (*slash != '/' || slash[-1] == '/') continue;
+        for (char *slash = path + n->calls->root_length(path); *slash; slash++) {
+            char separator = *slash;
+            if (!is_separator(n->calls, separator) || slash == path) continue;
+            if (is_separator(n->calls, slash[-1])) continue;
             *slash = 0;
             r = n->calls->make_directory(n->context, path);
-            *slash = '/';
+            *slash = separator;
             if (r < 0) return r;
             if (r == 1 && (size_t)(slash - path) < made) made = (size_t)(slash - path);
         }
@@ -115,7 +123,7 @@ static int64_t rename_path(const struct names *n, const struct jdb_detail *d) {
     int noreplace = (d->flags & JDB_RENAME_NOREPLACE) != 0;
     if (!(d->flags & JDB_NAME_DURABLE))
         return c->rename(n->context, JDB_HERE, d->path, d->path2, noreplace);
-    char *from_path = parent_of(d->path), *to_path = parent_of(d->path2);
+    char *from_path = parent_of(c, d->path), *to_path = parent_of(c, d->path2);
     int64_t r = from_path && to_path ? 0 : -ENOMEM, from = -1, to = -1;
     if (r == 0 && (to = c->open_directory(n->context, to_path)) < 0) r = to;
     if (r == 0 && strcmp(from_path, to_path) != 0 &&
@@ -169,10 +177,11 @@ static int64_t replace(const struct names *n, int64_t dir, const char *name,
 }
 
 static int64_t atomic_write(const struct names *n, const struct jdb_detail *d) {
-    const char *name = strrchr(d->path, '/');
-    name = name ? name + 1 : d->path;
+    const char *root = d->path + n->calls->root_length(d->path);
+    const char *name = d->path + strlen(d->path);
+    while (name > root && !is_separator(n->calls, name[-1])) name--;
     if (!name[0]) return d->path[0] ? -EISDIR : -ENOENT;
-    char *parent = parent_of(d->path);
+    char *parent = parent_of(n->calls, d->path);
     if (!parent) return -ENOMEM;
     int64_t dir = n->calls->open_directory(n->context, parent);
     int64_t r = dir < 0 ? dir : replace(n, dir, name, d);

@@ -3,7 +3,17 @@
 #ifndef JDB_OS_H
 #define JDB_OS_H
 
+#include <errno.h>
+
 #include "op.h"
+
+/* Errors that a system may lack: no call of it gives them. */
+#ifndef EDQUOT
+#define EDQUOT 10069
+#endif
+#ifndef ESTALE
+#define ESTALE 10070
+#endif
 
 /* Runs the operation's next step in place. Touches only the operation and what it holds. */
 int64_t jdb_os_perform(jdb_op *op);
@@ -18,6 +28,9 @@ struct jdb_owner {
  * platform and for the simulated disk. Handles are >= 0. `dir` is the handle of a directory, or
  * JDB_HERE: then names are paths. Each 0, or what it says, or -errno. */
 struct jdb_calls {
+    const char *separators; /* between the names of a path */
+    /* Bytes in front that name no entry of a directory: "/", "C:/". */
+    size_t (*root_length)(const char *path);
     int64_t (*make_directory)(void *context, const char *path); /* 1: made; 0: it was there */
     int64_t (*open_directory)(void *context, const char *path); /* a handle */
     int64_t (*device_of)(void *context, int64_t handle, uint64_t *device); /* never 0 */
@@ -36,6 +49,8 @@ struct jdb_calls {
 };
 
 enum { JDB_HERE = -1 };
+
+size_t jdb_names_root(const char *path); /* names.c: of paths with "/" only */
 
 /* names.c: mkdir, rename, remove, sync_dir, atomic_write. */
 int64_t jdb_names_perform(const struct jdb_calls *calls, void *context, jdb_op *op);

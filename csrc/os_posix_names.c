@@ -214,6 +214,8 @@ static int64_t take_over(void *context, int64_t file, const struct jdb_owner *ol
 }
 
 const struct jdb_calls jdb_posix_calls = {
+    .separators = "/",
+    .root_length = jdb_names_root,
     .make_directory = make_directory,
     .open_directory = open_directory,
     .device_of = device_of,

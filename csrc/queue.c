@@ -113,13 +113,15 @@ static int hand_over(jdb_queue *q, jdb_op *op) {
     jdb_code step = set_out(op);
     if (!(op->flags & JDB_OP_POOLED) && (q->native >> step & 1)) {
         int r = q->backend->submit(q, op);
-        if (r != 0) {
+        if (r == 0) {
+            q->inflight++;
+            if (q->timing) time_submit(q, op);
+            return 0;
+        }
+        if (r < 0) {
             op->state = JDB_PENDING;
             return r;
         }
-        q->inflight++;
-        if (q->timing) time_submit(q, op);
-        return 0;
     }
     q->inflight++;
     q->pool_inflight++;
@@ -533,6 +535,7 @@ void jdb_op_abandon(jdb_queue *q, jdb_op *op) {
     op->waiter = NULL;
     op->flags |= JDB_OP_ABANDONED;
     q->stats.abandoned++;
+    if (op->state == JDB_INFLIGHT && q->backend->cancel) q->backend->cancel(q, op);
     /* A finished one stays on the done list; whoever pops it sees that nobody waits. */
     if (op->state == JDB_DONE) remember_loss(op);
 }

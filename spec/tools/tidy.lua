@@ -35,7 +35,7 @@ local RULES = {
   { "^measure%.h$", local_ok = {}, system = set("stdint.h") },
   { "^op%.h$", local_ok = set("jdb.h list.h"), system = set("stddef.h stdint.h") },
   { "^backend%.h$", local_ok = set("jdb.h list.h op.h"), system = set("stddef.h stdint.h") },
-  { "^os%.h$", local_ok = set("jdb.h list.h op.h"), system = set("stddef.h stdint.h") },
+  { "^os%.h$", local_ok = set("jdb.h list.h op.h"), system = set("errno.h stddef.h stdint.h") },
   { "^be_.+%.[ch]$", local_ok = set(CORE), own = { "^be_", "^os_" }, system = "any",
     platform = true },
   { "^os_.+%.[ch]$", local_ok = set(CORE), own = { "^be_", "^os_" }, system = "any",
@@ -89,6 +89,7 @@ local function check_condition(path, number, rule, condition, is_guard)
   for word in condition:gsub("/%*.-%*/", ""):gsub("<[^>]*>", ""):gmatch("[%a_][%w_]*") do
     local about_lua = word:match("^LUA") ~= nil
     local neutral = NEUTRAL[word] or word:match("^JDB_") and not word:match("^JDB_HAVE_")
+      or word:match("^E[A-Z]+$") -- an errno that some system lacks
     if about_lua and not rule.lua then
       find_fault(path, number, "#if on " .. word .. " belongs in lua_compat.h")
     elseif not about_lua and not neutral and not rule.platform then
