@@ -15,6 +15,9 @@ PLATFORM_LIBS_Linux  = $(URING_LIBS) -lpthread -ldl -lm
 PLATFORM_SRC_Darwin := be_kqueue $(POSIX_SRC) os_bsd_common os_bsd_statfs os_macos os_macos_calls
 PLATFORM_SRC_FreeBSD := be_kqueue $(POSIX_SRC) os_posix_clock os_bsd os_bsd_common os_bsd_statfs
 PLATFORM_LIBS_FreeBSD := -lpthread -lm
+PLATFORM_SRC_Windows := be_iocp be_pool $(SIM_SRC) os_windows os_windows_file os_windows_names \
+                        os_windows_evidence os_windows_text os_cpu
+PLATFORM_LIBS_Windows = -Wl,-Bstatic -lssp -lpthread -Wl,-Bdynamic -static-libgcc
 PLATFORM_SRC  := $(PLATFORM_SRC_$(PLATFORM))
 PLATFORM_LIBS  = $(PLATFORM_LIBS_$(PLATFORM))
 
@@ -75,9 +78,14 @@ MUST_CFLAGS := -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread -Wall -
                -Wshadow -Wundef -Wstrict-prototypes -Wmissing-prototypes
 PLATFORM_LDFLAGS := -Wl,-z,relro,-z,now
 MODULE_LDFLAGS   := -shared
+MODULE_SUFFIX    := so
 ifeq ($(PLATFORM),Darwin)
 PLATFORM_LDFLAGS :=
 MODULE_LDFLAGS   := -bundle -undefined dynamic_lookup
+endif
+ifeq ($(PLATFORM),Windows)
+PLATFORM_LDFLAGS :=
+MODULE_SUFFIX    := dll
 endif
 ifdef STANDIN
 MUST_CFLAGS += -Ispec/c/$(STANDIN)
@@ -161,7 +169,7 @@ SUFFIX   := $(FAULTS_SUFFIX)$(SAN_SUFFIX)$(TARGET:%=-%)
 CORE_DIR := build/core$(SUFFIX)
 LUA_DIR  := build/$(LUA_ID)$(SUFFIX)
 CORE_LIB := $(CORE_DIR)/libjdb.a
-MODULE   := $(LUA_DIR)/jdbfs/core.so
+MODULE   := $(LUA_DIR)/jdbfs/core.$(MODULE_SUFFIX)
 CORE_OBJ := $(patsubst %,$(CORE_DIR)/%.o,$(CORE_SRC) $(PLATFORM_SRC))
 STANDIN_OBJ := $(patsubst %,$(CORE_DIR)/standin/%.o,$(STANDIN_SRC))
 LUA_OBJ  := $(patsubst %,$(LUA_DIR)/%.o,$(LUA_SRC))
@@ -198,7 +206,8 @@ all-luas:
 $(MODULE): $(LUA_OBJ) $(CORE_LIB)
 	@mkdir -p $(@D)
 	$(call note,LD,$@)
-	$(Q)$(CC) $(MODULE_LDFLAGS) -o $@ $(LUA_OBJ) $(CORE_LIB) $(ALL_LDFLAGS) $(PLATFORM_LIBS)
+	$(Q)$(CC) $(MODULE_LDFLAGS) -o $@ $(LUA_OBJ) $(CORE_LIB) $(ALL_LDFLAGS) $(LUA_LIB) \
+	    $(PLATFORM_LIBS)
 
 $(CORE_LIB): $(CORE_OBJ) $(STANDIN_OBJ)
 	$(call note,AR,$@)
