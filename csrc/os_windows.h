@@ -90,6 +90,9 @@ int64_t jdb_windows_name(jdb_op *op);
 extern const struct jdb_calls jdb_windows_names;
 /* Of the volume that a path lies on. */
 int64_t jdb_windows_space(const char *path, uint64_t *free_bytes, uint64_t *total_bytes);
+/* -errno of GetLastError, of a call that was given this path: the system says "no such path" of
+ * several mistakes. */
+int64_t jdb_windows_path_failure(const wchar_t *path);
 /* What stands at a path: its attributes, INVALID_FILE_ATTRIBUTES: nothing. */
 DWORD jdb_windows_attributes(const wchar_t *path);
 

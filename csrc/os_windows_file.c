@@ -62,7 +62,8 @@ static int64_t transfer_at(struct jdb_windows_file *file, int is_read, void *mem
     return jdb_windows_transferred(is_read, r < 0 ? (DWORD)-r : 0, (uint64_t)r);
 }
 
-/* No write is durable by itself but on a handle that was opened for it. */
+/* No write is durable by itself but on a handle that was opened for it: the
+ * queue learns that by the first, and flushes from then on. */
 static int64_t transfer(jdb_op *op) {
     uint8_t *memory = op->buf->base + op->buf_off + op->moved;
     if (op->rw) return -EOPNOTSUPP;
@@ -212,7 +213,7 @@ static int64_t drop_lock(HANDLE handle) {
 
 static int64_t lock_first(HANDLE handle, int how, char **cause) {
     int64_t r = take_lock(handle, how);
-    if (r == -EAGAIN) *cause = strdup("another open file holds a lock on it");
+    if (r == -EAGAIN) *cause = strdup("another open file holds a lock on it, shared or exclusive");
     return r;
 }
 
@@ -286,7 +287,8 @@ static int64_t open_failure(jdb_op *op, const wchar_t *path) {
                                        "\"prefer\" or \"off\" uses the page cache";
         return -EOPNOTSUPP;
     }
-    return -jdb_windows_errno(error);
+    SetLastError(error);
+    return jdb_windows_path_failure(path);
 }
 
 static int64_t accept_kind(HANDLE handle, jdb_op *op, DWORD *attributes) {
@@ -313,8 +315,7 @@ static void describe(struct jdb_windows_file *file, jdb_op *op, int direct) {
     jdb_file *core = op->file;
     const jdb_open *how = &op->detail->open;
     jdb_windows_file_system(file->handle, core->file_system, sizeof core->file_system);
-    /* No flag makes one write durable: it is written, and flushed with others. */
-    core->info.method = how->method == JDB_METHOD_AUTO ? JDB_METHOD_FLUSH : how->method;
+    core->info.method = how->method;
     core->info.policy = how->direct;
     core->info.writable = file->writable;
     core->info.dsync = (how->flags & JDB_OPEN_DSYNC) != 0;
@@ -373,16 +374,28 @@ static int64_t open_wide(jdb_op *op, const wchar_t *path) {
     return finish_open(handle, op, made, direct);
 }
 
+/* No device is opened here; what else stands in the way says more. */
+static int64_t refuse_device(jdb_op *op, const wchar_t *path) {
+    DWORD attributes = GetFileAttributesW(path);
+    op->file->info.direct_reason = "block devices cannot be opened on Windows";
+    if (wcsncmp(path, L"\\\\.\\", 4) == 0) return -EOPNOTSUPP;
+    if (attributes == INVALID_FILE_ATTRIBUTES) return jdb_windows_path_failure(path);
+    if (attributes & FILE_ATTRIBUTE_DIRECTORY) return -EISDIR;
+    op->file->info.direct_reason = "not a block device, but option device was given";
+    return -EINVAL;
+}
+
 static int64_t open_file(jdb_op *op) {
     const char *path = op->detail->path;
     int64_t parent = -1;
     wchar_t *wide;
-    if (op->detail->open.flags & JDB_OPEN_DEVICE) {
-        op->file->info.direct_reason = "block devices cannot be opened on Windows";
-        return -EOPNOTSUPP;
-    }
     int64_t r = jdb_windows_path(path, &wide);
     if (r < 0) return r;
+    if (op->detail->open.flags & JDB_OPEN_DEVICE) {
+        r = refuse_device(op, wide);
+        free(wide);
+        return r;
+    }
     if (op->detail->open.flags & JDB_OPEN_DURABLE) {
         parent = jdb_names_open_parent(&jdb_windows_names, NULL, path);
         if (parent < 0) r = parent;

@@ -32,6 +32,33 @@ DWORD jdb_windows_attributes(const wchar_t *path) {
     return attributes;
 }
 
+enum { NAME_UNITS_MAX = 255 };
+
+static int has_long_name(const wchar_t *path) {
+    size_t len;
+    for (; *path; path += len + (path[len] != 0)) {
+        len = wcscspn(path, L"\\");
+        if (len > NAME_UNITS_MAX) return 1;
+    }
+    return 0;
+}
+
+int64_t jdb_windows_path_failure(const wchar_t *path) {
+    int64_t r = jdb_windows_failure();
+    if (r != -ENOENT) return r;
+    if (has_long_name(path)) return -ENAMETOOLONG;
+    wchar_t *above = wcsdup(path), *cut;
+    while (above && (cut = wcsrchr(above, L'\\'))) {
+        *cut = 0;
+        DWORD attributes = GetFileAttributesW(above);
+        if (attributes == INVALID_FILE_ATTRIBUTES) continue;
+        if (!(attributes & FILE_ATTRIBUTE_DIRECTORY)) r = -ENOTDIR;
+        break;
+    }
+    free(above);
+    return r;
+}
+
 static int is_directory(const wchar_t *path) {
     DWORD attributes = jdb_windows_attributes(path);
     return attributes != INVALID_FILE_ATTRIBUTES && (attributes & FILE_ATTRIBUTE_DIRECTORY);
@@ -68,7 +95,7 @@ int64_t jdb_windows_stat(HANDLE handle, jdb_stat *st) {
 
 static int64_t path_stat(jdb_op *op, const wchar_t *path) {
     HANDLE handle = open_name(path, 0, 0);
-    if (handle == INVALID_HANDLE_VALUE) return jdb_windows_failure();
+    if (handle == INVALID_HANDLE_VALUE) return jdb_windows_path_failure(path);
     int64_t r = jdb_windows_stat(handle, &op->detail->stat);
     CloseHandle(handle);
     return r < 0 ? r : (int64_t)op->detail->stat.size;
@@ -77,7 +104,7 @@ static int64_t path_stat(jdb_op *op, const wchar_t *path) {
 static int64_t path_exists(const wchar_t *path) {
     HANDLE handle = open_name(path, 0, 0);
     if (handle == INVALID_HANDLE_VALUE) {
-        int64_t r = jdb_windows_failure();
+        int64_t r = jdb_windows_path_failure(path);
         return r == -ENOENT || r == -ENOTDIR ? 0 : r;
     }
     CloseHandle(handle);
@@ -126,7 +153,7 @@ static int64_t path_ls(jdb_op *op, const wchar_t *path) {
     WIN32_FIND_DATAW entry;
     char **list = NULL;
     if (!is_directory(path))
-        return GetFileAttributesW(path) == INVALID_FILE_ATTRIBUTES ? jdb_windows_failure()
+        return GetFileAttributesW(path) == INVALID_FILE_ATTRIBUTES ? jdb_windows_path_failure(path)
                                                                    : -ENOTDIR;
     wchar_t *pattern = jdb_windows_join(path, "*");
     if (!pattern) return -ENOMEM;
@@ -155,7 +182,7 @@ int64_t jdb_windows_space(const char *path, uint64_t *free_bytes, uint64_t *tota
     if (GetFileAttributesW(wide) == INVALID_FILE_ATTRIBUTES ||
         !GetVolumePathNameW(wide, volume, MAX_PATH + 1) ||
         !GetDiskFreeSpaceExW(volume, &free_to_us, &total, NULL))
-        r = jdb_windows_failure();
+        r = jdb_windows_path_failure(wide);
     free(wide);
     if (r < 0) return r;
     *free_bytes = free_to_us.QuadPart;
@@ -182,7 +209,7 @@ static int64_t path_probe(jdb_op *op, const wchar_t *path) {
         info->direct ? "FILE_FLAG_NO_BUFFERING accepted" : "FILE_FLAG_NO_BUFFERING refused";
     if (!info->direct)
         handle = CreateFileW(name, access, jdb_windows_share_all, NULL, OPEN_EXISTING, once, NULL);
-    if (handle == INVALID_HANDLE_VALUE) return jdb_windows_failure();
+    if (handle == INVALID_HANDLE_VALUE) return jdb_windows_path_failure(path);
     info->file_system = d->file_system;
     jdb_windows_file_system(handle, d->file_system, sizeof d->file_system);
     r = jdb_windows_evidence(handle, d->file_system, &info->evidence);
@@ -202,7 +229,7 @@ static int64_t make_directory(void *context, const char *path) {
     (void)context;
     int64_t r = jdb_windows_path(path, &wide);
     if (r < 0) return r;
-    r = CreateDirectoryW(wide, NULL) ? 1 : jdb_windows_failure();
+    r = CreateDirectoryW(wide, NULL) ? 1 : jdb_windows_path_failure(wide);
     /* A drive's root is no directory that could be made: access is denied. */
     if ((r == -EEXIST || r == -EACCES) && is_directory(wide)) r = 0;
     else if (r == -EEXIST) r = -ENOTDIR;
@@ -222,7 +249,7 @@ static int64_t open_directory(void *context, const char *path) {
     if (handle == INVALID_HANDLE_VALUE && GetLastError() != ERROR_FILE_NOT_FOUND)
         handle = CreateFileW(wide, GENERIC_READ, share | FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
                              FILE_FLAG_BACKUP_SEMANTICS, NULL);
-    if (handle == INVALID_HANDLE_VALUE) r = jdb_windows_failure();
+    if (handle == INVALID_HANDLE_VALUE) r = jdb_windows_path_failure(wide);
     else if (!is_directory(wide)) r = -ENOTDIR;
     struct jdb_windows_file *file = r == 0 ? jdb_windows_file_new(handle, wide) : NULL;
     free(wide);
@@ -286,13 +313,41 @@ static DWORD replace_posix(const wchar_t *from, const wchar_t *to) {
     return error;
 }
 
-/* What stands in the way says more than "access denied". */
-static int64_t rename_failure(DWORD error, const wchar_t *from, const wchar_t *to) {
-    if (error != ERROR_ACCESS_DENIED) return -jdb_windows_errno(error);
-    if (is_directory(to)) return is_directory(from) ? -ENOTEMPTY : -EISDIR;
-    if (is_directory(from) && jdb_windows_attributes(to) != INVALID_FILE_ATTRIBUTES)
-        return -ENOTDIR;
-    return -EACCES;
+/* The older way is refused while anybody has the target open, be it another one
+ * who replaces it: they are waited for, a little. */
+static DWORD replace_patiently(const wchar_t *from, const wchar_t *to) {
+    DWORD error = 0, flags = MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH;
+    for (DWORD pause = 1; pause <= 64; pause *= 2) {
+        if (jdb_windows.move(from, to, flags)) return 0;
+        error = GetLastError();
+        if (error != ERROR_ACCESS_DENIED && error != ERROR_SHARING_VIOLATION) return error;
+        if (is_directory(to)) return error;
+        Sleep(pause);
+    }
+    return error;
+}
+
+static DWORD replace(const wchar_t *from, const wchar_t *to) {
+    DWORD error = replace_posix(from, to);
+    return error == ERROR_NOT_SUPPORTED ? replace_patiently(from, to) : error;
+}
+
+static DWORD move_to_free_name(const wchar_t *from, const wchar_t *to) {
+    return jdb_windows.move(from, to, MOVEFILE_WRITE_THROUGH) ? 0 : GetLastError();
+}
+
+/* What the system would say less clearly, or not at all. */
+static int64_t refuse_rename(const wchar_t *from, const wchar_t *to) {
+    int there = jdb_windows_attributes(to) != INVALID_FILE_ATTRIBUTES;
+    size_t len = wcslen(from);
+    if (!is_directory(from)) return there && is_directory(to) ? -EISDIR : 0;
+    if (there && !is_directory(to)) return -ENOTDIR;
+    return wcsncmp(from, to, len) == 0 && to[len] == L'\\' ? -EINVAL : 0;
+}
+
+static int64_t failure_of(DWORD error, const wchar_t *path) {
+    SetLastError(error);
+    return jdb_windows_path_failure(path);
 }
 
 static int64_t rename_name(void *context, int64_t dir, const char *from, const char *to,
@@ -301,13 +356,11 @@ static int64_t rename_name(void *context, int64_t dir, const char *from, const c
     (void)context;
     int64_t r = path_in(dir, from, &old);
     if (r == 0) r = path_in(dir, to, &new);
+    if (r == 0 && !noreplace) r = refuse_rename(old, new);
     if (r == 0) {
-        DWORD error = noreplace ? ERROR_NOT_SUPPORTED : replace_posix(old, new);
-        if (error == ERROR_NOT_SUPPORTED) {
-            DWORD flags = MOVEFILE_WRITE_THROUGH | (noreplace ? 0 : MOVEFILE_REPLACE_EXISTING);
-            error = jdb_windows.move(old, new, flags) ? 0 : GetLastError();
-        }
-        if (error) r = rename_failure(error, old, new);
+        DWORD error = noreplace ? move_to_free_name(old, new) : replace(old, new);
+        if (error == ERROR_ACCESS_DENIED && is_directory(old) && is_directory(new)) r = -ENOTEMPTY;
+        else if (error) r = failure_of(error, old);
     }
     free(old);
     free(new);
@@ -332,7 +385,7 @@ static int64_t remove_name(void *context, int64_t dir, const char *name) {
     int64_t r = path_in(dir, name, &path);
     if (r < 0) return r;
     if (is_directory(path)) r = -EISDIR;
-    else if (!remove_posix(path) && !DeleteFileW(path)) r = jdb_windows_failure();
+    else if (!remove_posix(path) && !DeleteFileW(path)) r = jdb_windows_path_failure(path);
     free(path);
     return r;
 }
@@ -355,7 +408,7 @@ static int64_t make_beside(void *context, int64_t dir, const char *name, unsigne
         free(path);
         if (handle == INVALID_HANDLE_VALUE) {
             if (GetLastError() == ERROR_FILE_EXISTS) continue;
-            return jdb_windows_failure();
+            return jdb_windows_failure(); /* the directory is open: it is there */
         }
         struct jdb_windows_file *file = jdb_windows_file_new(handle, NULL);
         if (!file) CloseHandle(handle);
@@ -385,7 +438,7 @@ static int64_t look_at(void *context, int64_t dir, const char *name, struct jdb_
     if (r < 0) return r;
     DWORD attributes = GetFileAttributesW(path);
     if (attributes == INVALID_FILE_ATTRIBUTES) {
-        r = jdb_windows_failure();
+        r = jdb_windows_path_failure(path);
         if (r == -ENOENT) r = 0;
     } else if (attributes & FILE_ATTRIBUTE_DIRECTORY) {
         r = -EISDIR;

@@ -10,7 +10,7 @@ local integers = math.type ~= nil
 
 -- The address as a number: exact below 2^53.
 local function address(b)
-  return tonumber(tostring(b:pointer()):match("0x(%x+)"), 16)
+  return tonumber(tostring(b:pointer()):match("(%x+)$"), 16)
 end
 
 describe("a buffer", function()

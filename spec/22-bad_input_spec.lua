@@ -80,6 +80,9 @@ describe("an offset that is none", function()
     end)
 
     both("is not what " .. method .. " takes 2^53 for", function()
+      if support.on_wine and method == "write_at" then
+        return pending("wine has no error of its own for a file too large")
+      end
       local f = assert(jdbfs.open_rw(made()))
       local n, message, err = f[method](f, support.page(), 2 ^ 53)
       if method == "read_at" then
@@ -356,6 +359,7 @@ describe("a name", function()
   end)
 
   both("may hold any other byte", function()
+    if support.on_windows then return pending("Windows keeps some characters for itself") end
     for _, name in ipairs({ " ", "a b", "new\nline", "\255\254", "caf\195\169", "'\"$`\\", "-rf",
       "%s%n" }) do
       local path = support.path(name)
@@ -370,7 +374,7 @@ describe("a name", function()
   end)
 
   both("that is far too long is an error with the whole path in it", function()
-    local path = support.path(("d/"):rep(4000))
+    local path = support.path(("d/"):rep(support.on_windows and 40000 or 4000))
     local err = fails({ kind = "Io", op = "open", path = path, name = "ENAMETOOLONG" },
       jdbfs.open(path))
     assert.is_true(#err.message < 2000)

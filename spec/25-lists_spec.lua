@@ -157,6 +157,8 @@ describe("a durable list", function()
   support.setup()
 
   both("pays one flush, or none where each write is durable", function()
+    -- Windows has no flag for one write: each entry is written, and the flushes are shared.
+    if support.on_windows then return pending("Windows has no flag for one durable write") end
     local expected = { auto = 1, flush = 1, write = 0 }
     for method, n in pairs(expected) do
       local f, path = new({ durable_method = method })

@@ -29,6 +29,7 @@ describe("punch", function()
   support.setup()
 
   both("makes a range read zeros and gives its space back", function()
+    if support.on_wine then return pending("wine makes no holes") end
     local f, path = filled(64)
     local before = allocated(f)
     assert.is_true(f:punch(16 * PAGE, 32 * PAGE))
@@ -46,6 +47,7 @@ describe("punch", function()
   end)
 
   both("takes any range, to the byte", function()
+    if support.on_wine then return pending("wine makes no holes") end
     local f, path = filled(4)
     assert.is_true(f:punch(100, 1))
     assert.is_true(f:punch(PAGE - 1, PAGE + 2))
@@ -56,6 +58,7 @@ describe("punch", function()
   end)
 
   both("never changes the size", function()
+    if support.on_wine then return pending("wine makes no holes") end
     local f = filled(2)
     for _, range in ipairs({
       { 0, 0 }, { PAGE, 0 }, { 5 * PAGE, PAGE }, { PAGE, 2 ^ 40 }, { 2 ^ 40, 1 }, { 2 ^ 60, 0 },
@@ -106,6 +109,7 @@ describe("preallocate", function()
   end
 
   both("means what it says: size, space, extents", function()
+    if support.on_wine then return pending("wine reserves no space") end
     local LEN = 64 * PAGE
     for _, c in ipairs({
       { how = "size", size = LEN, unwritten = true }, { how = "zero", size = LEN },

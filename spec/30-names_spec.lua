@@ -290,7 +290,7 @@ describe("remove", function()
     assert.is_true(jdbfs.remove(path))
     assert.equal(PAGE, f:write_at(support.page(0x61), 0))
     assert.equal("aa", f:read(0, 2))
-    assert.equal(0, f:stat().links)
+    if not support.on_wine then assert.equal(0, f:stat().links) end
     assert.is_true(f:close())
     assert.is_nil(lfs.attributes(path))
   end)

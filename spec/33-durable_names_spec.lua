@@ -366,6 +366,7 @@ describe("atomic_write", function()
   end)
 
   both("gives the name a new file: who has the old one open keeps it", function()
+    if support.on_wine then return pending("wine replaces no file that is open") end
     local path, other = support.path("x"), support.path("y")
     support.put(path, "old")
     lfs.link(path, other)

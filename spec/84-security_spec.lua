@@ -21,7 +21,7 @@ end
 
 local function descriptors()
   local found = {}
-  if not lfs.attributes("/proc/self/fdinfo") then return nil end
+  if not support.proc then return nil end
   for fd in lfs.dir("/proc/self/fd") do
     local info = fd:match("^%d+$") and support.get("/proc/self/fdinfo/" .. fd)
     local flags = info and info:match("flags:%s*(%d+)")

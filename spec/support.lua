@@ -31,6 +31,9 @@
 --                       simulated. nil: they are not. What is here knows, as does `lfs`, which is
 --                       the module, or for simulated files as much of it as makes sense; where it
 --                       makes none the test becomes pending
+--   on_windows          whether this is Windows: no POSIX shell, no fork, other rules for names
+--   on_wine             ... in wine, which lacks calls that Windows has; spec/windows has them faked
+--   proc                whether there is a /proc of this system
 --   remove(path)        removes a file without jdbfs
 --   figures(text)       a line that the run's summary shows
 --   wait_idle()         lets operations that nobody waits for end
@@ -40,8 +43,14 @@ local busted = require("busted")
 local jdbfs = require("jdbfs")
 local lfs = require("lfs")
 
+local unpack = table.unpack or unpack
+
 local M = { jdbfs = jdbfs, lfs = lfs }
 local real_io = {}
+
+M.on_windows = package.config:sub(1, 1) == "\\"
+M.on_wine = os.getenv("JDBFS_TEST_WINE") == "1"
+M.proc = not M.on_windows and lfs.attributes("/proc/self/fdinfo") ~= nil
 
 if os.getenv("JDBFS_BACKEND") == "sim" then
   M.on_sim = "needs files of the system: the simulated disk has none"
@@ -137,8 +146,23 @@ end
 
 M.remove = M.on_sim and jdbfs.remove or os.remove
 
+-- What the system's command interpreter does not take for its own: no path begins with a slash, and
+-- the line not with a quote.
+local function windows_shell(command)
+  local name = (os.getenv("JDBFS_TEST_DIR") or "build"):gsub("/", "\\") .. "\\shell"
+  local ok, _, status = os.execute(('set "JDBFS_SHELL=1"&& %s >"%s" 2>"%s.err"'):format(
+    command, name, name))
+  local result = { status = status or ok }
+  for field, suffix in pairs({ out = "", err = ".err" }) do
+    result[field] = (real_io.get(name .. suffix) or ""):gsub("\r\n", "\n")
+    os.remove(name .. suffix)
+  end
+  return result
+end
+
 -- popen's close and os.execute tell the status differently on each Lua; a file does not.
 local function shell(command)
+  if M.on_windows then return windows_shell(command) end
   local name = os.tmpname()
   os.execute(("{ %s\n} >%s 2>%s.err; echo $? >%s.rc"):format(command, name, name, name))
   local result = {
@@ -156,6 +180,7 @@ end
 
 function M.sh(command)
   needs_system()
+  if M.on_windows then set_pending("needs a POSIX shell") end
   return sh(command)
 end
 
@@ -199,7 +224,11 @@ function M.open_files(below)
     for i = 1, require("jdbfs.sim").state().open_files do found[i] = "a simulated file" end
     return found
   end
-  if not lfs.attributes("/proc/self/fd") then return found end
+  if M.on_windows then -- which tells nobody; a file object goes with its handle
+    for i = 1, jdbfs.stats().files do found[i] = "a file" end
+    return found
+  end
+  if not M.proc then return found end
   for fd in lfs.dir("/proc/self/fd") do
     local target = lfs.symlinkattributes("/proc/self/fd/" .. fd, "target")
     if target and target:find(below .. "/", 1, true) then found[#found + 1] = target end
@@ -224,6 +253,15 @@ function M.wait_idle()
   end
 end
 
+-- By what takes long paths.
+local function remove_tree(path)
+  for name in lfs.dir(path) do
+    local entry = path .. "/" .. name
+    if name ~= "." and name ~= ".." and not jdbfs.remove(entry) then remove_tree(entry) end
+  end
+  lfs.rmdir(path)
+end
+
 local function start()
   base = make_base()
   dir, counter = base, 0
@@ -241,7 +279,8 @@ local function finish()
   M.wait_idle()
   collect()
   local after, open = jdbfs.stats(), M.open_files(base)
-  if not lfs.rmdir(base) then sh("rm -rf " .. M.quote(base)) end
+  if M.on_windows then remove_tree(base)
+  elseif not lfs.rmdir(base) then sh("rm -rf " .. M.quote(base)) end
   for _, name in ipairs({ "in_flight", "waiting", "abandoned", "tasks" }) do
     assert(after[name] == 0, "left behind: " .. after[name] .. " " .. name)
   end
@@ -392,12 +431,23 @@ local function environment(extra)
   return table.concat(words, " ")
 end
 
+local function windows_script(file, o)
+  if o.prefix then set_pending("needs a POSIX shell") end
+  local words = {}
+  for name, value in pairs(o.env or {}) do words[#words + 1] = ('set "%s=%s"&&'):format(name, value) end
+  for _, value in ipairs({ o.interpreter or M.interpreter(), file, unpack(o.args or {}) }) do
+    words[#words + 1] = '"' .. tostring(value) .. '"'
+  end
+  return shell(table.concat(words, " "))
+end
+
 function M.script(source, o)
   o = o or {}
   -- Another process has another disk.
   if not o.own_disk then needs_system() end
   local file = M.path()
   real_io.put(file, source)
+  if M.on_windows then return windows_script(file, o) end
   local words = { "timeout -k 5 120", environment(o.env) }
   if o.prefix then words[#words + 1] = o.prefix end
   words[#words + 1] = M.quote(o.interpreter or M.interpreter())
@@ -422,6 +472,7 @@ local function is_root()
 end
 
 function M.lacks(...)
+  if M.on_windows then return "needs " .. table.concat({ ... }, ", ") .. ", which Windows lacks" end
   for _, name in ipairs({ ... }) do
     if name == "root" then
       if not is_root() then return "needs root" end
