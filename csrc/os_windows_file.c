@@ -62,8 +62,8 @@ static int64_t transfer_at(struct jdb_windows_file *file, int is_read, void *mem
     return jdb_windows_transferred(is_read, r < 0 ? (DWORD)-r : 0, (uint64_t)r);
 }
 
-/* No write is durable by itself but on a handle that was opened for it: the
- * queue learns that by the first, and flushes from then on. */
+/* No write is durable by itself but on a handle that was opened for it: the queue learns that by the
+ * first, and flushes from then on. */
 static int64_t transfer(jdb_op *op) {
     uint8_t *memory = op->buf->base + op->buf_off + op->moved;
     if (op->rw) return -EOPNOTSUPP;

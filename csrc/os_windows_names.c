@@ -313,15 +313,17 @@ static DWORD replace_posix(const wchar_t *from, const wchar_t *to) {
     return error;
 }
 
-/* The older way is refused while anybody has the target open, be it another one
- * who replaces it: they are waited for, a little. */
+/* The older way is refused while anybody has the target open, be it another one who replaces it. Our
+ * own threads take turns; the others are waited for, a little. */
 static DWORD replace_patiently(const wchar_t *from, const wchar_t *to) {
+    static SRWLOCK turn = SRWLOCK_INIT;
     DWORD error = 0, flags = MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH;
     for (DWORD pause = 1; pause <= 64; pause *= 2) {
-        if (jdb_windows.move(from, to, flags)) return 0;
-        error = GetLastError();
-        if (error != ERROR_ACCESS_DENIED && error != ERROR_SHARING_VIOLATION) return error;
-        if (is_directory(to)) return error;
+        AcquireSRWLockExclusive(&turn);
+        error = jdb_windows.move(from, to, flags) ? 0 : GetLastError();
+        ReleaseSRWLockExclusive(&turn);
+        int in_use = error == ERROR_ACCESS_DENIED || error == ERROR_SHARING_VIOLATION;
+        if (!in_use || is_directory(to)) return error;
         Sleep(pause);
     }
     return error;
@@ -360,7 +362,8 @@ static int64_t rename_name(void *context, int64_t dir, const char *from, const c
     if (r == 0) {
         DWORD error = noreplace ? move_to_free_name(old, new) : replace(old, new);
         if (error == ERROR_ACCESS_DENIED && is_directory(old) && is_directory(new)) r = -ENOTEMPTY;
-        else if (error) r = failure_of(error, old);
+        else if (error)
+            r = failure_of(error, GetFileAttributesW(old) == INVALID_FILE_ATTRIBUTES ? old : new);
     }
     free(old);
     free(new);
