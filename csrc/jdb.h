@@ -348,7 +348,9 @@ void jdb_catch_signals(int on);
 int jdb_signal(void); /* the one that was noted; 0: none */
 /* 1: standard stream fd (0, 1, 2) is a terminal of that size. */
 int jdb_terminal(int fd, int *columns, int *lines);
-void jdb_sleep(int64_t ns);     /* blocks the thread */
+void jdb_sleep(int64_t ns);                 /* blocks the thread */
+int jdb_entropy(void *bytes, size_t size);  /* that nobody can guess, 256 at most; 0 or -errno */
+int jdb_remove_directory(const char *path); /* in place, an empty one; 0 or -errno */
 void jdb_stay_loaded(void);     /* the shared library that holds the core is never unloaded */
 const char *jdb_platform(void); /* "Linux 6.1.0" */
 /* Objects alive in this process, for leak checks. */

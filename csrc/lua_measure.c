@@ -402,6 +402,23 @@ static int terminal(lua_State *L) {
     return 2;
 }
 
+/* remove_directory(path): true, or nil and a sentence; of an empty one, while nothing else runs. */
+static int remove_directory(lua_State *L) {
+    char text[JDB_MESSAGE_MAX];
+    const char *path = luaL_checkstring(L, 1);
+    jdb_failure failure = {.op = "remove_directory", .path = path, .offset = -1, .index = -1};
+    failure.error = -jdb_remove_directory(path);
+    if (failure.error) {
+        failure.kind = jdb_kind_of_errno(failure.error);
+        jdb_failure_message(&failure, text, sizeof text);
+        lua_pushnil(L);
+        lua_pushstring(L, text);
+        return 2;
+    }
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
 /* timing(false): operations no longer carry times. */
 static int timing(lua_State *L) {
     jl_state *S = jl_self(L);
@@ -425,6 +442,7 @@ int jl_open_measure(lua_State *L) {
                                          {"timing", timing},
                                          {"signalled", signalled},
                                          {"terminal", terminal},
+                                         {"remove_directory", remove_directory},
                                          {NULL, NULL}};
     jl_state *S = jl_self(L);
     S->ref_meter_meta = jl_new_class(L, "jdbfs.meter", meter_methods, meter_meta);

@@ -307,6 +307,15 @@ static int arrivals_state(lua_State *L) {
     return 3;
 }
 
+/* entropy(count): that many bytes from the system, 256 at most; nil when it gives none. */
+static int entropy(lua_State *L) {
+    char bytes[256];
+    size_t count = (size_t)whole(L, 1, 1, sizeof bytes);
+    if (jdb_entropy(bytes, count) != 0) return 0;
+    lua_pushlstring(L, bytes, count);
+    return 1;
+}
+
 int jl_open_random(lua_State *L) {
     static const luaL_Reg none[] = {{NULL, NULL}};
     static const luaL_Reg random_methods[] = {{"int", random_int},
@@ -324,9 +333,13 @@ int jl_open_random(lua_State *L) {
                                               {NULL, NULL}};
     static const luaL_Reg arrivals_methods[] = {
         {"next", arrivals_next}, {"mark", arrivals_mark}, {"state", arrivals_state}, {NULL, NULL}};
-    static const luaL_Reg functions[] = {{"random", random_new},     {"due", due},
-                                         {"arrivals", arrivals_new}, {"scatter", scatter},
-                                         {"until_due", until_due},   {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"random", random_new},
+                                         {"due", due},
+                                         {"arrivals", arrivals_new},
+                                         {"scatter", scatter},
+                                         {"until_due", until_due},
+                                         {"entropy", entropy},
+                                         {NULL, NULL}};
     jl_state *S = jl_self(L);
     S->ref_random_meta = jl_new_class(L, "jdbfs.random", random_methods, none);
     S->ref_arrivals_meta = jl_new_class(L, "jdbfs.arrivals", arrivals_methods, none);

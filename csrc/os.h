@@ -89,7 +89,9 @@ void jdb_os_catch_signals(int on);
 int jdb_os_signal(void);
 int jdb_os_terminal(int fd, int *columns, int *lines); /* 0, or -errno: it is none */
 void jdb_os_sleep(int64_t ns);
-unsigned jdb_os_fork_generation(void); /* grows by one in every forked child */
+int jdb_os_entropy(void *bytes, size_t size);  /* 0, or -errno; at most 256 */
+int jdb_os_remove_directory(const char *path); /* an empty one; 0, or -errno */
+unsigned jdb_os_fork_generation(void);         /* grows by one in every forked child */
 const char *jdb_os_getenv(const char *name);
 const char *jdb_os_platform(void);
 void jdb_os_error_text(int error, char *text, size_t size);

@@ -16,6 +16,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
@@ -95,6 +96,10 @@ int jdb_os_terminal(int fd, int *columns, int *lines) {
     }
     return 0;
 }
+
+int jdb_os_entropy(void *bytes, size_t size) { return getentropy(bytes, size) == 0 ? 0 : -errno; }
+
+int jdb_os_remove_directory(const char *path) { return rmdir(path) == 0 ? 0 : -errno; }
 
 void jdb_os_sleep(int64_t ns) {
     struct timespec rest = {ns / 1000000000, ns % 1000000000};

@@ -4,6 +4,7 @@
 #include "os_windows.h"
 
 #include <io.h>
+#include <ntsecapi.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -161,6 +162,8 @@ DWORD jdb_windows_milliseconds(int64_t ns) {
     int64_t ms = (ns + 999999) / 1000000;
     return ns < 0 ? INFINITE : ms < (int64_t)INFINITE ? (DWORD)ms : INFINITE - 1;
 }
+
+int jdb_os_entropy(void *bytes, size_t size) { return RtlGenRandom(bytes, (ULONG)size) ? 0 : -EIO; }
 
 void jdb_os_sleep(int64_t ns) {
     if (ns > 0) Sleep(jdb_windows_milliseconds(ns));

@@ -218,6 +218,15 @@ static int64_t path_probe(jdb_op *op, const wchar_t *path) {
     return r;
 }
 
+int jdb_os_remove_directory(const char *path) {
+    wchar_t *wide;
+    int64_t r = jdb_windows_path(path, &wide);
+    if (r < 0) return (int)r;
+    r = RemoveDirectoryW(wide) ? 0 : jdb_windows_path_failure(wide);
+    free(wide);
+    return (int)r;
+}
+
 /* ---- the calls that changes are made of ----------------------------------------------------- */
 
 static struct jdb_windows_file *file_of(int64_t handle) {

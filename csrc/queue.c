@@ -759,6 +759,8 @@ const char *jdb_backend_name(unsigned index) {
 
 int64_t jdb_now(void) { return jdb_os_now(); }
 void jdb_sleep(int64_t ns) { jdb_os_sleep(ns); }
+int jdb_entropy(void *bytes, size_t size) { return jdb_os_entropy(bytes, size); }
+int jdb_remove_directory(const char *path) { return jdb_os_remove_directory(path); }
 
 int64_t jdb_queue_now(jdb_queue *q) {
     return q->backend->world ? q->backend->world->now(q) : jdb_os_now();

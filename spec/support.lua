@@ -146,23 +146,28 @@ end
 
 M.remove = M.on_sim and jdbfs.remove or os.remove
 
--- What the system's command interpreter does not take for its own: no path begins with a slash, and
--- the line not with a quote.
-local function windows_shell(command)
+-- A file of commands, since os.execute tells the status differently on each Lua.
+local function windows_shell(command, settings)
   local name = (os.getenv("JDBFS_TEST_DIR") or "build"):gsub("/", "\\") .. "\\shell"
-  local ok, _, status = os.execute(('set "JDBFS_SHELL=1"&& %s >"%s" 2>"%s.err"'):format(
-    command, name, name))
-  local result = { status = status or ok }
+  local lines = { "@echo off" }
+  for variable, value in pairs(settings) do
+    lines[#lines + 1] = ('set "%s=%s"'):format(variable, value)
+  end
+  lines[#lines + 1] = ('%s >"%s" 2>"%s.err"'):format(
+    (command:gsub("%%", "%%%%")), name, name)
+  lines[#lines + 1] = ('echo %%errorlevel%%>"%s.rc"\r\n'):format(name)
+  real_io.put(name .. ".cmd", table.concat(lines, "\r\n"))
+  os.execute(name .. ".cmd")
+  local result = { status = tonumber(real_io.get(name .. ".rc") or "") }
   for field, suffix in pairs({ out = "", err = ".err" }) do
     result[field] = (real_io.get(name .. suffix) or ""):gsub("\r\n", "\n")
-    os.remove(name .. suffix)
   end
+  for _, suffix in ipairs({ "", ".err", ".rc", ".cmd" }) do os.remove(name .. suffix) end
   return result
 end
 
 -- popen's close and os.execute tell the status differently on each Lua; a file does not.
 local function shell(command)
-  if M.on_windows then return windows_shell(command) end
   local name = os.tmpname()
   os.execute(("{ %s\n} >%s 2>%s.err; echo $? >%s.rc"):format(command, name, name, name))
   local result = {
@@ -428,13 +433,12 @@ local function environment(extra)
 end
 
 local function windows_script(file, o)
-  if o.prefix then set_pending("needs a POSIX shell") end
   local words = {}
-  for name, value in pairs(o.env or {}) do words[#words + 1] = ('set "%s=%s"&&'):format(name, value) end
+  if o.prefix then set_pending("needs a POSIX shell") end
   for _, value in ipairs({ o.interpreter or M.interpreter(), file, unpack(o.args or {}) }) do
     words[#words + 1] = '"' .. tostring(value) .. '"'
   end
-  return shell(table.concat(words, " "))
+  return windows_shell(table.concat(words, " "), o.env or {})
 end
 
 function M.script(source, o)

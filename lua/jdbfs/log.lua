@@ -658,12 +658,8 @@ end
 
 -- Sixteen bytes that no other log has.
 local function new_identity(path)
-  local source = io.open("/dev/urandom", "rb")
-  if source then
-    local bytes = source:read(16)
-    source:close()
-    if bytes and #bytes == 16 then return bytes end
-  end
+  local bytes = core.entropy(16)
+  if bytes then return bytes end
   local text = concat({ path, os.time(), os.clock(), tostring({}), tostring(Log) }, " ")
   local b, identity = new_buffer(#text + 1), new_buffer(16)
   b:set(1, text)

@@ -1,25 +1,6 @@
 /* What every backend must do alike, part one: transfers, their order and their limits. */
 #include "fixture.h"
-
-/* The gates are pipes, which have no position: the pool's calls are helped over that. */
-static int no_position(ssize_t n) { return n < 0 && errno == ESPIPE; }
-
-__attribute__((visibility("default"))) ssize_t pread(int fd, void *data, size_t len, off_t off) {
-    struct iovec v = {data, len};
-    ssize_t n = preadv(fd, &v, 1, off);
-    return no_position(n) ? read(fd, data, len) : n;
-}
-
-__attribute__((visibility("default"))) ssize_t pwrite(int fd, const void *data, size_t len,
-                                                      off_t off) {
-    union {
-        const void *from;
-        void *to;
-    } memory = {data}; /* iovec knows no const */
-    struct iovec v = {memory.to, len};
-    ssize_t n = pwritev(fd, &v, 1, off);
-    return no_position(n) ? write(fd, data, len) : n;
-}
+#include "gate_calls.h"
 
 enum { FILE_PAGES = 64 };
 
@@ -372,7 +353,7 @@ static void short_transfers(const char *backend) {
 
     op = submit(q, prep_read(q, g.file, b, 0, 10, 0));
     gate_pass(&g, 4);
-    close(g.other);
+    gate_close(g.other);
     CHECK(next(q) == op);
     CHECK_EQ(op->moved, 4);
     done(q, op, JDB_SHORT_READ);
@@ -386,14 +367,14 @@ static void short_transfers(const char *backend) {
     CHECK(out);
     while (got < 5 * PAGE) {
         jdb_queue_reap(q, 1000000);
-        if (!readable(w.other, 0)) continue;
-        ssize_t n = read(w.other, out + got, 3000);
+        if (!readable((int)w.other, 0)) continue;
+        ssize_t n = read((int)w.other, out + got, 3000);
         CHECK(n > 0);
         got += (size_t)n;
     }
     CHECK(next(q) == op);
     CHECK_EQ(done(q, op, JDB_OK), 4 * PAGE);
-    CHECK(!readable(w.other, 0));
+    CHECK(!readable((int)w.other, 0));
     for (size_t i = 0; i < got; i++) CHECK_EQ(out[i], i < PAGE ? 0 : 5);
     free(out);
     gate_free(&w);

@@ -1,26 +1,7 @@
 /* What every backend must do alike, part two: closing, abandoning, waiting, polling, other threads
  * and other processes, with operations in flight. */
 #include "fixture.h"
-
-#include <sys/wait.h>
-
-/* The gates are pipes, which have no position: the pool's calls are helped over that. */
-__attribute__((visibility("default"))) ssize_t pread(int fd, void *data, size_t len, off_t off) {
-    struct iovec v = {data, len};
-    ssize_t n = preadv(fd, &v, 1, off);
-    return n < 0 && errno == ESPIPE ? read(fd, data, len) : n;
-}
-
-__attribute__((visibility("default"))) ssize_t pwrite(int fd, const void *data, size_t len,
-                                                      off_t off) {
-    union {
-        const void *from;
-        void *to;
-    } memory = {data}; /* iovec knows no const */
-    struct iovec v = {memory.to, len};
-    ssize_t n = pwritev(fd, &v, 1, off);
-    return n < 0 && errno == ESPIPE ? write(fd, data, len) : n;
-}
+#include "gate_calls.h"
 
 static jdb_op *read_gate(jdb_queue *q, struct gate *g, jdb_buf *b, size_t at) {
     return submit(q, prep_read(q, g->file, b, at, 1, 0));
@@ -59,8 +40,7 @@ static void close_waits(const char *backend) {
     done(q, expect(q, op), JDB_OK);
     done(q, expect(q, end), JDB_OK);
     CHECK(g.file->handle < 0);
-    CHECK_EQ(write(g.other, "", 1), -1);
-    CHECK_EQ(errno, EPIPE);
+    CHECK(gate_is_broken(g.other));
     check_idle(q);
     jdb_buf_unref(b);
     gate_free(&g);
@@ -102,8 +82,8 @@ static void let_go_in_flight(const char *backend) {
     expect(q, op);
     CHECK(jdb_op_buf(op) && jdb_op_file(op));
     done(q, op, JDB_OK);
-    CHECK_EQ(write(g.other, "", 1), -1);
-    close(g.other);
+    CHECK(gate_is_broken(g.other));
+    gate_close(g.other);
     check_nothing_lives();
     queue_free(q);
 }
@@ -149,18 +129,25 @@ static void abandon_in_flight(const char *backend) {
     CHECK(jdb_buf_writable(b, 1, PAGE - 1));
     jdb_buf_unref(b);
     jdb_file_unref(g.file);
-    nothing_comes(q);
     jdb_live(&buffers, &files);
     CHECK_EQ(buffers, 1);
     CHECK_EQ(files, 1);
-    struct later later;
-    later_pass(&later, &g, 20000000);
-    jdb_queue_wait_abandoned(q);
-    later_join(&later);
+    if (q->backend->cancel) { /* nothing needs to come for it to end */
+        jdb_queue_wait_abandoned(q);
+    } else {
+        nothing_comes(q);
+        jdb_live(&buffers, &files);
+        CHECK_EQ(buffers, 1);
+        CHECK_EQ(files, 1);
+        struct later later;
+        later_pass(&later, &g, 20000000);
+        jdb_queue_wait_abandoned(q);
+        later_join(&later);
+    }
     CHECK(!jdb_queue_next(q));
     check_idle(q);
     check_nothing_lives();
-    close(g.other);
+    gate_close(g.other);
     queue_free(q);
 }
 
@@ -203,7 +190,7 @@ static void abandoned_error(const char *backend) {
     jdb_queue_reap(q, 0);
     jdb_op_abandon(q, op);
     nothing_comes(q);
-    close(g.other);
+    gate_close(g.other);
     jdb_queue_wait_abandoned(q);
     close_reports(q, g.file, EPIPE);
     jdb_file_unref(g.file);
@@ -216,7 +203,7 @@ static void abandoned_after_error(const char *backend) {
     jdb_queue *q = queue_new(backend, 4, 4);
     jdb_buf *b = jdb_buf_new(PAGE, PAGE);
     struct gate g = gate_new(q, 0);
-    close(g.other);
+    gate_close(g.other);
     jdb_op *op = submit(q, prep_write(q, g.file, b, 0, 100, 0));
     while (stats(q).completed != stats(q).submitted) jdb_queue_reap(q, -1);
     CHECK_EQ(jdb_op_kind(op), JDB_IO);
@@ -580,6 +567,8 @@ static void threads(const char *backend) {
     pthread_join(pair[1], NULL);
 }
 
+#if !defined(_WIN32)
+
 static int in_child(const char *backend, jdb_queue *q, jdb_file *f, jdb_buf *b, jdb_op *spare) {
     jdb_kind kind;
     CHECK_EQ(jdb_queue_usable(q), JDB_FORKED);
@@ -629,7 +618,7 @@ static void fork_in_flight(const char *backend) {
     CHECK(child >= 0);
     if (child == 0) {
         alarm(60);
-        close(g.other);
+        gate_close(g.other);
         _exit(in_child(backend, q, f, b, spare));
     }
     int status;
@@ -667,6 +656,8 @@ static void descriptors_are_kept(const char *backend) {
     close(atoi(after) + 1);
 }
 
+#endif
+
 int main(void) {
     static const struct test tests[] = {
         {"close waits", close_waits},
@@ -688,8 +679,10 @@ int main(void) {
         {"drain", drain},
         {"unref only", unref_only},
         {"threads", threads},
+#if !defined(_WIN32)
         {"fork in flight", fork_in_flight},
         {"descriptors", descriptors_are_kept},
+#endif
         {NULL, NULL},
     };
     static const char *const system[] = {"close waits",

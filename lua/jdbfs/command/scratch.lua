@@ -10,7 +10,7 @@ local format = require("jdbfs.command.format")
 local jdbfs = require("jdbfs")
 local status = require("jdbfs.command.status")
 
-local clock, time, remove_entry = os.clock, os.time, os.remove
+local clock, time = os.clock, os.time
 local floor, min = math.floor, math.min
 local error, ipairs, setmetatable, tostring = error, ipairs, setmetatable, tostring
 local open_stream = io.open
@@ -26,11 +26,7 @@ Scratch.__index = Scratch
 
 -- A directory name nobody else is likely to draw. It is deliberately not drawn from --seed.
 local function scratch_name()
-  local source, bytes = open_stream("/dev/urandom", "rb"), ""
-  if source then
-    bytes = source:read(6) or ""
-    source:close()
-  end
+  local bytes = core.entropy(6) or ""
   local random = core.random(time(), floor(clock() * 1e6), core.now_ns() % 2 ^ 40)
   local name = {}
   for i = 1, 6 do
@@ -357,10 +353,9 @@ function Scratch:clean_up()
     remove_made(self, made, complaints)
   end
   if self.path and #self.kept == 0 then
-    local path = self.path
-    -- os.remove is C's remove(), which takes away an empty directory and never a full one.
-    local removed, message = remove_entry(path)
-    if not removed then complaints[#complaints + 1] = "left behind: " .. tostring(message) end
+    -- An empty one; os.remove takes no directory everywhere.
+    local removed, message = core.remove_directory(self.path)
+    if not removed then complaints[#complaints + 1] = "left behind: " .. message end
   end
   self.path = nil
   return complaints
