@@ -138,7 +138,7 @@ LUA ?=
 LUA_INCDIR ?=
 NO_LUA_GOALS := help clean deps run test all-luas core c-tests coverage analyze fuzz valgrind soak \
                 torture powercut bench bench-counts rockspec dist install-core uninstall-core \
-                compile_commands
+                compile_commands check-macos check-macos-build check-freebsd-build
 ifneq ($(or $(if $(MAKECMDGOALS),,all),$(filter-out $(NO_LUA_GOALS),$(MAKECMDGOALS))),)
 LUA_FOUND := $(shell bash spec/tools/lua.sh find '$(LUA)' '$(LUA_INCDIR)')
 ifeq ($(firstword $(LUA_FOUND)),ok)
@@ -325,6 +325,23 @@ soak:
 powercut:
 	@CC='$(CC)' MAKE='$(MAKE)' LUA='$(LUA)' bash spec/tools/powercut.sh
 
+# Other systems. The macOS files on Linux over stand-ins, on backend kqueue: C tests and those specs
+# that are not about Linux. Then what a cross compiler makes of them, which is not run.
+STANDIN_TESTS := $(addprefix spec/c/,io_conformance_test.c life_conformance_test.c \
+    names_conformance_test.c wake_test.c durability_test.c macos/macos_test.c) \
+    $(wildcard $(addprefix spec/,21* 22* 26* 30* 33* 51* 53* 71*))
+.PHONY: check-macos check-macos-build check-freebsd-build
+check-macos:
+	@CC='$(CC)' MAKE='$(MAKE)' STANDIN=macos T='$(or $(T),$(STANDIN_TESTS))' SAN='$(SAN)' \
+	    LUAS='$(or $(LUAS),lua5.4)' BACKENDS='$(or $(BACKENDS),kqueue)' FS=own \
+	    bash spec/tools/test.sh
+
+check-macos-build:
+	@CC='$(CC)' MAKE='$(MAKE)' bash spec/tools/cross.sh macos
+
+check-freebsd-build:
+	@CC='$(CC)' MAKE='$(MAKE)' bash spec/tools/cross.sh freebsd
+
 torture:
 	@MAKE='$(MAKE)' bash spec/tools/torture.sh $(ARGS)
 
@@ -444,6 +461,7 @@ help:
 	@echo 'make bench-counts  what an operation costs, in counts; ARGS=--record'
 	@echo 'make powercut    cuts the power below ext4, XFS and btrfs; CUTS=1000 (root, FUSE)'
 	@echo 'make docs        the reference as man pages and, with ldoc, as HTML, into build/doc'
+	@echo 'make check-macos what macOS runs, on Linux; check-macos-build, check-freebsd-build: compile'
 	@echo 'make install     PREFIX=/usr/local DESTDIR= LUA=; also uninstall'
 	@echo 'make install-core  jdb.h, libjdb.a and jdb.pc for C programs; also uninstall-core'
 	@echo 'make rockspec    the rockspec of the release, from that of the tree; make dist: its source'

@@ -108,10 +108,10 @@ check_macho() { # FILE ARCH INCDIR
 }
 
 check_elf() { # FILE ARCH INCDIR
-    local name
-    llvm-readelf -h "$1" | grep -qE "Machine: .*$2" || complain "not for $2" || return
-    [[ $(llvm-readelf -h "$1") == *"DYN (Shared object file)"* ]] ||
-        complain "no shared library" || return
+    local headers name
+    headers=$(llvm-readelf -h "$1")
+    grep -qE "Machine: .*$2" <<<"$headers" || complain "not for $2" || return
+    [[ $headers == *"DYN (Shared object file)"* ]] || complain "no shared library" || return
     name=$(llvm-readelf -d "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' |
         grep -vE '^lib(c|m|thr)\.so\.[0-9]+$') || true
     [[ -z $name ]] || complain "needs $name" || return

@@ -89,6 +89,7 @@ missing() {
         have_program "$tool" || wanted+=("$tool")
     done
     have_fuzzer || wanted+=(clang-rt)
+    for tool in npm llvm-nm; do have_program "$tool" || wanted+=("$tool"); done
 }
 
 have_fuzzer() {

@@ -32,6 +32,7 @@ debian_of() {
         libfuse3) echo libfuse3-dev ;;
         fusermount3) echo fuse3 ;;
         clang-rt) echo libclang-rt-dev ;;
+        llvm-nm) echo llvm ;;
         setpriv | unshare | findmnt | losetup) echo util-linux ;;
         *) echo "$1" ;;
     esac

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the C tests, then the specs for every Lua, backend and file system. Called by `make test`;
-# reads T, LUAS, BACKENDS, FS, SAN, CC, MAKE, JOBS, TIMEOUT from the environment.
+# reads T, LUAS, BACKENDS, FS, SAN, STANDIN, CC, MAKE, JOBS, TIMEOUT from the environment.
 #
 # One line per run; failures in full; what could not run with its reason. Ends with
 # "N passed, N failed, N skipped". Exit 1 when something failed or nothing passed.
@@ -37,6 +37,9 @@ case $san in
     coverage) suffix=-cov ;;
     *) echo "jdbfs: SAN=$san is none of address, undefined, thread, coverage" >&2; exit 2 ;;
 esac
+# What another system runs, over stand-ins for its calls: see the Makefile.
+standin=${STANDIN-}
+suffix+=${standin:+-$standin-standin}
 timeout=${TIMEOUT:-900}
 cpus=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 jobs=${JOBS:-$((cpus + 1))} # much of the time is spent waiting for flushes
@@ -173,8 +176,10 @@ interpreter() {
 
 run_c_test() {
     local file=$1 name program out rc=0 start=$SECONDS dir
-    name=$(basename "$file" .c)
+    name=${file#spec/c/}
+    name=${name%.c}
     program=build/core$suffix/spec/$name
+    name=${name//\//-}
     out=$work/c-$name.out
     dir=$own/c-$name
     if [[ ! -x $program ]]; then
@@ -396,7 +401,8 @@ finish() {
 wait_for_room() { while (($(jobs -rp | wc -l) >= jobs)); do wait -n || true; done; }
 
 build() { # TARGET [VARIABLE=VALUE...]: quiet unless it fails
-    "$make" --no-print-directory -j"$cpus" SAN="$san" "$@" >"$work/build.log" 2>&1
+    "$make" --no-print-directory -j"$cpus" SAN="$san" STANDIN="$standin" "$@" \
+        >"$work/build.log" 2>&1
 }
 
 if ! why=$(prepare_san); then
@@ -405,7 +411,8 @@ if ! why=$(prepare_san); then
 fi
 prepare_san
 
-echo "jdbfs tests${san:+, SAN=$san}: $(uname -sr), $cpus CPUs, here: $own_fs"
+echo "jdbfs tests${san:+, SAN=$san}${standin:+, as $standin}: $(uname -sr), $cpus CPUs," \
+    "here: $own_fs"
 
 # The core first: what is missing for it stops everything, in one line.
 if ! build core; then

@@ -31,10 +31,12 @@ static int reserve(int fd, int contiguous, int keep, uint64_t len, uint64_t *got
     (void)keep;
     *got = 0;
     if (fstat(fd, &st) != 0) return -errno;
-    off_t end = (st.st_size + BLOCK - 1) / BLOCK * BLOCK;
-    if (end < st.st_blocks * 512) end = st.st_blocks * 512;
+    off_t written = (st.st_size + BLOCK - 1) / BLOCK * BLOCK, end = st.st_blocks * 512;
+    if (end < written) end = written;
     int r = result(fallocate(fd, FALLOC_FL_KEEP_SIZE, end, (off_t)len));
     if (r == 0) *got = len;
+    /* All or none, which Linux does not promise. A list of extents may take one block. */
+    else if (end <= written + BLOCK && ftruncate(fd, st.st_size) != 0) return -errno;
     return r;
 }
 
