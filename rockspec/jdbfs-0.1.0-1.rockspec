@@ -94,6 +94,7 @@ build = {
     ["jdbfs.host.luv"] = "lua/jdbfs/host/luv.lua",
     ["jdbfs.host.ngx"] = "lua/jdbfs/host/ngx.lua",
     ["jdbfs.host.tarantool"] = "lua/jdbfs/host/tarantool.lua",
+    ["jdbfs.missing"] = "lua/jdbfs/missing.lua",
     ["jdbfs.log"] = "lua/jdbfs/log.lua",
     ["jdbfs.meta"] = "lua/jdbfs/meta.lua",
     ["jdbfs.sim"] = "lua/jdbfs/sim.lua",

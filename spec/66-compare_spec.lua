@@ -354,6 +354,7 @@ describe("jdbfs report", function()
   it("makes a page, a table of intervals or a histogram, after the name", function()
     local file = save("run.json", made.document({ seconds = 4 }))
     for name, text in pairs({ ["a.html"] = "<!DOCTYPE html>", ["a.csv"] = "t_s,job,op",
+      ["a.svg"] = '<svg xmlns="http://www.w3.org/2000/svg"',
       ["a.ndjson"] = '{"t_s":1', ["a.hgrm"] = "Value" }) do
       local path = support.path(name)
       local status, out, err = verb(report.main, file, "-o", path)

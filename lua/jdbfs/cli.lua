@@ -22,7 +22,7 @@ jdbfs: storage workloads as Lua coroutines over asynchronous direct I/O
   jdbfs compare A.json B.json [--fail-on 'read.p99>+10%'] [--noise 2%] [--force] [--json F|-]
                                      two results, with intervals; A... --to B... takes several
   jdbfs report RUN.json ... -o F     one self-contained page; F ends in .html, or for one result
-                                     .csv .ndjson .hgrm; --overwrite replaces it
+                                     .svg .csv .ndjson .hgrm; --overwrite replaces it
   jdbfs ab [-n 15] A B [options]     two workloads in alternating pairs
   jdbfs --help | --version
 ]]

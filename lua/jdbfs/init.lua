@@ -1,7 +1,8 @@
 -- jdbfs: async direct I/O for database storage. The public module; everything that touches the
 -- system is in jdbfs.core, this file adds what reads better in Lua.
 
-local core = require "jdbfs.core"
+local found, core = pcall(require, "jdbfs.core")
+if not found then error(require("jdbfs.missing")(core), 0) end
 local sync = require "jdbfs.sync"
 local stream = require "jdbfs.stream"
 

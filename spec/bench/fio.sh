@@ -5,8 +5,9 @@
 # less than some seconds mostly measure how both start.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. spec/tools/packages.sh
 
-command -v fio >/dev/null || { echo "bench: fio is not installed" >&2; exit 1; }
+command -v fio >/dev/null || { echo "bench: fio is missing; $(install_hint fio)" >&2; exit 1; }
 dir=${1:-build/bench}
 mkdir -p "$dir"
 read -r verdict id _ exe _ <<<"$(bash spec/tools/lua.sh find "${LUA:-}")"

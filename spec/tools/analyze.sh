@@ -3,6 +3,7 @@
 # Ends with "N passed, N failed, N skipped".
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. spec/tools/packages.sh
 
 passed=0 failed=0 skipped=0
 work=$(mktemp -d)
@@ -54,7 +55,7 @@ judge() { # NAME VERSION
 
 missing() { # NAME
     skipped=$((skipped + 1))
-    echo "skip $1: not installed"
+    echo "skip $1: not installed; $(install_hint "$1")"
 }
 
 if command -v clang >/dev/null; then

@@ -7,6 +7,7 @@
 # Ends with "N passed, N failed, N skipped".
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. spec/tools/packages.sh
 dir=build/coverage
 mkdir -p "$dir"
 
@@ -19,7 +20,7 @@ fi
 
 for tool in gcov lua5.4 luac5.4; do
     command -v "$tool" >/dev/null || {
-        echo "skip coverage: $tool is not installed"
+        echo "skip coverage: $tool is missing; $(install_hint "$tool")"
         echo
         echo "0 passed, 0 failed, 1 skipped"
         exit 0

@@ -77,7 +77,7 @@ missing() {
     done
     have_busted || wanted+=(busted)
     for tool in mkfs.xfs mkfs.btrfs mkfs.ext4 mount strace setpriv fusermount3 curl pgrep nvim \
-        tarantool; do
+        tarantool man; do
         have_program "$tool" || wanted+=("$tool")
     done
     have_libfuse || wanted+=(libfuse3)
@@ -85,7 +85,7 @@ missing() {
         have_lua_module "$tool" || wanted+=("$tool")
     done
     [[ $what == test ]] && return
-    for tool in luacheck clang-format luarocks clang valgrind cppcheck shellcheck; do
+    for tool in luacheck clang-format luarocks ldoc clang valgrind cppcheck shellcheck; do
         have_program "$tool" || wanted+=("$tool")
     done
     have_fuzzer || wanted+=(clang-rt)

@@ -7,6 +7,7 @@
 # Ends with "N passed, N failed, N skipped".
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. spec/tools/packages.sh
 top=$PWD
 
 seconds=${1:-20}
@@ -26,7 +27,7 @@ skip_all() {
     exit 0
 }
 
-command -v "$clang" >/dev/null || skip_all "clang is not installed"
+command -v "$clang" >/dev/null || skip_all "clang is missing; $(install_hint clang)"
 flags=(-g -O1 -std=c11 -D_GNU_SOURCE -pthread "-fsanitize=address,undefined"
     -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 fuzzer=-fsanitize=fuzzer
@@ -36,9 +37,9 @@ fuzzer=-fsanitize=fuzzer
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) { return p && n > 9 ? 0 : 0; }
 C
-    skip_all "clang has no libFuzzer here (libclang-rt-dev)"
+    skip_all "clang has no libFuzzer here; $(install_hint clang-rt)"
 read -r verdict _ _ _ include _ <<<"$(bash spec/tools/lua.sh find lua5.4)"
-[[ $verdict == ok ]] || skip_all "Lua 5.4 with headers is not installed"
+[[ $verdict == ok ]] || skip_all "no Lua 5.4 with headers; $(install_hint lua-5.4 headers-5.4)"
 lua_libs=$(pkg-config --libs lua5.4 2>/dev/null || echo -llua5.4)
 
 # The seeds: bytes that reach into every call, made here rather than kept.

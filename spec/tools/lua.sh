@@ -93,7 +93,11 @@ find_one() { # NAME INCDIR
     esac
     if [[ -n $incdir ]]; then
         fits "$id" "$incdir" ||
-            { echo "err jdbfs: LUA_INCDIR=$incdir has no lua.h of Lua $id"; return; }
+            {
+                echo "err jdbfs: LUA_INCDIR=$incdir has no lua.h of Lua $id;" \
+                    "$(install_hint "headers-$id") and leave LUA_INCDIR out"
+                return
+            }
     else
         incdir=$(headers_of "$id" "$exe") || {
             if [[ $exe == - ]]; then

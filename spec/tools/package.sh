@@ -132,6 +132,15 @@ installs() { # LUA
     [[ ! -e $dest/usr/share/lua/$abi/jdbfs/command && ! -e $dest/usr/lib/lua/$abi/jdbfs ]]
 }
 
+# The reference as HTML has every function that it has.
+html_made() {
+    "$make" docs LUA=lua5.4 || return
+    local name
+    for name in open read_at append read_into crc32c host; do
+        grep -rq "$name" build/doc/html || { echo "no $name"; return 1; }
+    done
+}
+
 c_block() { awk '/^```c$/ { on = 1; next } /^```$/ { on = 0 } on' README.md; }
 
 # A C program through pkg-config alone: the README's and the example.
@@ -192,6 +201,11 @@ for name in lua5.4 luajit; do
         skip "make install, $name" "$(install_hint "lua-${name#lua5.}" "headers-${name#lua5.}")"
     fi
 done
+if command -v ldoc >/dev/null; then
+    check "make docs" html_made
+else
+    skip "make docs" "ldoc is missing; $(install_hint ldoc)"
+fi
 if command -v pkg-config >/dev/null; then
     check "make install-core, C programs through pkg-config" core_installs
 else
@@ -202,6 +216,12 @@ check "a missing liburing is one line" one_line liburing-dev liburing-devel \
     URING_LIBS=-lno-such-uring
 check "a missing Lua is one line" one_line liblua5.9-dev lua-devel LUA=lua5.9
 check "a wrong LUA_INCDIR is one line" one_line LUA_INCDIR lua.h LUA_INCDIR=/nonexistent
+# Of two Luas, the header files of the one for the other.
+other=$(bash spec/tools/lua.sh find lua5.1) && other=${other##* }
+if [[ -f $other/lua.h && $(bash spec/tools/lua.sh find lua5.4) == ok* ]]; then
+    check "header files of another Lua are one line" one_line liblua5.4-dev lua-devel LUA=lua5.4 \
+        LUA_INCDIR="$other"
+fi
 
 echo
 echo "$passed passed, $failed failed, $skipped skipped"

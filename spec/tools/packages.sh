@@ -17,6 +17,8 @@ debian_of() {
         luacheck) echo lua-check ;;
         clang-format) echo clang-format ;;
         luarocks) echo luarocks ;;
+        gcov) echo gcc ;;
+        luac5.4) echo lua5.4 ;;
         ldoc) echo lua-ldoc ;;
         man) echo man-db ;;
         luv) echo lua-luv ;;
@@ -51,6 +53,10 @@ fedora_of() {
         busted) echo lua-busted ;;
         luacheck) echo luacheck ;;
         clang-format) echo clang-tools-extra ;;
+        clang-rt) echo compiler-rt ;;
+        shellcheck) echo ShellCheck ;;
+        nvim) echo neovim ;;
+        luac5.4) echo lua ;;
         mount) echo util-linux ;;
         libfuse3) echo fuse3-devel ;;
         *) debian_of "$1" ;;

@@ -16,7 +16,7 @@ for lua in "${luas[@]}"; do
     read -r verdict id _ exe _ <<<"$(bash spec/tools/lua.sh find "$lua")"
     if [[ $verdict != ok ]] ||
         ! "${MAKE:-make}" --no-print-directory all LUA="$lua" >"$work/log" 2>&1; then
-        echo "skip soak: $lua is not here"
+        echo "skip soak: $lua does not build here"
         skipped=$((skipped + 1))
         continue
     fi

@@ -56,7 +56,7 @@ hostile() { # STEPS LUA BACKEND
     read -r verdict id _ exe _ <<<"$(bash spec/tools/lua.sh find "$2")"
     if [[ $verdict != ok ]] ||
         ! "${MAKE:-make}" --no-print-directory all LUA="$2" >"$work/build" 2>&1; then
-        printf 'skip hostile: %s is not here\n\n0 passed, 0 failed, 1 skipped\n' "$2"
+        printf 'skip hostile: %s does not build here\n\n0 passed, 0 failed, 1 skipped\n' "$2"
         return 0
     fi
     dir=$work/hostile

@@ -5,6 +5,7 @@
 # "N passed, N failed, N skipped".
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. spec/tools/packages.sh
 top=$PWD
 specs=("$@")
 ((${#specs[@]})) || specs=(spec/10-buffer_spec.lua spec/25-lists_spec.lua)
@@ -12,7 +13,7 @@ passed=0 failed=0 skipped=0
 
 read -r verdict id _ exe _ <<<"$(bash spec/tools/lua.sh find lua5.4)"
 if ! command -v valgrind >/dev/null || [[ $verdict != ok ]]; then
-    echo "skip valgrind: it or Lua 5.4 is not installed"
+    echo "skip valgrind: missing; $(install_hint valgrind lua-5.4 headers-5.4)"
     echo
     echo "0 passed, 0 failed, 2 skipped"
     exit 0

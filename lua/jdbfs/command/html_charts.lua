@@ -76,14 +76,18 @@ local function nines(share)
   return -log(1 - share) / log(10)
 end
 
--- Percentile curves of a list of { name, dist }; each further nine has the same room.
-local function curves(title, named)
+-- Percentile curves of a list of { name, dist }; each further nine has the same room. The picture,
+-- and the names of its lines.
+local function percentiles(title, named)
   local lines, names, high = {}, {}, 0
   for i, each in ipairs(named) do
-    local points = {}
-    for place, point in ipairs(distribution.curve(each[2])) do
-      points[place] = { nines(point[1]), point[2] }
-      high = max(high, nines(point[1]))
+    local points, curve = {}, distribution.curve(each[2])
+    for place, point in ipairs(curve) do
+      local at, last = nines(point[1]), points[#points]
+      if not last or at - last[1] >= 0.01 or place == #curve then -- about a pixel
+        points[#points + 1] = { at, point[2] }
+      end
+      high = max(high, at)
     end
     names[i] = each[1]
     lines[i] = { name = each[1], class = i, points = points, bare = true }
@@ -94,8 +98,13 @@ local function curves(title, named)
       ticks[#ticks + 1] = { nines(percent / 100), ("p%g"):format(percent) }
     end
   end
-  return chart(title, names, svg.lines({ x_low = 0, x_high = max(high, 0.1), x_ticks = ticks,
-    y_label = format.duration, log = true, lines = lines, label = title }))
+  return svg.lines({ x_low = 0, x_high = max(high, 0.1), x_ticks = ticks,
+    y_label = format.duration, log = true, lines = lines, label = title }), names
+end
+
+local function curves(title, named)
+  local picture, names = percentiles(title, named)
+  return chart(title, names, picture)
 end
 
 local function heat_chart(series, frame, latency)
@@ -118,6 +127,24 @@ local function heat_chart(series, frame, latency)
       warmup_end = frame.warmup_end, label = "heat map of the " .. latency .. " time" }))
 end
 
+-- Response and service time of an operation, as far as there are samples.
+local function times_of(entry)
+  local named = {}
+  for _, each in ipairs({ "response", "service" }) do
+    local dist = entry.op[each]
+    if dist and dist.n >= distribution.samples_needed(50) then
+      named[#named + 1] = { each, dist }
+    end
+  end
+  return named
+end
+
+-- A file of its own; the title says which operation.
+local function picture(entry)
+  local title = ("%s.%s: percentiles of the whole run"):format(entry.job.name, entry.op.name)
+  return svg.alone((percentiles(title, times_of(entry))))
+end
+
 local function of_operation(document, entry)
   local parts = {}
   local series = result.series(document, entry.job.name, entry.op.name)
@@ -129,13 +156,7 @@ local function of_operation(document, entry)
     parts[2] = rate_chart(series, frame)
     parts[3] = heat_chart(series, frame, latency)
   end
-  local named = {}
-  for _, each in ipairs({ "response", "service" }) do
-    local dist = entry.op[each]
-    if dist and dist.n >= distribution.samples_needed(50) then
-      named[#named + 1] = { each, dist }
-    end
-  end
+  local named = times_of(entry)
   if #named > 0 then parts[#parts + 1] = curves("Percentiles of the whole run", named) end
   return #parts > 0 and '<div class="charts">' .. concat(parts) .. "</div>" or ""
 end
@@ -143,4 +164,5 @@ end
 return {
   of_operation = of_operation,
   curves = curves,
+  picture = picture,
 }

@@ -1,6 +1,7 @@
 -- `jdbfs report RUN.json... -o out.html`: results, as a page or in another format.
 
 local arguments = require("jdbfs.command.arguments")
+local charts = require("jdbfs.command.html_charts")
 local html = require("jdbfs.command.html")
 local result = require("jdbfs.command.result")
 local status = require("jdbfs.command.status")
@@ -38,6 +39,7 @@ end
 local FORMATS = {
   html = html.page,
   csv = function(documents) return result.csv(documents[1]) end,
+  svg = function(documents) return charts.picture(result.headline(documents[1])) end,
   ndjson = function(documents) return result.ndjson(documents[1]) end,
   hgrm = function(documents)
     local entry = result.headline(documents[1])
@@ -71,7 +73,7 @@ local function main(args, out, err)
   local kind = options.output == "-" and "html" or options.output:match("%.(%w+)$") or "html"
   local make = FORMATS[kind]
   if not make then
-    return fail(status.USAGE, ("%s: the name ends in none of .html .csv .ndjson .hgrm"):format(
+    return fail(status.USAGE, ("%s: the name ends in none of .html .svg .csv .ndjson .hgrm"):format(
       options.output))
   end
   local documents, message, exit = load_all(files)

@@ -254,7 +254,22 @@ local function heat_map(o)
   return concat(parts)
 end
 
+local STYLE = [[
+<style>svg{--soft:#55555c;--rule:#e4e4e0;--faint:#8a8a92;--s1:#2a6fdb;--s2:#d9591c}
+@media(prefers-color-scheme:dark){svg{--soft:#b4b4bd;--rule:#303036;--faint:#85858f;--s1:#6aa5ff;
+--s2:#ff9257}}text{font:12px sans-serif;fill:var(--soft)}.grid{stroke:var(--rule)}
+.axis{stroke:var(--faint)}.line{fill:none;stroke-width:1.8}.spot{fill-opacity:0}
+.s1{stroke:var(--s1)}.s2{stroke:var(--s2)}.t1{fill:var(--s1)}.t2{fill:var(--s2)}</style>]]
+
+-- A chart as a file of its own, with its style.
+local function alone(chart)
+  return (chart:gsub("^<svg ([^>]*)>", function(attributes)
+    return '<svg xmlns="http://www.w3.org/2000/svg" ' .. attributes .. ">\n" .. STYLE
+  end)) .. "\n"
+end
+
 return {
+  alone = alone,
   escape = escape,
   lines = lines,
   heat_map = heat_map,
