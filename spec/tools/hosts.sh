@@ -20,7 +20,7 @@ if [[ -e $root/$module ]]; then
 fi
 if [[ ${1-} != fetch ]]; then
     echo "nginx with the Lua module is neither installed nor unpacked; make deps unpacks" \
-        "${packages[*]} (Debian, Ubuntu), Fedora has it in openresty" >&2
+        "${packages[*]} (Debian, Ubuntu); elsewhere install OpenResty" >&2
     exit 1
 fi
 if [[ -n ${NODEPS-} ]] || ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
