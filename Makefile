@@ -265,6 +265,21 @@ $(CORE_DIR)/checked: $(CORE_DIR)/flags
 
 -include $(wildcard $(CORE_DIR)/*.d $(CORE_DIR)/*/*.d $(LUA_DIR)/*.d)
 
+# Not part of any rock: a module for one build of nginx. NGINX_SOURCE: its source tree, or that of
+# Debian's nginx-dev, after ./configure with the arguments that `nginx -V` tells. LUA=luajit.
+.PHONY: nginx-module
+nginx-module: build/nginx$(SAN_SUFFIX)/jdbfs/nginx_event.so
+
+NGINX_INC = $(addprefix -isystem $(NGINX_SOURCE)/,src/core src/event src/event/modules src/os/unix \
+            objs)
+build/nginx$(SAN_SUFFIX)/jdbfs/nginx_event.so: csrc/host_nginx.c
+	$(if $(wildcard $(NGINX_SOURCE)/objs/ngx_auto_config.h),,$(error jdbfs: NGINX_SOURCE=DIRECTORY \
+	    expected, an nginx source tree after ./configure))
+	@mkdir -p $(@D)
+	$(call note,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(CPPFLAGS) $(filter-out -std=% -fvisibility=%,$(MUST_CFLAGS)) \
+	    $(addprefix -isystem ,$(LUA_INC)) $(NGINX_INC) -shared -o $@ $< $(ALL_LDFLAGS)
+
 # ---- use -------------------------------------------------------------------------------------
 
 deps:
@@ -352,7 +367,7 @@ print-sources: # for tidy
 	@echo $(PLATFORM) $(patsubst %,csrc/%.c,$(CORE_SRC) $(PLATFORM_SRC) $(LUA_SRC)) $(LUA_MODULES)
 
 print-test-sources:
-	@echo $(patsubst %,csrc/%.c,$(FAULTS_SRC) $(FAULTS_LUA_SRC))
+	@echo $(patsubst %,csrc/%.c,$(FAULTS_SRC) $(FAULTS_LUA_SRC) host_nginx)
 
 # uninstall removes these files, and the directories of ours that are empty then.
 MAN_PAGES := $(if $(filter-out -,$(LUA_EXE)),build/doc/jdbfs.1 build/doc/jdbfs.3)

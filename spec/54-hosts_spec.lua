@@ -79,18 +79,27 @@ under("Tarantool", no_tarantool, function(dir)
   return hosts.run("tarantool spec/hosts/tarantool.lua " .. quote(dir))
 end)
 
+local function nginx(event)
+  return function(dir)
+    local files = dir .. "/files"
+    support.sh("mkdir " .. quote(files))
+    local server = hosts.nginx(dir, {
+      event = event,
+      server = ("location / { content_by_lua_block { require('hosts.ngx')(%q) } }"):format(files),
+    })
+    local out, status = server:get("/", "-m 60")
+    local took = server:stop()
+    local slow = took > 5 and ("took %g s to stop"):format(took) or ""
+    return { out = out, status = status, err = server:errors() .. slow }
+  end
+end
+
 local _, no_nginx = hosts.find_nginx()
-under("nginx", no_nginx, function(dir)
-  local files = dir .. "/files"
-  support.sh("mkdir " .. quote(files))
-  local server = hosts.nginx(dir, {
-    server = ("location / { content_by_lua_block { require('hosts.ngx')(%q) } }"):format(files),
-  })
-  local out, status = server:get("/", "-m 60")
-  local took = server:stop()
-  local slow = took > 5 and ("took %g s to stop"):format(took) or ""
-  return { out = out, status = status, err = server:errors() .. slow }
-end)
+under("nginx", no_nginx, nginx())
+
+local event, no_event
+if no_nginx then no_event = no_nginx else event, no_event = hosts.nginx_event() end
+under("nginx that waits for the descriptor itself", no_event, nginx(event))
 
 -- ---- bad input ---------------------------------------------------------------------------------
 

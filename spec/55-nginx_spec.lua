@@ -66,6 +66,8 @@ local PLAIN = [[
 ]]
 local SLOW_SUM = tostring(40 * 41 / 2)
 
+local event -- the module by which nginx itself waits, while a test is about it
+
 local function server_with(dir, o)
   local data = {}
   for i = 0, 63 do data[#data + 1] = string.char(i):rep(4096) end
@@ -75,7 +77,9 @@ local function server_with(dir, o)
   local http = INIT:gsub("%%%((%w+)%)", {
     dir = dir .. "/files", init = o.init or "", more = o.http or "",
   })
-  return hosts.nginx(dir, { http = http, server = PLAIN .. (o.server or ""), workers = o.workers })
+  return hosts.nginx(dir, {
+    http = http, server = PLAIN .. (o.server or ""), workers = o.workers, event = event,
+  })
 end
 
 -- Starts nginx, runs f(server, directory of the files), stops it: in time, without a complaint.
@@ -143,7 +147,20 @@ describe("nginx", function()
     end)
   end
 
-  nginx("overlaps in the phases that may wait", function()
+  -- What the way of waking has a part in, with either.
+  local function both(name, body)
+    nginx(name, body)
+    it(name .. " (nginx waits itself)", function()
+      local module, no_module = hosts.nginx_event()
+      if why or not module then return pending(why or no_module) end
+      event = module
+      local ok, wrong = pcall(body)
+      event = nil
+      if not ok then error(wrong, 0) end
+    end)
+  end
+
+  both("overlaps in the phases that may wait", function()
     with({ server = [[
       location = /rewrite { rewrite_by_lua_block { ngx.print(overlaps()) ngx.exit(200) } }
       location = /access { access_by_lua_block { ngx.print(overlaps()) ngx.exit(200) } }
@@ -244,7 +261,7 @@ describe("nginx", function()
     end)
   end)
 
-  nginx("survives clients that leave with operations in flight", function()
+  both("survives clients that leave with operations in flight", function()
     with({ server = [[
       location = /endless {
         content_by_lua_block {
@@ -271,7 +288,7 @@ describe("nginx", function()
     end)
   end)
 
-  nginx("survives ngx.exit and ngx.thread.kill with operations in flight", function()
+  both("survives ngx.exit and ngx.thread.kill with operations in flight", function()
     with({ server = [[
       location = /exit {
         content_by_lua_block {
@@ -305,7 +322,7 @@ describe("nginx", function()
     end)
   end)
 
-  nginx("keeps other waits apart: semaphores that time out, coroutines, subrequests", function()
+  both("keeps other waits apart: semaphores that time out, coroutines, subrequests", function()
     with({ server = [[
       location = /mixed {
         content_by_lua_block {
@@ -341,7 +358,7 @@ describe("nginx", function()
     end)
   end)
 
-  nginx("runs tasks apart from any request, and logs what they raise", function()
+  both("runs tasks apart from any request, and logs what they raise", function()
     local server = with({ complains = true, server = [[
       location = /tasks {
         content_by_lua_block {
@@ -366,7 +383,7 @@ describe("nginx", function()
     assert.is_nil(server.logged:match("%[alert%]"))
   end)
 
-  nginx("costs nothing when idle", function()
+  both("costs nothing when idle", function()
     with({}, function(server)
       all_pages(server)
       support.sh("sleep 0.3")
@@ -378,7 +395,7 @@ describe("nginx", function()
     end)
   end)
 
-  nginx("reloads: old requests end in the old worker, which then goes", function()
+  both("reloads: old requests end in the old worker, which then goes", function()
     with({}, function(server)
       server:get("/read?page=1")
       local old = server:workers()[1]
@@ -396,7 +413,7 @@ describe("nginx", function()
     end)
   end)
 
-  nginx("reloads when idle: the old worker is gone at once, again and again", function()
+  both("reloads when idle: the old worker is gone at once, again and again", function()
     with({}, function(server)
       for _ = 1, 3 do
         all_pages(server)
@@ -409,7 +426,7 @@ describe("nginx", function()
     end)
   end)
 
-  nginx("quits: requests in flight end as they should, then it goes", function()
+  both("quits: requests in flight end as they should, then it goes", function()
     with({}, function(server)
       for _ = 1, 4 do server:start_get("/slow") end
       support.sh("sleep 0.2")
@@ -418,7 +435,7 @@ describe("nginx", function()
     end)
   end)
 
-  nginx("serves light threads that go on while it shuts down, tasks included", function()
+  both("serves light threads that go on while it shuts down, tasks included", function()
     with({ server = [[
       location = /later {
         content_by_lua_block {
@@ -439,7 +456,7 @@ describe("nginx", function()
     end)
   end)
 
-  nginx("is terminated at once, with operations in flight", function()
+  both("is terminated at once, with operations in flight", function()
     with({}, function(server)
       for _ = 1, 4 do server:start_get("/slow") end
       support.sh("sleep 0.2")
@@ -448,7 +465,7 @@ describe("nginx", function()
     end)
   end)
 
-  nginx("knows the host by name, once", function()
+  both("knows the host by name, once", function()
     with({ server = [[
       location = /host {
         content_by_lua_block {
@@ -458,7 +475,27 @@ describe("nginx", function()
         }
       }
     ]] }, function(server)
-      assert.are.equal("ngx Busy true", (server:get("/host")))
+      local name = event and "ngx, native event" or "ngx"
+      assert.are.equal(name .. " Busy true", (server:get("/host")))
+    end)
+  end)
+end)
+
+describe("the module by which nginx waits", function()
+  it("is used only when nginx has loaded it", function()
+    local module, why = hosts.nginx_event()
+    if not hosts.is_jit then why = "nginx has LuaJIT" end
+    if why then return pending(why) end
+    with({ init = ([[
+      package.cpath = package.cpath .. ";%s/?.so"
+      local found, said = pcall(require, "jdbfs.nginx_event")
+      refused = tostring(found) .. " " .. tostring(said)
+    ]]):format(module), server = [[
+      location = /refused { content_by_lua_block { ngx.print(refused, " ", jdbfs.info().host) } }
+    ]] }, function(server)
+      local said = server:get("/refused")
+      assert.matches("^false .*nginx has not loaded this module.* ngx$", said)
+      all_pages(server)
     end)
   end)
 end)
@@ -586,22 +623,18 @@ describe("nginx with several workers", function()
   end)
 
   workers("reloads with operations in flight: every request is answered", false, function(server)
-    for _ = 1, 2 do
-      local old = server:workers()
-      spread(server)
-      server:signal("HUP")
-      eventually("new workers", function()
-        local seen = {}
-        for _, pid in ipairs(server:workers()) do seen[pid] = true end
-        for _, pid in ipairs(old) do seen[pid] = nil end
-        return next(seen) ~= nil
-      end)
-      for _ = 1, 5 do all_pages(server) end
-      local _, none = answers(server)
-      assert.are.equal(0, none)
-      for _, pid in ipairs(old) do assert.is_true(server:gone(pid, 3), "an old worker stays") end
-      server.started = 0
-      support.sh("rm -f " .. quote(server.dir) .. "/get.*")
-    end
+    local old = server:workers()
+    spread(server)
+    server:signal("HUP")
+    eventually("new workers", function()
+      local seen = {}
+      for _, pid in ipairs(server:workers()) do seen[pid] = true end
+      for _, pid in ipairs(old) do seen[pid] = nil end
+      return next(seen) ~= nil
+    end)
+    for _ = 1, 5 do all_pages(server) end
+    local _, none = answers(server)
+    assert.are.equal(0, none)
+    for _, pid in ipairs(old) do assert.is_true(server:gone(pid, 3), "an old worker stays") end
   end)
 end)

@@ -225,10 +225,16 @@ local function configuration(directory)
   return (init:gsub("/srv/objects", directory)), location
 end
 
+local function with(o, more)
+  local all = {}
+  for name, value in pairs(o) do all[name] = value end
+  for name, value in pairs(more) do all[name] = value end
+  return all
+end
+
 -- A server of two workers in dir; its objects are in dir/objects. o as for hosts.nginx.
 local function start(dir, o)
-  local options = { workers = 2 }
-  for name, value in pairs(o or {}) do options[name] = value end
+  local options = with(o, { workers = 2 })
   options.http, options.server = configuration(dir .. "/objects")
   return hosts.nginx(dir, options)
 end
@@ -442,7 +448,7 @@ local function service_tests(nginx)
   end)
 
   nginx("refuses what it cannot store, and goes on", function(o)
-    in_directory({ complains = true, cpath = o.cpath, env = o.env }, function(server, dir)
+    in_directory(with(o, { complains = true }), function(server, dir)
       origins(dir .. "/origins", { 3 * BLOCK, 100, 64 * MIB + 1 })
       local from = dir .. "/origins/"
       assert.are.equal("411", (put(server, "a", from .. "o02", "-H 'Transfer-Encoding: chunked'")))
@@ -463,7 +469,7 @@ local function service_tests(nginx)
   end)
 
   nginx("never passes damage on as whole", function(o)
-    in_directory({ complains = true, cpath = o.cpath, env = o.env }, function(server, dir)
+    in_directory(with(o, { complains = true }), function(server, dir)
       local made = origins(dir .. "/origins", { 4 * BLOCK, 1000 })
       for name in pairs(made) do put(server, name, dir .. "/origins/" .. name) end
       damage(dir .. "/objects/o01", 4096 + 2 * BLOCK + 77)
@@ -486,11 +492,13 @@ local function service_tests(nginx)
   nginx("stores nothing of uploads whose clients leave", function(o)
     in_directory(o, function(server, dir)
       origins(dir .. "/origins", { 2 * MIB })
+      local clients = {}
       for i = 1, 4 do
-        server:start_get("/objects/gone" .. i,
-          "--limit-rate 1M -m 0.5 -T " .. quote(dir .. "/origins/o01"))
+        clients[i] = server:start_get("/objects/gone" .. i,
+          "--limit-rate 100k -T " .. quote(dir .. "/origins/o01"))
       end
       eventually("uploads", function() return temporaries(dir) == 4 end)
+      for _, client in ipairs(clients) do server:leave(client) end
       eventually("the end of uploads", function() return temporaries(dir) == 0 end)
       assert.are.equal("", (server:get("/objects/")))
       server:wait()
@@ -503,7 +511,7 @@ local function service_tests(nginx)
 
   -- disturb(server, number) while four clients upload. Whether every upload must succeed.
   local function under_load(o, all_succeed, rounds, disturb)
-    in_directory({ complains = not all_succeed, cpath = o.cpath, env = o.env },
+    in_directory(with(o, { complains = not all_succeed }),
       function(server, dir)
         local made = origins(dir .. "/origins", SIZES)
         start_uploads(server, dir, 4, 100000)
@@ -568,7 +576,7 @@ local function service_tests(nginx)
     local no_wrk = support.lacks("wrk")
     if no_wrk then return pending(no_wrk) end
     local port = 20000 + tonumber(tostring({}):match("(%x%x%x)$"), 16) + os.time() % 8192
-    in_directory({ port = port, cpath = o.cpath, env = o.env }, function(server, dir)
+    in_directory(with(o, { port = port }), function(server, dir)
       local etags = {}
       for name, data in pairs(origins(dir .. "/origins", SIZES)) do
         assert.are.equal("201", (put(server, name, dir .. "/origins/" .. name)))
@@ -588,7 +596,8 @@ local function service_tests(nginx)
   end)
 end
 
--- With an address sanitizer in the interpreter nginx gets one too, and the module built for it.
+-- With an address sanitizer in the interpreter nginx gets one too, and the modules built for it;
+-- with one of the backends it waits itself.
 local function sanitized()
   local why = support.lacks("make", "luajit", "cc")
   if why then return nil, why end
@@ -598,7 +607,13 @@ local function sanitized()
   runtime = runtime:match("^(/[^\n]+)")
   if not runtime then return nil, "the sanitizer's runtime is not a shared library" end
   local _, here = support.sh("pwd")
+  local event
+  if os.getenv("JDBFS_BACKEND") == "threads" then
+    event, why = hosts.nginx_event("address")
+    if not event then return nil, why end
+  end
   return {
+    event = event,
     cpath = here:match("[^\n]+") .. "/build/luajit-asan/?.so",
     env = { "LD_PRELOAD=" .. runtime, "ASAN_OPTIONS=detect_leaks=0:log_path=asan" },
   }

@@ -6,12 +6,14 @@
 --   run(command, env)  with this Lua's paths; gives {status =, out =, err =}
 --   start(command, pid, out)  the same in the background; pid and output go to these files
 --   find_nginx()     its root directory; nil, why
+--   nginx_event([san])  directory of the module by which nginx itself waits; nil, why
 --   nginx(dir, o)    starts a real nginx in that directory: o.server, the inside of its server
 --                    block; o.http, of its http block; o.workers; o.port, a TCP port beside the
---                    socket; o.cpath, where the C module is; o.env, a list of NAME=value.
---                    Gives a server:
+--                    socket; o.cpath, where the C module is; o.env, a list of NAME=value; o.event,
+--                    what nginx_event gives. Gives a server:
 --                      server:get(path [, curl's options])  body, status of curl
---                      server:start_get(path)  in the background; server:wait() for all of them
+--                      server:start_get(path)  in the background; server:wait() for all of them,
+--                                       server:leave(what start_get gave) ends the client
 --                      server:signal(name), server:pid(), server:workers()  list of pids
 --                      server:errors()  what it logged beyond notices
 --                      server:stop()    waits for its end; the seconds it took
@@ -103,6 +105,7 @@ end
 local CONF = [[
 load_module %(root)/usr/lib/nginx/modules/ndk_http_module.so;
 load_module %(root)/usr/lib/nginx/modules/ngx_http_lua_module.so;
+%(event)
 %(user)
 worker_processes %(workers);
 pid nginx.pid;
@@ -157,9 +160,14 @@ end
 function Server:start_get(path, options)
   self.started = self.started + 1
   local out = self.dir .. "/get." .. self.started
-  os.execute(("{ %s; echo $? >%s.rc; } >%s 2>%s.err &"):format(
-    curl(self, path, options), out, out, out))
+  os.execute(("{ %s & echo $! >%s.pid; wait $!; echo $? >%s.rc; } >%s 2>%s.err &"):format(
+    curl(self, path, options), out, out, out, out))
   return out
+end
+
+-- Ends the client of a request started in the background.
+function Server:leave(out)
+  support.sh(("kill -KILL $(cat %s.pid)"):format(quote(out)))
 end
 
 -- The bodies of all requests started in the background.
@@ -238,6 +246,27 @@ function M.find_nginx(any_lua)
   return found[1], found[2]
 end
 
+local built = {}
+
+-- With its source at hand: spec/tools/hosts.sh.
+local function build_event(san)
+  local _, why = M.find_nginx(true)
+  if why then return nil, why end
+  local status, out = support.sh("bash spec/tools/hosts.sh source 2>&1")
+  if status ~= 0 then return nil, out:match("[^\n]+") end
+  local source = out:match("([^\n]+)\n*$")
+  status, out = support.sh("make -s nginx-module LUA=luajit SAN=" .. san .. " NGINX_SOURCE=" ..
+    quote(source))
+  if status ~= 0 then return nil, "make nginx-module: " .. out:sub(-300) end
+  return here .. "/build/nginx" .. (san == "address" and "-asan" or "")
+end
+
+function M.nginx_event(san)
+  san = san or ""
+  built[san] = built[san] or { build_event(san) }
+  return built[san][1], built[san][2]
+end
+
 function M.nginx(dir, o)
   local root = assert(M.find_nginx(o.cpath))
   local path, cpath = M.paths()
@@ -246,7 +275,10 @@ function M.nginx(dir, o)
   -- A socket's path must be short.
   server.socket = os.tmpname() .. ".sock"
   local values = {
-    root = root, path = path, cpath = o.cpath or cpath, socket = server.socket,
+    root = root, path = path,
+    cpath = (o.cpath or cpath) .. (o.event and (";%s/?.so"):format(o.event) or ""),
+    event = o.event and ("load_module %s/jdbfs/nginx_event.so;"):format(o.event) or "",
+    socket = server.socket,
     port = o.port and ("listen 127.0.0.1:%d;"):format(o.port) or "", workers = o.workers or 1,
     http = o.http or "", server = o.server, user = support.lacks("root") and "" or "user root;",
   }

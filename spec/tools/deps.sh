@@ -32,6 +32,11 @@ have_libfuse() {
         -D_FILE_OFFSET_BITS=64 - >/dev/null 2>&1 <<<'#include <fuse_lowlevel.h>'
 }
 
+have_header() { # NAME
+    have_program "${CC:-cc}" && "${CC:-cc}" -x c -E -DPCRE2_CODE_UNIT_WIDTH=8 - >/dev/null 2>&1 \
+        <<<"#include <$1>"
+}
+
 have_lua() { # NAME: interpreter and headers
     local found
     found=$("$here/lua.sh" find "$1" "${LUA_INCDIR-}")
@@ -76,11 +81,13 @@ missing() {
         have_lua "$(lua_name "$id")" || missing_lua "$id" wanted
     done
     have_busted || wanted+=(busted)
-    for tool in mkfs.xfs mkfs.btrfs mkfs.ext4 mount strace setpriv fusermount3 curl pgrep nvim \
+    for tool in mkfs.xfs mkfs.btrfs mkfs.ext4 mount strace setpriv fusermount3 curl wrk pgrep nvim \
         tarantool man; do
         have_program "$tool" || wanted+=("$tool")
     done
     have_libfuse || wanted+=(libfuse3)
+    have_header pcre2.h || wanted+=(pcre2) # these two: nginx's configure
+    have_header zlib.h || wanted+=(zlib)
     for tool in luv cqueues copas; do
         have_lua_module "$tool" || wanted+=("$tool")
     done
@@ -151,7 +158,8 @@ apt_update() {
 }
 
 # nginx is unpacked, not installed; a failure is told by the specs that need it.
-[[ $what == run ]] || "$here/hosts.sh" fetch >/dev/null 2>&1 || true
+fetch_hosts() { [[ $what == run ]] || "$here/hosts.sh" fetch >/dev/null 2>&1 || true; }
+fetch_hosts
 
 missing
 ((${#needed[@]} + ${#wanted[@]})) || exit 0
@@ -169,6 +177,7 @@ if may_install; then
         } >&2
     hash -r
     missing
+    fetch_hosts # what it needs may be there now
 fi
 
 if ((${#needed[@]})); then

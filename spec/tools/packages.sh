@@ -32,6 +32,8 @@ debian_of() {
         mkfs.ext4) echo e2fsprogs ;;
         mount) echo mount ;;
         libfuse3) echo libfuse3-dev ;;
+        pcre2) echo libpcre2-dev ;;
+        zlib) echo zlib1g-dev ;;
         fusermount3) echo fuse3 ;;
         clang-rt) echo libclang-rt-dev ;;
         llvm-nm) echo llvm ;;
@@ -59,6 +61,8 @@ fedora_of() {
         luac5.4) echo lua ;;
         mount) echo util-linux ;;
         libfuse3) echo fuse3-devel ;;
+        pcre2) echo pcre2-devel ;;
+        zlib) echo zlib-devel ;;
         *) debian_of "$1" ;;
     esac
 }

@@ -37,7 +37,7 @@ check_with() { # TOOL NAME COMMAND...: skipped when the tool is not here
     fi
 }
 
-# What only the builds for tests have: in csrc/, in no rock.
+# What only the builds for tests have, or one build of a host: in csrc/, in no rock.
 shipped_c_files() {
     local file test_only
     test_only=" $("${MAKE:-make}" -s --no-print-directory print-test-sources) "

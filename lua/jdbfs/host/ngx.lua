@@ -3,6 +3,10 @@
 -- socket for each batch of completions; the dispatcher, a light thread in a timer, receives it.
 -- Nothing runs while nothing is in flight. Only documented API is used.
 --
+-- Where nginx has loaded the module that `make nginx-module` builds for one build of nginx
+-- (load_module, and lua_package_cpath for the same file), nginx waits for the descriptor itself:
+-- no thread, no socket, no light thread.
+--
 -- Operations overlap in the phases listed below and complete in place in all others. Each worker
 -- makes its queue with its first operation. With `lua_code_cache off` every request has a Lua state
 -- of its own, and so a queue and threads of its own: do not use that.
@@ -26,10 +30,11 @@ return function()
   local no_request = require("ffi").cast("void *", 0)
   local semaphore = require "ngx.semaphore"
   local core = require "jdbfs.core"
+  local has_event, event = pcall(require, "jdbfs.nginx_event")
   local dispatch, needed
-  local started = false
+  local started = has_event
   local free = {}
-  local adapter = { name = "ngx", forks = true }
+  local adapter = { name = has_event and "ngx, native event" or "ngx", forks = true }
 
   function adapter.current()
     local phase = ngx.get_phase()
@@ -125,20 +130,36 @@ return function()
     return started
   end
 
-  -- A worker that is told to quit runs its pending timers at once: this one lets the dispatcher,
-  -- which would otherwise keep the worker waiting, find out.
-  local function announce_exit()
-    ngx.timer.at(86400 * 365, function() core.signal() end)
+  -- A worker that is told to quit runs its pending timers at once, and ends when none is left.
+  local function at_exit(f)
+    ngx.timer.at(86400 * 365, f)
   end
 
   function adapter.watch(_, on_ready, is_needed)
     dispatch, needed = on_ready, is_needed
-    announce_exit()
+    -- Lets the dispatcher, which keeps the worker waiting, find out.
+    at_exit(function() core.signal() end)
   end
 
   function adapter.ref()
     start()
   end
 
+  if not has_event then return adapter end
+
+  local function stay_while_needed()
+    while needed() do ngx.sleep(0.01) end
+  end
+
+  function adapter.watch(fd, on_ready, is_needed)
+    needed = is_needed
+    adapter.watcher = event.watch(fd, function()
+      exdata(no_request)
+      on_ready()
+    end)
+    at_exit(stay_while_needed)
+  end
+
+  adapter.ref = nil
   return adapter
 end
