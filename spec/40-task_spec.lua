@@ -421,7 +421,9 @@ describe("outside a run", function()
       end
     end)
     local before = jdbfs.now()
-    jdbfs.run(function() while steps < 3 and jdbfs.now() - before < 30 do jdbfs.sleep(0.001) end end)
+    jdbfs.run(function()
+      while steps < 3 and jdbfs.now() - before < 30 do jdbfs.sleep(0.001) end
+    end)
     assert.are.equal(3, steps)
     assert.are.equal("done", task:status())
   end)

@@ -54,6 +54,13 @@ make_corpus() { # DIRECTORY
     done
     printf '\x01' >"$1/one"
     printf '\x02jdbfslog\x01\x00\x00\x00\x00\x10\x00\x00' >"$1/header"
+    printf 't_us,op,offset,length,stream\n0,read,0,4096,a\n10.5,w,8192,512\n20,fsync,,\n' \
+        >"$1/csv"
+    printf 'fio version 2 iolog\nf add\nf open\nf read 0 4096\nf wait 200 0\nf datasync 0 0\n' \
+        >"$1/iolog2"
+    printf 'fio version 3 iolog\n1 f add\n2 f write 512 1024\n3 f trim 0 512\n4 f close\n' \
+        >"$1/iolog3"
+    printf '@{"a":[1,-2.5e-3,null,true,false,"x\\u00e9\\n"],"b":{}}' >"$1/json"
 }
 
 compile() { # SOURCE: its object
@@ -95,7 +102,7 @@ for name in "${names[@]}"; do
     works+=("$work")
     (cd "$work" && ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=1 \
         UBSAN_OPTIONS=print_stacktrace=1 \
-        JDBFS_LUA_PATH="$top/lua/?.lua;$top/lua/?/init.lua" \
+        JDBFS_LUA_PATH="$top/lua/?.lua;$top/lua/?/init.lua;$top/spec/?.lua" \
         timeout -k 10 $((seconds + 120)) "$top/build/fuzz/$name.bin" \
         -max_total_time="$seconds" -timeout=20 \
         -rss_limit_mb=3000 -malloc_limit_mb=2000 -max_len=600 -seed="$seed" -print_final_stats=1 \

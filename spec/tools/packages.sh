@@ -37,6 +37,9 @@ debian_of() {
         fusermount3) echo fuse3 ;;
         clang-rt) echo libclang-rt-dev ;;
         llvm-nm) echo llvm ;;
+        qemu-system-x86_64) echo qemu-system-x86 ;;
+        busybox) echo busybox-static ;;
+        modprobe) echo kmod ;;
         setpriv | unshare | findmnt | losetup) echo util-linux ;;
         *) echo "$1" ;;
     esac

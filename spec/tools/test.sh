@@ -401,6 +401,7 @@ finish() {
 wait_for_room() { while (($(jobs -rp | wc -l) >= jobs)); do wait -n || true; done; }
 
 build() { # TARGET [VARIABLE=VALUE...]: quiet unless it fails
+    [[ ${JDBFS_TEST_BUILT-} != 1 ]] || return 0 # in a guest, which has no time to compile
     "$make" --no-print-directory -j"$cpus" SAN="$san" STANDIN="$standin" "$@" \
         >"$work/build.log" 2>&1
 }

@@ -16,7 +16,8 @@ local function add(trace, number, at, op, off, length, stream)
   local kind = OPS[op]
   if not kind then wrong(trace.path, number, ("%q is no operation"):format(op)) end
   at, off, length = tonumber(at), tonumber(off or 0), tonumber(length or 0)
-  local whole = at and off and length and at >= 0 and off % 1 == 0 and length % 1 == 0
+  local whole = at and off and length and at >= 0 and at < math.huge and off % 1 == 0
+    and length % 1 == 0
   if not whole then wrong(trace.path, number, "time, offset or length is no number") end
   local moves = kind == "read" or kind == "write" or kind == "trim"
   if moves and (length == 0 or off % 512 ~= 0 or length % 512 ~= 0) then

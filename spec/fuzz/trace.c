@@ -1,0 +1,6 @@
+/* trace.c: what `jdbfs run replay` reads: CSV and the iologs of fio. See trace.lua. */
+#include "module.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    return fuzz_module("fuzz.trace", data, size);
+}
