@@ -31,37 +31,46 @@ enum jl_task_state {
 };
 
 /* A coroutine that jdbfs started. Anchored in the table `anchors` (thread -> userdata) until it
- * ends; afterwards its handle alone keeps it. */
+ * ends; afterwards its handle alone keeps it. A hundred thousand of them may wait: what few need is
+ * elsewhere, what excludes each other shares its place. */
 struct jl_task {
     const void *magic;
-    lua_State *co;          /* valid while anchored, or while `results` holds it */
-    jl_task *next;          /* ready list */
-    jl_task *joiners;       /* tasks that wait for this one, last first ... */
-    jl_task *join_next;     /* ... linked by this */
-    jl_task *joined;        /* the one this task waits for; NULL: none */
-    jl_task *child;         /* cancelled with this task (timeout) */
-    uint64_t reply;         /* what the wait returns when it is over; 0: true */
-    jdb_op *op;             /* the operation it waits for: no other may resume it */
-    struct jl_meter *meter; /* what it does is measured here; NULL: nowhere */
-    int64_t due;            /* measured: planned time of what it does next; 0: when it became ... */
-    int64_t ready;          /* ... ready */
-    int64_t op_due;         /* measured: the due time of `op` */
-    int64_t planned;        /* open loop: due time of the iteration; 0: none */
+    union {
+        lua_State *co;          /* valid while anchored, or while its results lie there */
+        const jdb_queue *queue; /* of a guest: whose operation `op` is */
+    };
+    jl_task *next;    /* ready list; or those who wait for the same task */
+    jl_task *joiners; /* tasks that wait for this one, last first */
+    jl_task *joined;  /* the one this task waits for; NULL: none */
+    union {
+        jdb_op *op;     /* the operation it waits for: no other may resume it */
+        uint64_t reply; /* `replies`: what the wait returns when it is over */
+    };
+    struct jl_times *times; /* NULL: nothing is measured */
     uint32_t timer;         /* place in the heap + 1; 0: none */
     uint32_t run;           /* the run it belongs to; 0: none */
-    int results;            /* values on co when it ended */
-    int nargs;              /* values on co before it starts, or that its wait returns */
+    int values;             /* on co: arguments before it starts, an answer, results at its end */
     uint8_t state;
-    uint8_t cancelled; /* ends at its next wait */
-    uint8_t caught;    /* its error belongs to whoever waits, it does not stop the run */
-    uint8_t parked;    /* waits for core.wake */
-    uint8_t expired;   /* a timer, not the event, woke it */
-    uint8_t started;
-    uint8_t yielding;       /* only gives way */
-    uint8_t kill;           /* on the ready list to be ended, not resumed */
-    uint8_t guest;          /* see below */
-    uint8_t answered;       /* nargs values lie on co: what its wait returns */
-    const jdb_queue *queue; /* of a guest: whose operation `op` is */
+    uint8_t expired;        /* a timer, not the event, woke it */
+    unsigned cancelled : 1; /* ends at its next wait */
+    unsigned caught : 1;    /* its error belongs to whoever waits, it does not stop the run */
+    unsigned parked : 1;    /* waits for core.wake */
+    unsigned started : 1;
+    unsigned yielding : 1; /* only gives way */
+    unsigned kill : 1;     /* on the ready list to be ended, not resumed */
+    unsigned guest : 1;    /* see below */
+    unsigned owns : 1;     /* the joined one is cancelled with this one (timeout) */
+    unsigned replies : 1;  /* with `reply` ... */
+    unsigned answered : 1; /* ... or with the values on co */
+};
+
+/* What is measured of a task; see lua_measure.c. */
+struct jl_times {
+    struct jl_meter *meter; /* what it does is recorded there; NULL: nowhere */
+    int64_t due;            /* planned time of what it does next; 0: when it became ... */
+    int64_t ready;          /* ... ready */
+    int64_t op_due;         /* due time of its operation */
+    int64_t planned;        /* open loop: due time of the iteration; 0: none */
 };
 
 /* A guest is a task without a coroutine: it stands for a light thread of the host while that waits.
@@ -120,7 +129,7 @@ struct jl_state {
     int ref_anchors, ref_results, ref_generators, ref_error_meta, ref_pending;
     int ref_file_meta, ref_buf_meta, ref_batch_meta, ref_task_meta, ref_guest_meta, ref_close;
     int ref_traceback, ref_unbox_u64;
-    int ref_meter_meta, ref_random_meta, ref_arrivals_meta, ref_meters;
+    int ref_meter_meta, ref_random_meta, ref_arrivals_meta, ref_meters, ref_times;
     int ref_drive, ref_end_run, ref_box_u64, ref_nothing, ref_shell, ref_probe;
 };
 
@@ -217,6 +226,7 @@ int jl_suspend(lua_State *L, void (*begin)(jl_state *S, jl_task *t), void *begin
 void jl_join_gate(jl_state *S, jl_task *gate, jl_task *t, uint64_t reply);
 void jl_open_gate(lua_State *L, jl_task *gate, int n);
 void jl_drop_gate(jl_task *gate);
+void jl_push_task(lua_State *L, jl_state *S, jl_task *t); /* one that has not ended */
 void jl_task_close(jl_state *S);
 int jl_sleep_until(lua_State *L, int64_t when); /* in a task; returns true to Lua */
 int jl_open_task(lua_State *L);
@@ -224,7 +234,7 @@ int jl_open_task(lua_State *L);
 /* lua_measure.c */
 void jl_measure_op(jl_state *S, jl_task *t, const jdb_op *op); /* delivered to t->meter */
 void jl_measure_end(jl_task *t);                               /* the task has ended */
-jl_task *jl_current(lua_State *L); /* the task that runs; raises when none does */
+struct jl_times *jl_own_times(lua_State *L); /* of the task that runs; raises when none does */
 int jl_open_measure(lua_State *L);
 
 /* lua_random.c */

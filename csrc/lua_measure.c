@@ -88,15 +88,17 @@ static void record_error(struct track *t, const char *name) {
 }
 
 void jl_measure_op(jl_state *S, jl_task *task, const jdb_op *op) {
-    struct jl_meter *m = task->meter;
+    struct jl_times *own = task->times;
+    struct jl_meter *m = own->meter;
     jdb_times times;
+    if (!m) return;
     jdb_op_times(op, &times);
     if (!times.reaped) times.reaped = jdb_queue_now(S->queue);
-    task->ready = times.reaped;
+    own->ready = times.reaped;
     int i = track_of(op, times.durable);
     if (jdb_op_kind(op) != JDB_OK) m->failed++;
     else if (i == T_WRITE || i == T_WRITE_SYNC) m->written += times.moved;
-    if (i < 0 || task->op_due < m->from) return;
+    if (i < 0 || own->op_due < m->from) return;
     struct track *t = track_at(m, (uint32_t)i);
     if (!t) return;
     if (jdb_op_kind(op) != JDB_OK) {
@@ -104,18 +106,18 @@ void jl_measure_op(jl_state *S, jl_task *task, const jdb_op *op) {
         record_error(t, name ? name : jdb_kind_name(jdb_op_kind(op)));
         return;
     }
-    jdb_histogram_record(t->now.of[RESPONSE], span(task->op_due, times.reaped));
+    jdb_histogram_record(t->now.of[RESPONSE], span(own->op_due, times.reaped));
     jdb_histogram_record(t->now.of[SERVICE],
-                         span(times.submitted ? times.submitted : task->op_due, times.reaped));
+                         span(times.submitted ? times.submitted : own->op_due, times.reaped));
     t->now.bytes += times.moved;
     if (++S->delivered % LAG_EVERY == 0)
         jdb_histogram_record(t->now.of[LAG], span(times.reaped, jdb_queue_now(S->queue)));
 }
 
 void jl_measure_end(jl_task *t) {
-    if (!t->meter) return;
-    t->meter->tasks--;
-    t->meter = NULL;
+    if (!t->times || !t->times->meter) return;
+    t->times->meter->tasks--;
+    t->times->meter = NULL;
 }
 
 /* ---- meters --------------------------------------------------------------------------------- */
@@ -126,10 +128,19 @@ static struct jl_meter *check_meter(lua_State *L) {
     return m;
 }
 
-jl_task *jl_current(lua_State *L) {
+struct jl_times *jl_own_times(lua_State *L) {
     jl_state *S = jl_self(L);
     if (!S->current) luaL_error(L, "not in a task");
-    return S->current;
+    if (S->current->times) return S->current->times;
+    luaL_checkstack(L, 5, "measure");
+    jl_push_ref(L, S->ref_times); /* task -> what is measured of it; weak keys */
+    jl_push_task(L, S, S->current);
+    struct jl_times *times = lua_newuserdata(L, sizeof *times);
+    memset(times, 0, sizeof *times);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+    S->current->times = times;
+    return times;
 }
 
 static int meter_new(lua_State *L) {
@@ -151,14 +162,14 @@ static int meter_new(lua_State *L) {
 static int measure(lua_State *L) {
     jl_state *S = jl_self(L);
     struct jl_meter *m = check_meter(L);
-    jl_task *t = jl_current(L);
+    struct jl_times *times = jl_own_times(L);
     jl_push_ref(L, S->ref_meters); /* kept until close: tasks point to it */
     lua_pushvalue(L, 1);
     lua_pushboolean(L, 1);
     lua_rawset(L, -3);
-    jl_measure_end(t);
-    t->meter = m;
-    t->ready = jl_now(L);
+    jl_measure_end(S->current);
+    times->meter = m;
+    times->ready = jl_now(L);
     m->tasks++;
     return 0;
 }
@@ -219,7 +230,7 @@ static int meter_track(lua_State *L) {
 
 /* start(): due, now. The first thing that an iteration measures has the iteration's due time. */
 static int meter_start(lua_State *L) {
-    jl_task *t = jl_current(L);
+    struct jl_times *t = jl_own_times(L);
     int64_t now = jl_now(L), due = t->due ? t->due : now;
     t->due = 0;
     lua_pushnumber(L, (lua_Number)due);
@@ -448,6 +459,12 @@ int jl_open_measure(lua_State *L) {
     S->ref_meter_meta = jl_new_class(L, "jdbfs.meter", meter_methods, meter_meta);
     lua_newtable(L);
     S->ref_meters = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_newtable(L);
+    lua_newtable(L);
+    lua_pushliteral(L, "k");
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+    S->ref_times = luaL_ref(L, LUA_REGISTRYINDEX);
     jl_register(L, functions);
     return 0;
 }

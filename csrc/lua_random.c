@@ -265,7 +265,7 @@ static int arrivals_new(lua_State *L) {
  * task measures first. */
 static int arrivals_next(lua_State *L) {
     struct jl_arrivals *a = check_arrivals(L);
-    jl_task *t = jl_current(L);
+    struct jl_times *t = jl_own_times(L);
     int64_t now = jl_now(L), due = jdb_arrivals_take(&a->a, now);
     t->due = t->planned = due;
     if (due > now) return jl_sleep_until(L, due);
@@ -276,7 +276,7 @@ static int arrivals_next(lua_State *L) {
 /* until_due(ns): waits until then and makes that the due time of what the task measures first. */
 static int until_due(lua_State *L) {
     int64_t when = (int64_t)luaL_checknumber(L, 1);
-    jl_task *t = jl_current(L);
+    struct jl_times *t = jl_own_times(L);
     t->due = t->planned = when;
     if (when > jl_now(L)) return jl_sleep_until(L, when);
     lua_pushboolean(L, 1);
@@ -285,7 +285,7 @@ static int until_due(lua_State *L) {
 
 /* due(): the planned time of the task's iteration in ns, or nil. */
 static int due(lua_State *L) {
-    jl_task *t = jl_current(L);
+    struct jl_times *t = jl_own_times(L);
     if (t->planned) lua_pushnumber(L, (lua_Number)t->planned);
     else lua_pushnil(L);
     return 1;

@@ -31,7 +31,7 @@ static jl_task *check_task(lua_State *L, int i) {
 /* ---- ready list and timers ------------------------------------------------------------------ */
 
 static void make_ready(jl_state *S, jl_task *t) {
-    if (t->meter) t->ready = jdb_queue_now(S->queue);
+    if (t->times) t->times->ready = jdb_queue_now(S->queue);
     t->state = JL_READY;
     t->next = NULL;
     if (S->ready_tail) S->ready_tail->next = t;
@@ -117,28 +117,28 @@ static void drop_timer(jl_state *S, jl_task *t) {
 /* ---- waiting -------------------------------------------------------------------------------- */
 
 static void add_joiner(jl_task *t, jl_task *waiter) {
-    waiter->join_next = t->joiners;
+    waiter->next = t->joiners;
     t->joiners = waiter;
     waiter->joined = t;
 }
 
 static void leave_joined(jl_task *t) {
     if (!t->joined) return;
-    for (jl_task **link = &t->joined->joiners; *link; link = &(*link)->join_next)
+    for (jl_task **link = &t->joined->joiners; *link; link = &(*link)->next)
         if (*link == t) {
-            *link = t->join_next;
+            *link = t->next;
             break;
         }
-    t->joined = t->join_next = NULL;
+    t->joined = t->next = NULL;
+    t->owns = 0;
 }
 
 /* Ends whatever the task waits for; the reason may still happen, it finds nobody. */
 static void forget_wait(jl_state *S, jl_task *t) {
     if (t == S->current) S->begin = NULL;
-    if (t->op && !S->closed) jdb_op_abandon(S->queue, t->op);
+    if (!t->replies && t->op && !S->closed) jdb_op_abandon(S->queue, t->op);
     t->op = NULL;
-    t->parked = t->expired = t->yielding = t->answered = 0;
-    t->reply = 0;
+    t->parked = t->expired = t->yielding = t->replies = t->answered = 0;
     drop_timer(S, t);
     leave_joined(t);
 }
@@ -233,9 +233,10 @@ static void commit(jl_state *S, jl_task *t) {
     forget_wait(S, t);
     S->spare = NULL;
     t->op = op;
-    if (t->meter) {
-        t->op_due = t->due ? t->due : t->ready;
-        t->due = 0;
+    struct jl_times *times = t->times;
+    if (times) {
+        times->op_due = times->due ? times->due : times->ready;
+        times->due = 0;
     }
     jdb_op_set_waiter(op, t);
     jdb_submit(S->queue, op);
@@ -303,6 +304,13 @@ static void push_thread(lua_State *L, lua_State *co) {
     if (co != L) lua_xmove(co, L, 1);
 }
 
+void jl_push_task(lua_State *L, jl_state *S, jl_task *t) {
+    jl_push_ref(L, S->ref_anchors);
+    push_thread(L, t->co);
+    lua_rawget(L, -2);
+    lua_remove(L, -2);
+}
+
 /* Runs the to-be-closed variables of a coroutine that will not go on. 0, or the error on top. */
 static int close_coroutine(lua_State *L, jl_state *S, lua_State *co) {
     jl_push_ref(L, S->ref_close);
@@ -338,29 +346,29 @@ static void keep_results(lua_State *L, jl_state *S, lua_State *co, int n) {
 static void wake_joiners(jl_state *S, jl_task *t) {
     jl_task *in_order = NULL;
     for (jl_task *j = t->joiners, *after; j; j = after) {
-        after = j->join_next;
-        j->join_next = in_order;
+        after = j->next;
+        j->next = in_order;
         in_order = j;
     }
     for (jl_task *j = in_order, *after; j; j = after) {
-        after = j->join_next;
-        j->joined = j->join_next = NULL;
-        if (j->state != JL_WAITING) continue;
+        after = j->next;
+        j->joined = NULL;
+        j->owns = 0;
         drop_timer(S, j);
         make_ready(S, j);
     }
     t->joiners = NULL;
 }
 
-/* Takes the task out of the books and wakes who waited for it. t->results values lie on top of
+/* Takes the task out of the books and wakes who waited for it. t->values values lie on top of
  * its stack: they are kept as long as somebody has the handle. Keeping them may raise, when Lua is
  * out of memory: the task has then failed, and nothing holds it any more. */
 static void finish(lua_State *L, jl_state *S, jl_task *t, enum jl_task_state state) {
     lua_State *co = t->co;
-    int n = t->results;
+    int n = t->values;
     forget_wait(S, t);
     t->state = (uint8_t)(n > 0 ? JL_FAILED : state);
-    t->results = 0;
+    t->values = 0;
     t->co = NULL;
     S->tasks--;
     jl_measure_end(t);
@@ -375,7 +383,7 @@ static void finish(lua_State *L, jl_state *S, jl_task *t, enum jl_task_state sta
     lua_rawset(L, -5);
     if (n > 0) {
         keep_results(L, S, co, n);
-        t->results = n;
+        t->values = n;
         t->state = (uint8_t)state;
         lua_pop(L, 2);
     } else {
@@ -385,8 +393,7 @@ static void finish(lua_State *L, jl_state *S, jl_task *t, enum jl_task_state sta
 
 /* Ends a task that is suspended or was never started. */
 static void kill(lua_State *L, jl_state *S, jl_task *t) {
-    if (t->child) cancel(S, t->child);
-    t->child = NULL;
+    if (t->owns) cancel(S, t->joined);
     forget_wait(S, t);
     t->state = JL_CANCELLED; /* what its variables do while closing completes in place */
     int failed = close_coroutine(L, S, t->co);
@@ -413,7 +420,7 @@ static void failed(lua_State *L, jl_state *S, jl_task *t) {
     lua_settop(t->co, 0);
     lua_pushvalue(L, -2);
     lua_xmove(L, t->co, 1);
-    t->results = 1;
+    t->values = 1;
     finish(L, S, t, JL_FAILED);
     if (t->caught) lua_pop(L, 2);
     else lua_error(L);
@@ -424,7 +431,7 @@ static void stolen(lua_State *L, jl_state *S, jl_task *t) {
     lua_settop(t->co, 0);
     lua_pushliteral(L, "a task that waited was resumed by hand");
     lua_xmove(L, t->co, 1);
-    t->results = 1;
+    t->values = 1;
     finish(L, S, t, JL_FAILED);
 }
 
@@ -452,7 +459,6 @@ static int task_may_wait(lua_State *L) {
 static void resume(lua_State *L, jl_state *S, jl_task *t, int nargs) {
     int n;
     t->started = 1;
-    t->child = NULL;
     t->state = JL_RUNNING;
     S->current = t;
     int status = jl_resume(t->co, L, nargs, &n);
@@ -486,7 +492,7 @@ static void resume(lua_State *L, jl_state *S, jl_task *t, int nargs) {
             make_ready(S, t);
         }
     } else if (status == LUA_OK) {
-        t->results = n;
+        t->values = n;
         finish(L, S, t, JL_DONE);
     } else {
         failed(L, S, t);
@@ -511,22 +517,22 @@ static void run_ready(lua_State *L, jl_state *S, jl_task *t) {
         return;
     }
     if (!t->started) {
-        resume(L, S, t, t->nargs);
+        resume(L, S, t, t->values);
         return;
     }
     int n = 1;
-    if (t->answered) n = t->nargs;
-    else if (t->reply) jl_push_size(t->co, t->reply);
+    if (t->answered) n = t->values;
+    else if (t->replies) jl_push_size(t->co, t->reply);
     else lua_pushboolean(t->co, !t->expired);
-    t->expired = t->answered = 0;
-    t->reply = 0;
+    t->expired = t->replies = t->answered = 0;
+    t->op = NULL;
     resume(L, S, t, n);
 }
 
 static void deliver(lua_State *L, jl_state *S, jdb_op *op) {
     jl_task *t = jdb_op_waiter(op);
-    if (!t || t->op != op || t->state != JL_WAITING) {
-        if (t && t->op == op) t->op = NULL;
+    if (!t || t->replies || t->op != op || t->state != JL_WAITING) {
+        if (t && !t->replies && t->op == op) t->op = NULL;
         jdb_op_release(S->queue, op);
         return;
     }
@@ -536,7 +542,7 @@ static void deliver(lua_State *L, jl_state *S, jdb_op *op) {
         return;
     }
     t->op = NULL;
-    if (t->meter) jl_measure_op(S, t, op);
+    if (t->times) jl_measure_op(S, t, op);
     if (!suspended(t)) {
         jdb_op_release(S->queue, op);
         stolen(L, S, t);
@@ -776,7 +782,7 @@ static jl_task *spawn(lua_State *L, jl_state *S, int first, int caught) {
     lua_xmove(L, co, nargs + 1);
     lua_settop(L, first);
     t->co = co;
-    t->nargs = nargs;
+    t->values = nargs;
     t->caught = (uint8_t)caught;
     t->run = S->run;
     S->tasks++;
@@ -904,9 +910,7 @@ static int task_drive(lua_State *L) {
 static int task_current(lua_State *L) {
     jl_state *S = jl_self(L);
     if (place(L, S) != IN_PLACE) {
-        jl_push_ref(L, S->ref_anchors);
-        push_thread(L, S->current->co);
-        lua_rawget(L, -2);
+        jl_push_task(L, S, S->current);
         return 1;
     }
     if (S->running)
@@ -1030,8 +1034,10 @@ static int task_wait(lua_State *L) {
     if (!self->cancelled) {
         add_joiner(t, self);
         if (until >= 0) add_timer(S, self, until);
+        self->owns = owned;
+    } else if (owned) {
+        cancel(S, t);
     }
-    self->child = owned ? t : NULL;
     return suspend(L, S, where);
 }
 
@@ -1047,15 +1053,16 @@ int jl_suspend(lua_State *L, void (*begin)(jl_state *, jl_task *), void *beginni
 void jl_join_gate(jl_state *S, jl_task *gate, jl_task *t, uint64_t reply) {
     forget_wait(S, t);
     add_joiner(gate, t);
+    t->replies = 1;
     t->reply = reply;
 }
 
 void jl_open_gate(lua_State *L, jl_task *gate, int n) {
-    for (jl_task *t = n > 0 ? gate->joiners : NULL; t; t = t->join_next) {
+    for (jl_task *t = n > 0 ? gate->joiners : NULL; t; t = t->next) {
         if (t->state != JL_WAITING || !suspended(t) || !lua_checkstack(t->co, n)) continue;
         for (int i = 0; i < n; i++) lua_pushvalue(L, -n);
         lua_xmove(L, t->co, n);
-        t->nargs = n;
+        t->values = n;
         t->answered = 1;
     }
     wake_joiners(jl_self(L), gate);
@@ -1184,7 +1191,7 @@ static const char *state_name(const jl_task *t) {
 /* What an ended task left: its results; what it raised; or why there is nothing. */
 static int push_end(lua_State *L, jl_state *S, int index, int with_state) {
     const jl_task *t = lua_touserdata(L, index);
-    int n = t->results;
+    int n = t->values;
     if (with_state) lua_pushstring(L, state_name(t));
     if (t->state == JL_CANCELLED)
         return with_state + jl_fail_kind(L, JDB_CANCELLED, "join", NULL, "the task was cancelled");
@@ -1215,6 +1222,7 @@ static void cancel(jl_state *S, jl_task *t) {
     t->cancelled = 1;
     if (t->state == JL_READY && !t->started) t->kill = 1;
     if (t->state != JL_WAITING) return;
+    if (t->owns) cancel(S, t->joined);
     forget_wait(S, t);
     t->kill = 1;
     make_ready(S, t);
