@@ -303,20 +303,14 @@ test:
 	@CC='$(CC)' MAKE='$(MAKE)' T='$(T)' LUAS='$(or $(LUAS),$(LUA))' BACKENDS='$(BACKENDS)' FS='$(FS)' \
 	    SAN='$(SAN)' bash spec/tools/test.sh
 
-# Measured against rivals in the same run; a few minutes each.
-.PHONY: bench bench-counts bench-durable bench-fio
+# Measured against rivals in the same run: ARGS="--short", "--readme", parts; see the script.
+.PHONY: bench bench-counts
 bench:
-	bash spec/bench/run.sh $(ARGS)
+	@CC='$(CC)' MAKE='$(MAKE)' bash spec/bench/bench.sh $(ARGS)
 
 # Fails when an operation costs more than it did; no clock is looked at. ARGS=--record renews.
 bench-counts:
 	@CC='$(CC)' MAKE='$(MAKE)' bash spec/bench/counts.sh $(ARGS)
-
-bench-durable:
-	bash spec/bench/durable.sh $(ARGS)
-
-bench-fio:
-	LUA='$(LUA)' bash spec/bench/fio.sh $(ARGS)
 
 # The long ways to look for mistakes; SECONDS and steps come from the environment, see each script.
 .PHONY: coverage analyze fuzz valgrind soak torture
@@ -472,7 +466,7 @@ help:
 	@echo 'make tidy        include rules, formatting, luacheck, rockspec'
 	@echo 'make coverage    lines and refusals that no test reaches; make analyze: static analyzers'
 	@echo 'make torture     hours of hostile values, fuzzing, soak, ...; alone: fuzz, soak, valgrind'
-	@echo 'make bench       against a bare liburing loop; bench-durable: commits, streams; bench-fio'
+	@echo 'make bench       against C loops, fio, pread, luv; ARGS="--short --readme reads durable"'
 	@echo 'make bench-counts  what an operation costs, in counts; ARGS=--record'
 	@echo 'make powercut    cuts the power below ext4, XFS and btrfs; CUTS=1000 (root, FUSE)'
 	@echo 'make docs        the reference as man pages and, with ldoc, as HTML, into build/doc'

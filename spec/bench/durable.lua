@@ -1,8 +1,9 @@
 -- durable.lua DIRECTORY [ROUNDS [SECONDS]]: group commit, lists and streams, each against a rival
 -- in the same run, rounds alternating; medians of ratios with their quartiles. Needs
--- build/bench/commit (see durable.sh); fio for the streams where it is there.
+-- build/bench/commit (see bench.sh); fio for the streams where it is there.
 
 local jdbfs = require "jdbfs"
+local spread = require "spread"
 
 local dir, rounds, seconds = arg[1], tonumber(arg[2] or 7), tonumber(arg[3] or 1)
 local RECORD = ("r"):rep(512)
@@ -15,15 +16,8 @@ local function run(command)
   return out
 end
 
-local function quartiles(list)
-  table.sort(list)
-  local function at(p) return list[math.max(1, math.floor(p * (#list - 1) + 1.5))] end
-  return at(0.5), at(0.25), at(0.75)
-end
-
 local function show(name, list, rest)
-  local m, low, high = quartiles(list)
-  print(("| %-52s | %.2f [%.2f, %.2f] | %s |"):format(name, m, low, high, rest))
+  print(("| %s | %s | %s |"):format(name, spread.text(list), rest))
 end
 
 -- Appenders on a log: records a second, durable writes a record.
@@ -73,15 +67,21 @@ local function commits()
   assert(file:preallocate(64 * 1024 * 1024, "zero"))
   assert(file:sync_all())
   for _, tasks in ipairs { 1, 8, 32, 128 } do
-    local to_c, to_alone, rates, writes = {}, {}, {}, {}
+    local to_c, to_alone, rates, writes, again = {}, {}, {}, {}, {}
+    local function bare()
+      return (select(2, run(("build/bench/commit %s %d %g"):format(path, tasks, seconds))
+        :match("(%d+) (%d+)")))
+    end
     for i = 1, rounds do
+      local before = bare()
       rates[i], writes[i] = append_log(tasks)
-      local _, bare = run(("build/bench/commit %s %d %g"):format(path, tasks, seconds))
-        :match("(%d+) (%d+)")
-      to_c[i] = rates[i] / bare
+      local after = bare()
+      again[i] = after / before
+      to_c[i] = 2 * rates[i] / (before + after)
       to_alone[i] = rates[i] / write_alone(file, tasks)
     end
-    local rate, per = quartiles(rates), quartiles(writes)
+    local rate, per = spread.median(rates), spread.median(writes)
+    show(("C loop of %d records a commit, again"):format(tasks), again, "")
     show(("log, %d appenders: records/s, of the C loop"):format(tasks), to_c,
       ("%.0f records/s, %.3f durable writes a record"):format(rate, per))
     show(("log, %d appenders: of one flush a write"):format(tasks), to_alone, "")
@@ -137,7 +137,7 @@ local function lists()
     speed[i], cpu[i], each[i] = a / b, a_cpu / b_cpu, a_cpu
   end
   show("read_many of 64: reads/s, of 64 tasks", speed, "")
-  show("read_many of 64: CPU a read, of 64 tasks", cpu, ("%.2f us"):format((quartiles(each))))
+  show("read_many of 64: CPU a read, of 64 tasks", cpu, ("%.2f us"):format(spread.median(each)))
   file:close()
   jdbfs.remove(path)
 end
@@ -187,13 +187,15 @@ local function streams()
     ws[i], rs[i] = write_stream(path), read_stream(path)
     w[i], r[i] = ws[i] / fio(path, "write"), rs[i] / fio(path, "read")
   end
-  show("writer, 1 MiB blocks, of fio at depth 4", w, ("%.0f MiB/s"):format((quartiles(ws))))
-  show("reader, 1 MiB blocks, of fio at depth 4", r, ("%.0f MiB/s"):format((quartiles(rs))))
+  show("writer, 1 MiB blocks, of fio at depth 4", w, ("%.0f MiB/s"):format(spread.median(ws)))
+  show("reader, 1 MiB blocks, of fio at depth 4", r, ("%.0f MiB/s"):format(spread.median(rs)))
   jdbfs.remove(path)
 end
 
-print(("%s, %s, %d rounds of %g s"):format(jdbfs.info().lua, jdbfs.info().backend, rounds, seconds))
-print("| what | ratio, median [quartiles] | |\n|---|---|---|")
+print(("Durable work, lists and streams, %s, %d rounds of %g s. The C loop writes the same group of\n"
+  .. "512-byte records in one write and calls fdatasync; it has no work per record.\n"):format(
+  jdbfs.info().lua, rounds, seconds))
+print("| | ratio | |\n|---|---|---|")
 commits()
 lists()
 streams()

@@ -1,7 +1,9 @@
--- The driver of fio.sh: fio.lua LUA DIRECTORY PAIRS SECONDS DEPTH MEBIBYTES. Prints medians of the
--- ratios with quartiles: operations per second, and CPU of the whole process per operation.
+-- fio.lua LUA DIRECTORY PAIRS SECONDS DEPTH MEBIBYTES: `jdbfs run` against fio with io_uring on the
+-- same file, in alternating pairs, fio against itself as control. fio gets the batches that jdbfs was
+-- seen to make. CPU is of the whole process; runs of less than some seconds mostly measure starts.
 
 local json = require("jdbfs.command.json")
+local spread = require("spread")
 
 local lua, dir, pairs_wanted, seconds = arg[1], arg[2], tonumber(arg[3]), tonumber(arg[4])
 local depth, mebibytes = tonumber(arg[5]), tonumber(arg[6])
@@ -41,16 +43,12 @@ local function fio(workload, batch)
   return side.iops, cpu / side.total_ios
 end
 
-local function spread(values)
-  table.sort(values)
-  local n = #values
-  return ("%.2f [%.2f, %.2f]"):format(values[math.ceil(n / 2)], values[math.ceil(n / 4)],
-    values[math.ceil(3 * n / 4)])
-end
-
 math.randomseed(os.time())
 sh(("%s lua/bin/jdbfs run seqread --file %s --keep --size %dm --time 50ms --warmup 0s --quiet")
   :format(lua, file, mebibytes))
+print(("The command against fio, %s, depth %d, %d pairs of %g s, latencies recorded by both:\n"):format(
+  rawget(_G, "jit") and jit.version or _VERSION, depth, pairs_wanted, seconds))
+print("| | | IOPS | CPU per operation |\n|---|---|---|---|")
 for _, workload in ipairs({ "randread", "randwrite" }) do
   local _, _, seen = jdbfs(workload)
   local batch = math.max(1, math.min(depth, math.floor(seen + 0.5)))
@@ -68,8 +66,9 @@ for _, workload in ipairs({ "randread", "randwrite" }) do
     iops[pair], cpu[pair] = ours / theirs, ours_cpu / theirs_cpu
     again_iops[pair], again_cpu[pair] = first / theirs, first_cpu / theirs_cpu
   end
-  print(("%-10s depth %d, batch %d, %d pairs of %gs"):format(workload, depth, batch, pairs_wanted,
-    seconds))
-  print("  fio again / fio:  IOPS " .. spread(again_iops) .. "   CPU per op " .. spread(again_cpu))
-  print("  jdbfs / fio:      IOPS " .. spread(iops) .. "   CPU per op " .. spread(cpu))
+  local function row(name, rate, cost)
+    print(("| %s | %s | %s | %s |"):format(workload, name, spread.text(rate), spread.text(cost)))
+  end
+  row("fio again, of fio", again_iops, again_cpu)
+  row(("`jdbfs run`, of fio, batch %d"):format(batch), iops, cpu)
 end

@@ -1,17 +1,16 @@
--- run.lua FILE ROUNDS SECONDS NAME=INTERPRETER=MODULE_DIRECTORY...: the measurements of run.sh.
+-- run.lua FILE ROUNDS SECONDS NAME=INTERPRETER=MODULE_DIRECTORY...: random reads against rivals; see
+-- bench.sh.
 --
--- A round runs the C loop, every Lua, and the C loop again; every other round backwards. A ratio
--- is that of a Lua to the mean of the two C runs around it; the control is the one C run to the
--- other. Nothing of start-up is inside the measured time.
+-- A round runs the C loop, everybody else, and the C loop again; every other round backwards. A
+-- ratio is that to the mean of the two C runs around; the control is the one C run to the other.
+-- Nothing of start-up is inside the measured time.
+
+package.path = "spec/bench/?.lua;lua/?.lua;" .. package.path
+local json = require("jdbfs.command.json")
+local spread = require("spread")
+
 local file, rounds, seconds = arg[1], tonumber(arg[2]), tonumber(arg[3])
 local DEPTHS = { 1, 32, 128 }
-local COUNT_DEPTH, COUNT_OPERATIONS = 64, 64 * 600
-
-local contestants = {}
-for i = 4, #arg do
-  local name, interpreter, modules = arg[i]:match("^(.-)=(.-)=(.*)$")
-  contestants[#contestants + 1] = { name = name, interpreter = interpreter, modules = modules }
-end
 
 local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 
@@ -22,122 +21,145 @@ local function capture(command)
   return output
 end
 
-local function numbers(output, command)
-  local list = {}
-  for number in output:gmatch("%S+") do list[#list + 1] = tonumber(number) end
-  if #list < 4 then error("bench: no figures from: " .. command .. "\n" .. output) end
-  return { operations = list[1], seconds = list[2], cpu = list[3], entries = list[4],
-    bytes = list[5], rate = list[1] / list[2], cost = list[3] / list[1] * 1e6 }
+local function here(command) return capture(command .. " 2>/dev/null") ~= "" end
+
+-- What was measured, as rate and CPU time of the process per operation, in us.
+local function figures(operations, took, cpu)
+  return { rate = operations / took, cost = cpu / operations * 1e6 }
 end
 
-local function run_c(depth, operations)
-  local command = string.format("build/bench/loop read %s %d %d", quote(file), depth, operations)
-  return numbers(capture(command), command)
+local function printed(command)
+  local output = capture(command)
+  local operations, took, cpu = output:match("(%d+) ([%d.]+) ([%d.]+)")
+  if not operations then error("bench: no figures from: " .. command .. "\n" .. output, 0) end
+  return figures(tonumber(operations), tonumber(took), tonumber(cpu))
 end
 
-local function lua_command(who, depth, operations, preload)
-  return string.format("env LUA_PATH='lua/?.lua;lua/?/init.lua' LUA_CPATH=%s %s %s " ..
-    "spec/bench/reads.lua %s %d %d", quote(who.modules .. "/?.so"), preload or "",
-    quote(who.interpreter), quote(file), depth, operations)
+-- Rivals: run(depth, operations) -----------------------------------------------------------------
+
+local function c_loop(depth, operations)
+  return printed(("build/bench/loop read %s %d %d"):format(quote(file), depth, operations))
 end
 
-local function run_lua(who, depth, operations)
-  local command = lua_command(who, depth, operations)
-  return numbers(capture(command), command)
+local function pread(depth, operations)
+  return printed(("build/bench/pread %s %d %d"):format(quote(file), depth, operations))
 end
 
--- Median and quartiles, by linear interpolation.
-local function quantile(list, q)
-  local sorted = {}
-  for i, value in ipairs(list) do sorted[i] = value end
-  table.sort(sorted)
-  local at = 1 + q * (#sorted - 1)
-  local low = math.floor(at)
-  local high = math.min(low + 1, #sorted)
-  return sorted[low] + (sorted[high] - sorted[low]) * (at - low)
+local function fio(options)
+  return function(depth)
+    local batch = math.max(1, math.floor(depth / 4))
+    local output = capture(("fio --name=b --filename=%s --rw=randread --bs=4k --direct=1 "
+      .. "--ioengine=io_uring --iodepth=%d --norandommap --runtime=%dms --time_based "
+      .. "--output-format=json %s 2>/dev/null"):format(quote(file), depth, seconds * 1000,
+      options:gsub("BATCH", batch)))
+    local job = assert(json.decode((output:match("{.*")))).jobs[1]
+    local took = job.job_runtime / 1000
+    return figures(job.read.total_ios, took, (job.usr_cpu + job.sys_cpu) / 100 * took)
+  end
 end
 
-local function spread(list)
-  return string.format("%.3f [%.3f, %.3f]", quantile(list, 0.5), quantile(list, 0.25),
-    quantile(list, 0.75))
+local function luv(interpreter)
+  return function(depth, operations)
+    capture(("dd if=%s iflag=nocache count=0 2>/dev/null"):format(quote(file)))
+    return printed(("env UV_THREADPOOL_SIZE=%d %s spec/bench/luv_reads.lua %s %d %d"):format(depth,
+      quote(interpreter), quote(file), depth, operations))
+  end
 end
 
+local function lua(interpreter, modules)
+  return function(depth, operations)
+    return printed(("env LUA_PATH='lua/?.lua;lua/?/init.lua' LUA_CPATH=%s %s spec/bench/reads.lua"
+      .. " %s %d %d"):format(quote(modules .. "/?.so"), quote(interpreter), quote(file), depth,
+      operations))
+  end
+end
+
+-- Ours first; then whoever is here.
+local ours, rivals = {}, {}
+for i = 4, #arg do
+  local name, interpreter, modules = arg[i]:match("^(.-)=(.-)=(.*)$")
+  ours[#ours + 1] = { name = name, run = lua(interpreter, modules), interpreter = interpreter }
+end
+if here("command -v fio") then
+  rivals[#rivals + 1] = { name = "fio", run = fio("") }
+  rivals[#rivals + 1] = { name = "fio, equal batch", run = fio(
+    "--iodepth_batch_submit=BATCH --iodepth_batch_complete_min=BATCH") }
+end
+rivals[#rivals + 1] = { name = "threads in pread", run = pread }
+for _, who in ipairs(ours) do
+  if here(quote(who.interpreter) .. " -e 'require([[luv]]) print(1)'") then
+    rivals[#rivals + 1] = { name = "luv fs_read, as many threads", run = luv(who.interpreter) }
+    break
+  end
+end
+
+local all = {}
+for _, list in ipairs({ ours, rivals }) do
+  for _, who in ipairs(list) do all[#all + 1] = who end
+end
+
+-- Rounds -----------------------------------------------------------------------------------------
+
+-- The ratio's line, or a dash where nothing was measured.
 local function row(...) print("| " .. table.concat({ ... }, " | ") .. " |") end
 
-local function note(text)
-  io.stderr:write(text, "\n")
-end
-
 local function round(depth, operations, backwards, series)
-  local before = run_c(depth, operations)
-  local results = {}
-  local from, to, step = 1, #contestants, 1
+  local before, results = c_loop(depth, operations), {}
+  local from, to, step = 1, #all, 1
   if backwards then from, to, step = to, from, -1 end
-  for i = from, to, step do results[i] = run_lua(contestants[i], depth, operations) end
-  local after = run_c(depth, operations)
-  local a, b = before, after
-  if backwards then a, b = b, a end
-  local rate, cost = (a.rate + b.rate) / 2, (a.cost + b.cost) / 2
-  table.insert(series.rate, rate)
-  table.insert(series.cost, cost)
-  table.insert(series.control_rate, b.rate / a.rate)
-  table.insert(series.control_cost, b.cost / a.cost)
+  for i = from, to, step do results[i] = all[i].run(depth, operations) end
+  local after = c_loop(depth, operations)
+  if backwards then before, after = after, before end
+  local c = { rate = (before.rate + after.rate) / 2, cost = (before.cost + after.cost) / 2 }
+  local function add(name, a, b)
+    local one = series[name] or { rate = {}, cost = {} }
+    series[name] = one
+    table.insert(one.rate, a.rate / b.rate)
+    table.insert(one.cost, a.cost / b.cost)
+  end
+  table.insert(series.rates, c.rate)
+  table.insert(series.costs, c.cost)
+  add("C loop again", after, before)
   for i, result in ipairs(results) do
-    table.insert(series[i].rate, result.rate / rate)
-    table.insert(series[i].cost, result.cost / cost)
-    table.insert(series[i].added, (result.cost - cost) * 1000)
+    add(all[i].name, result, c)
+    for k = #ours + 1, #all do
+      if i <= #ours then add(all[i].name .. " of " .. all[k].name, result, results[k]) end
+    end
   end
 end
 
-local function compare(depth)
-  local series = { rate = {}, cost = {}, control_rate = {}, control_cost = {} }
-  for i = 1, #contestants do series[i] = { rate = {}, cost = {}, added = {} } end
-  local guess = run_c(depth, 2000 * depth) -- the discarded runs
+-- The rows of a depth, and those of ours against each rival, which come in a table of their own.
+local function compare(depth, against)
+  local series = { rates = {}, costs = {} }
+  local guess = c_loop(depth, 2000 * depth) -- the discarded runs
   local operations = math.max(depth * 10, math.floor(guess.rate * seconds))
-  for _, who in ipairs(contestants) do run_lua(who, depth, operations) end
+  for _, who in ipairs(all) do who.run(depth, operations) end
   for i = 1, rounds do
-    note(string.format("depth %d, round %d of %d", depth, i, rounds))
+    io.stderr:write(("reads, depth %d, round %d of %d\n"):format(depth, i, rounds))
     round(depth, operations, i % 2 == 0, series)
   end
-  row(depth, "C loop again", spread(series.control_rate), spread(series.control_cost),
-    string.format("%.0f IOPS, %.2f us CPU", quantile(series.rate, 0.5),
-      quantile(series.cost, 0.5)))
-  for i, who in ipairs(contestants) do
-    row(depth, who.name, spread(series[i].rate), spread(series[i].cost),
-      string.format("%+.0f ns CPU", quantile(series[i].added, 0.5)))
+  local function line(name)
+    return name, spread.text(series[name].rate), spread.text(series[name].cost)
+  end
+  row(depth, ("C loop again: %.0f IOPS, %.2f us CPU"):format(spread.median(series.rates),
+    spread.median(series.costs)), select(2, line("C loop again")))
+  for _, who in ipairs(all) do row(depth, line(who.name)) end
+  if depth == 1 then return end
+  for _, who in ipairs(ours) do
+    for _, rival in ipairs(rivals) do
+      against[#against + 1] = { depth, line(who.name .. " of " .. rival.name) }
+    end
   end
 end
 
--- Two lengths; what start and end need is in both and falls out.
-local function per_operation(who)
-  local function measure(operations)
-    local result = run_lua(who, COUNT_DEPTH, operations)
-    local preload = "LD_PRELOAD=" .. quote("build/bench/count_alloc.so")
-    local output = capture(lua_command(who, COUNT_DEPTH, operations, preload) .. " 2>&1")
-    result.allocations = tonumber(output:match("ALLOCATIONS (%d+)"))
-    return result
-  end
-  local short, long = measure(COUNT_OPERATIONS), measure(2 * COUNT_OPERATIONS)
-  local n = long.operations - short.operations
-  local entries = (long.entries - short.entries) / n
-  row(who.name, string.format("%.4f (1/%.1f)", entries, 1 / entries),
-    string.format("%.4f", (long.allocations - short.allocations) / n),
-    string.format("%.4f", (long.bytes - short.bytes) / n))
-end
-
-print(string.format([[
-Random 4 KiB direct reads, %d rounds of %g s for each line and depth: ratio to a bare liburing loop
-in C with the same flags and batches, median [quartiles]. CPU is that of the whole process. The line
-"C loop again" compares the loop with itself: what it is away from 1 is noise.
-]], rounds, seconds))
-row("depth", "", "IOPS", "CPU per read", "")
-row("--:", "---", "---", "---", "---")
-for _, depth in ipairs(DEPTHS) do compare(depth) end
-
-print(string.format("\nPer read at depth %d:\n", COUNT_DEPTH))
-row("", "io_uring_enter calls", "C allocations", "Lua bytes")
-row("---", "---", "---", "---")
-for _, who in ipairs(contestants) do per_operation(who) end
-local c = run_c(COUNT_DEPTH, COUNT_OPERATIONS)
-row("C loop", string.format("%.4f (1/%.1f)", c.entries / c.operations, c.operations / c.entries),
-  "0", "-")
+print(("Random 4 KiB direct reads, %d rounds of %g s, to a bare liburing loop in C with the same ring"
+  .. " flags and\nbatches; CPU is that of the whole process:\n"):format(rounds, seconds))
+row("depth", "", "IOPS", "CPU per read")
+row("--:", "---", "---", "---")
+local against = {}
+for _, depth in ipairs(DEPTHS) do compare(depth, against) end
+print("\nThe same rounds, of each rival. luv reads through the page cache, emptied before, as its\n"
+  .. "memory is not aligned:\n")
+row("depth", "", "IOPS", "CPU per read")
+row("--:", "---", "---", "---")
+for _, line in ipairs(against) do row((table.unpack or unpack)(line)) end

@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# bench.sh [--short] [--readme] [--dir DIRECTORY] [PART...]: measures against rivals, on files that it
+# makes in DIRECTORY (build/bench) and removes, and prints tables for README.md.
+#
+#   reads     random reads: a liburing loop in C, fio, threads in pread, luv
+#   durable   the log, lists and streams: a C loop, one flush a write, tasks, fio
+#   command   `jdbfs run` against fio at equal batches
+#   hosts     what a read costs in other people's event loops (not in README.md)
+#
+# Without parts: the first three, in about eight minutes; --short: in about one, and says little.
+# --readme puts the tables between the marks in README.md: only on a machine that does nothing else.
+# LUAS="lua5.4 luajit": who reads; the first does the rest. MEBIBYTES=256, of the file.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=spec/bench/build.sh
+. spec/bench/build.sh
+
+dir=build/bench readme='' rounds=9 seconds=0.5 durable='5 1' pairs='15 3' parts=()
+while (($#)); do
+    case $1 in
+        --short) rounds=3 seconds=0.2 durable='2 0.2' pairs='3 1' ;;
+        --readme) readme=yes ;;
+        --dir) dir=${2:?--dir needs a directory}; shift ;;
+        reads | durable | command | hosts) parts+=("$1") ;;
+        *) echo "bench: $1 is no option and no part; see spec/bench/bench.sh" >&2; exit 2 ;;
+    esac
+    shift
+done
+((${#parts[@]})) || parts=(reads durable command)
+
+# shellcheck disable=SC2086
+contestants ${LUAS:-lua5.4 luajit}
+tool loop -luring
+tool pread -pthread
+tool commit
+mkdir -p "$dir"
+work=$(mktemp -d "$dir/bench-XXXXXX")
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+lua=${interpreters[0]}
+in_tree() {
+    LUA_PATH="lua/?.lua;lua/?/init.lua;spec/bench/?.lua;;" LUA_CPATH="${modules[0]}/?.so;;" "$@"
+}
+
+reads() {
+    local args=() i
+    for i in "${!names[@]}"; do
+        args+=("${names[i]}=${interpreters[i]}=${modules[i]}")
+    done
+    build/bench/loop make "$work/reads" "${MEBIBYTES:-256}"
+    "$lua" spec/bench/run.lua "$work/reads" "$rounds" "$seconds" "${args[@]}"
+    rm -f "$work/reads"
+}
+# shellcheck disable=SC2086
+durable() { in_tree "$lua" spec/bench/durable.lua "$work" $durable; }
+# shellcheck disable=SC2086
+command_() {
+    command -v fio >/dev/null || { echo "fio is not installed."; return; }
+    in_tree "$lua" spec/bench/fio.lua "$lua" "$work" $pairs 32 "${MEBIBYTES:-256}"
+}
+hosts() { bash spec/bench/hosts.sh "$work"; }
+
+report=build/bench/report.md
+{
+    in_tree "$lua" spec/bench/machine.lua "$work"
+    for part in "${parts[@]}"; do
+        echo
+        if [[ $part == command ]]; then command_; else "$part"; fi
+    done
+} | tee "$report"
+echo
+echo "The report is in $report."
+[[ -z $readme ]] || "$lua" spec/bench/readme.lua README.md "$report"
