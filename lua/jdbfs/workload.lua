@@ -80,7 +80,7 @@ end
 local FIELDS = { about = "string", options = "table", thresholds = "table", setup = "function",
   jobs = "table", teardown = "function", file = "boolean", writes = "boolean", qd = "number",
   bs = "number", dist = "string", space = "function", size = "function", ends = "boolean",
-  paced = "boolean", warmup = "number" }
+  paced = "boolean", procs = "boolean", warmup = "number" }
 local JOB_FIELDS = { name = "string", main = "function", loop = "boolean", n = true, rate = true,
   metrics = "table" }
 
@@ -142,7 +142,8 @@ end
 --- there is no setup); writes: false when nothing is written to it; qd, bs, dist, warmup: other
 --- defaults; size(opt, bs): the target's, without --size; space(opt, size): bytes of other files;
 --- ends: the run is over when all jobs are, or at --time if that is given; paced: when all jobs
---- are, as they divide --time themselves.
+--- are, as they divide --time themselves; procs: false when --procs makes no sense, as what
+--- coroutines share is one process's.
 function M.define(t)
   local ok, message = pcall(check, t)
   if not ok then error(message, 2) end

@@ -79,8 +79,10 @@ end
 
 local function start_job(engine, job)
   local body = job.loop and owner or client
+  local part = engine.run.part -- of several processes: coroutines are numbered through
+  local before, all = part and (part.index - 1) * job.n or 0, part and part.count * job.n or job.n
   for id = 1, job.n do
-    local ctx = context.new(engine, job, id, job.n)
+    local ctx = context.new(engine, job, before + id, all)
     local task = spawn(body, engine, job, ctx)
     job.tasks[id], job.contexts[id] = task, ctx
   end
@@ -160,7 +162,7 @@ end
 -- Limits that end a run early. Says whether it goes on.
 local function within_limits(engine)
   local run, options = engine.run, engine.run.options
-  if core.signalled() then
+  if core.signalled() or (run.part and run.part:is_stopped()) then
     run.interrupted = true
     return false
   end
@@ -300,12 +302,16 @@ local function perform(engine)
     engine.phase = "setup"
     engine.state = definition.setup(ctx)
   end
+  if engine.run.part and not engine.run.part:line_up() then
+    engine.run.interrupted = true
+    return
+  end
   engine.live, engine.serving, engine.phase = true, true, "warm-up"
   engine.started, engine.started_ns, engine.interval_at = now(), core.now_ns(), 0
   for _, job in ipairs(engine.jobs) do
     if job.rate then
       job.arrivals = core.arrivals(job.rate, engine.run.options.arrival,
-        core.random(engine.run.options.seed, job.number, 2 ^ 40))
+        core.random(engine.run.options.seed, job.number, 2 ^ 40 + engine.run:part_index() - 1))
     end
     start_job(engine, job)
   end
@@ -385,6 +391,7 @@ local function new_job(engine, definition, number)
   local rate
   if not definition.loop and definition.rate ~= false then
     rate = resolve(definition.rate, engine, what) or options.rate
+    rate = rate and rate / engine.run:part_count()
   end
   return { name = definition.name, label = definition.name, number = number, n = n,
     main = definition.main, loop = definition.loop or false, rate = rate ~= 0 and rate or nil,

@@ -10,6 +10,7 @@ local jdbfs = require("jdbfs")
 local measured = require("jdbfs.command.measured")
 local options = require("jdbfs.command.options")
 local outputs = require("jdbfs.command.outputs")
+local processes = require("jdbfs.command.processes")
 local progress = require("jdbfs.command.progress")
 local result = require("jdbfs.command.result")
 local scratch = require("jdbfs.command.scratch")
@@ -49,6 +50,7 @@ end
 
 function Run:add_interval(engine, rows, seconds)
   if seconds <= 0 then return end
+  if self.part then return self.part:rows(engine, rows, seconds) end
   for _, row in ipairs(rows) do
     self.intervals[#self.intervals + 1] = row
   end
@@ -59,6 +61,10 @@ function Run:add_interval(engine, rows, seconds)
   end
   self.progress:interval(engine, rows, seconds, timing_of(self, engine))
 end
+
+-- Of several processes this is the first, second, ...
+function Run:part_index() return self.part and self.part.index or 1 end
+function Run:part_count() return self.part and self.part.count or 1 end
 
 function Run:begin_trust(engine) self.trust:begin(engine) end
 function Run:end_trust(engine) self.trust:finish(engine) end
@@ -213,6 +219,17 @@ local function plan(self)
   self.target_bs, self.target_writes = bs, writes
 end
 
+-- The parent has looked at space and sizes.
+local function plan_part(self)
+  local bs, writes = 512, false
+  for _, one in ipairs(self.workloads) do
+    settle(self, one)
+    bs = max(bs, one.definition.file and one.bs or 512)
+    writes = writes or (one.definition.file and one.writes)
+  end
+  self.size, self.target_bs, self.target_writes = self.part.size, bs, writes
+end
+
 local function describe(self)
   local names, o = {}, self.options
   for i, one in ipairs(self.workloads) do
@@ -279,6 +296,19 @@ local function make_verifier(self, target, bs)
   self.scratch.verifier = verifier or verified.new(self, target, bs, self.file_info)
 end
 
+-- One of several processes: the parent has made and filled the target.
+local function share_target(self)
+  local part = self.part
+  local stat = jdbfs.stat(part.target)
+  local raw, message = (self.target_writes and jdbfs.open_rw or jdbfs.open)(part.target,
+    { direct = self.scratch:direct(), must_exist = true,
+      device = stat and stat.type == "block device", dsync = self.options.sync == "dsync" })
+  if not raw then status.fail(status.FAILED, message) end
+  self.scratch.opened[#self.scratch.opened + 1] = raw
+  self.scratch.target = { raw = raw, path = part.target, size = part.size, filled = true,
+    exists = true, writable = self.target_writes }
+end
+
 local function run_workload(self, one)
   local target
   if one.definition.file then
@@ -288,6 +318,7 @@ local function run_workload(self, one)
     fill(self, target)
     if self.interrupted then return end
   end
+  if self.options.procs > 1 and not self.part then return processes.perform(self, one, target) end
   local engine = engines.new({ run = self, name = one.name, definition = one.definition,
     opt = one.opt, target = target, size = target and target.size or self.size, bs = one.bs,
     qd = one.qd, sync = one.sync, dist = one.dist })
@@ -301,25 +332,40 @@ local function run_workload(self, one)
   self.progress:clear()
   pcall(engine.close, engine)
   if core.signalled() then self.interrupted = true end
-  if not called then fail_from_task(failure, engine) end
+  if self.part then
+    local told, why = xpcall(function()
+      if not called then fail_from_task(failure, engine) end
+    end, status.explain)
+    self.part:over(self, documented and jobs or {}, not told and why or nil)
+  elseif not called then
+    fail_from_task(failure, engine)
+  end
   self.unsteady = self.unsteady or false
 end
 
 local function perform(self)
-  choose_backend(self.options.backend)
+  choose_backend(self.part and self.part.backend or self.options.backend)
   local info, message = jdbfs.info()
   if not info then status.fail(status.FAILED, message) end
   self.info = info
   parse_thresholds(self)
-  plan(self)
+  if self.part then
+    self.aborting = false
+    plan_part(self)
+  else
+    processes.check(self)
+    plan(self)
+  end
   if self.options["dry-run"] then
     self.out:write(describe(self), "\n")
     return
   end
-  self.outputs = outputs.open(self.options, self.out)
+  if not self.part then self.outputs = outputs.open(self.options, self.out) end
   core.catch_signals(true)
   self.trust = trust.new()
-  if needs_target(self) then
+  if self.part and self.part.target ~= "" then
+    share_target(self)
+  elseif needs_target(self) then
     local target = self.scratch:open_target(self.size, self.target_bs, self.target_writes)
     self.file_info = target.raw:info()
     local durability = self.file_info and self.file_info.durability
@@ -332,7 +378,7 @@ end
 
 local M = {}
 
-local function new(args, out, err)
+local function new(args, out, err, part)
   local values, workloads = options.split(args, 1, catalogue.load)
   if #workloads == 0 then
     for i, name in ipairs(catalogue.DEFAULT) do
@@ -350,20 +396,26 @@ local function new(args, out, err)
   if values.seed == "random" then
     values.seed = core.random(time(), core.now_ns() % 2 ^ 40, 1):int(0, 2 ^ 32)
   end
+  if part then
+    values.dir, values.seed, values.quiet, values.json = part.dir, part.seed, true, nil
+    values.ops, values["max-written"] = part:share(values.ops), part:share(values["max-written"])
+  end
   local argv = { "run" }
   for i, word in ipairs(args) do argv[i + 1] = word end
   local self = setmetatable({ options = values, workloads = workloads, argv = argv, out = out,
-    err = err, warnings = {}, notes = {}, intervals = {}, jobs = {}, thresholds = {}, labels = {} },
-    Run)
+    err = err, warnings = {}, notes = {}, intervals = {}, jobs = {}, thresholds = {}, labels = {},
+    part = part }, Run)
   self.scratch = scratch.new(values)
   self.progress = progress.new(values, err)
   return self
 end
 
--- Runs; gives the document, which was also written as the options say.
-function M.run(args, out, err)
-  local self = new(args, out, err)
+-- Runs; gives the document, which was also written as the options say. part: this is one of several
+-- processes (worker.lua), and tells its parent instead.
+function M.run(args, out, err, part)
+  local self = new(args, out, err, part)
   local performed, failure = xpcall(function() return perform(self) end, status.explain)
+  if self.crew then self.crew:close() end
   self.progress:clear()
   if not performed and self.interrupted then performed, failure = true, nil end
   local concluded, document = pcall(conclusion.conclude, self, not performed and failure or nil)

@@ -255,7 +255,7 @@ local function trust_lines(document)
       trust.reap_batch and ("%.1f"):format(trust.reap_batch) or "?")
   end
   add("lag p99 %s", trust.lag_p99_ns and format.duration(trust.lag_p99_ns))
-  add("gc %.1f%%", trust.gc_share and trust.gc_share * 100)
+  add("gc about %.1f%%", trust.gc_share and trust.gc_share * 100)
   add("device/asked %.2f", trust.device_over_asked)
   local lines = {}
   if #words > 0 then lines[1] = "harness  " .. concat(words, "  ") end

@@ -11,6 +11,8 @@ local open_stream, max = io.open, math.max
 local SECTOR = 512 -- the unit of /proc/diskstats, whatever the device's is
 local BUSY = 0.9 -- of a core: the generator may have been the limit
 
+local COUNTERS = { "submitted", "completed", "entries", "pool_operations", "reaps" }
+
 local Trust = {}
 Trust.__index = Trust
 
@@ -47,9 +49,17 @@ local function count_cycles(trust)
   plant()
 end
 
-function Trust:begin(engine)
-  self.device_from = device_bytes(self.device)
-  self.engine = engine
+-- What the device does is counted from here, or till here.
+function Trust:watch_device(on)
+  local now = device_bytes(self.device)
+  if not on and now and self.device_from then
+    self.device_bytes = self.device_bytes + now - self.device_from
+  end
+  if on then self.device_from = now end
+end
+
+function Trust:begin()
+  self:watch_device(true)
 end
 
 -- Adds what one workload used.
@@ -58,13 +68,10 @@ function Trust:finish(engine)
   self.elapsed = self.elapsed + till.now - from.now
   self.cpu = self.cpu + till.cpu - from.cpu
   self.thread = self.thread + till.thread - from.thread
-  for _, name in ipairs({ "submitted", "completed", "entries", "pool_operations", "reaps" }) do
+  for _, name in ipairs(COUNTERS) do
     self[name] = self[name] + till.stats[name] - from.stats[name]
   end
-  local now = device_bytes(self.device)
-  if now and self.device_from then
-    self.device_bytes = self.device_bytes + now - self.device_from
-  end
+  self:watch_device(false)
   for _, job in ipairs(engine.jobs) do
     for _, track in ipairs(job.meter:totals()) do
       if not job.timed[track.name] then
@@ -79,13 +86,37 @@ local function ratio(part, whole)
   if whole > 0 then return part / whole end
 end
 
--- The share of the time that the collector took: its cycles, each as long as a full one takes now.
+-- An estimate of the share of the time that the collector took, as Lua does not tell: its cycles,
+-- each as long as a full one takes now.
 local function gc_share(self)
   self.counting = false
+  if self.gc_seconds then return ratio(self.gc_seconds, self.elapsed) end
   local cycles = self.cycles
   local before = core.cpu()
   collectgarbage()
   return ratio(cycles * (core.cpu() - before), self.elapsed)
+end
+
+-- What one of several processes adds to the whole.
+function Trust:part()
+  local part = { elapsed = self.elapsed, cpu = self.cpu, thread = self.thread, asked = self.asked,
+    lag = distribution.merge(self.lags), gc_seconds = (gc_share(self) or 0) * self.elapsed }
+  for _, name in ipairs(COUNTERS) do part[name] = self[name] end
+  return part
+end
+
+-- Adds the parts of processes that worked at the same time.
+function Trust:add(parts)
+  local elapsed, thread, gc_seconds = 0, 0, 0
+  for _, part in ipairs(parts) do
+    elapsed, thread = max(elapsed, part.elapsed), max(thread, part.thread)
+    gc_seconds = max(gc_seconds, part.gc_seconds)
+    self.cpu, self.asked = self.cpu + part.cpu, self.asked + part.asked
+    self.lags[#self.lags + 1] = part.lag
+    for _, name in ipairs(COUNTERS) do self[name] = self[name] + part[name] end
+  end
+  self.elapsed, self.thread = self.elapsed + elapsed, self.thread + thread
+  self.gc_seconds = (self.gc_seconds or 0) + gc_seconds
 end
 
 -- The trust part of the result document.
@@ -105,7 +136,7 @@ function Trust:document()
   }
 end
 
-local M = {}
+local M = { COUNTERS = COUNTERS }
 
 -- device: its name in /proc/diskstats, or nil.
 function M.new(device)
@@ -113,6 +144,7 @@ function M.new(device)
     completed = 0, entries = 0, pool_operations = 0, reaps = 0, device_bytes = 0, asked = 0,
     lags = {}, cycles = 0, counting = true }, Trust)
   count_cycles(self)
+  self.new = M.new
   return self
 end
 

@@ -56,6 +56,7 @@ end
 
 return W.define({
   about = "p95 of reads under a grid of read rates and write bandwidths",
+  procs = false,
   file = true,
   paced = true,
   options = {

@@ -105,6 +105,7 @@ end
 
 return W.define({
   about = "a trace at its times: CSV t_us,op,offset,length[,stream], or an iolog of fio",
+  procs = false,
   file = true,
   ends = true,
   warmup = 0,

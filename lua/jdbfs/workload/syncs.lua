@@ -58,6 +58,7 @@ end
 
 return W.define({
   about = "which durable write is cheapest here: ways and block sizes, in rotated rounds",
+  procs = false,
   paced = true,
   options = {
     rounds = W.int("5", "rounds at least", { min = ROUNDS_MIN, max = 1000 }),
