@@ -74,6 +74,8 @@ struct jdb_queue {
     int kept; /* closed by a thread that could not wait: nothing is freed */
     unsigned fork_generation;
     const void *thread; /* identifies the owning thread */
+    uint32_t stage_max; /* so many staged are handed over at once */
+    uint32_t wait_min;  /* completions to wait for, as far as there are as many; 0: by the rule */
     int64_t gap_ns;     /* running mean between completions, for batching */
     int64_t reaped_at;
     int timing;           /* operations carry times; see jdb_queue_timing */

@@ -328,6 +328,9 @@ jdb_kind jdb_queue_usable(const jdb_queue *queue); /* JDB_OK, JDB_FORKED, ... fo
 void jdb_queue_stats(const jdb_queue *queue, jdb_stats *stats);
 /* Whether operations carry times from now on; costs a look at the clock per kernel entry. */
 void jdb_queue_timing(jdb_queue *queue, int on);
+/* So many operations go to the kernel at once at the latest, and a wait is for so many completions
+ * as far as so many can come, within a bound of time. 0: as the queue finds best. For measuring. */
+void jdb_queue_batch(jdb_queue *queue, uint32_t submit, uint32_t wait);
 const char *jdb_queue_backend(const jdb_queue *queue);
 const char *jdb_queue_reason(const jdb_queue *queue);   /* why this backend */
 const char *jdb_queue_features(const jdb_queue *queue); /* comma-separated */

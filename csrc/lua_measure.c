@@ -437,6 +437,22 @@ static int timing(lua_State *L) {
     return 0;
 }
 
+/* batching(submit, wait): operations of one kernel entry, completions awaited; 0: by rule. */
+static int batching(lua_State *L) {
+    jdb_failure failure;
+    jdb_queue *q = jl_queue(L, &failure);
+    lua_Integer submit = luaL_checkinteger(L, 1), wait = luaL_checkinteger(L, 2);
+    if (submit < 0 || submit > JDB_DEPTH_MAX) luaL_argerror(L, 1, "0 to 4096 expected");
+    if (wait < 0 || wait > JDB_DEPTH_MAX) luaL_argerror(L, 2, "0 to 4096 expected");
+    if (!q) {
+        failure.op = "batching";
+        return jl_fail(L, &failure);
+    }
+    jdb_queue_batch(q, (uint32_t)submit, (uint32_t)wait);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
 int jl_open_measure(lua_State *L) {
     static const luaL_Reg meter_meta[] = {{"__gc", meter_gc}, {NULL, NULL}};
     static const luaL_Reg meter_methods[] = {{"close", meter_close},   {"from", meter_from},
@@ -451,6 +467,7 @@ int jl_open_measure(lua_State *L) {
                                          {"cpu", cpu},
                                          {"catch_signals", catch_signals},
                                          {"timing", timing},
+                                         {"batching", batching},
                                          {"signalled", signalled},
                                          {"terminal", terminal},
                                          {"remove_directory", remove_directory},

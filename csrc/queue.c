@@ -151,7 +151,7 @@ static void start(jdb_queue *q) {
             jdb_list_unshift(&q->pending, op);
             return;
         }
-        if (q->staged >= JDB_STAGE_MAX) {
+        if (q->staged >= q->stage_max) {
             if (q->fresh_count) time_fresh(q);
             q->backend->flush(q);
         }
@@ -460,6 +460,7 @@ static void reap_batch(jdb_queue *q, int64_t timeout_ns) {
     unsigned kernel = q->inflight - q->pool_inflight;
     unsigned want = q->pool_inflight ? 1 : kernel / 4;
     if (want > 32) want = 32;
+    if (q->wait_min && !q->pool_inflight) want = q->wait_min < kernel ? q->wait_min : kernel;
     if (want > 1) {
         int64_t bound = q->gap_ns * want * 2;
         if (bound < 20000) bound = 20000;
@@ -664,6 +665,7 @@ int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *fa
     q->fork_generation = jdb_os_fork_generation();
     q->thread = this_thread();
     q->gap_ns = JDB_GAP_NS;
+    q->stage_max = JDB_STAGE_MAX;
     if (forced) note(q, "forced by JDBFS_BACKEND");
     else if (name && strcmp(name, "auto") != 0) note(q, "named in setup");
     int r = jdb_pool_open(q);
@@ -725,6 +727,11 @@ void jdb_queue_unref(jdb_queue *q) {
 /* ---- telling -------------------------------------------------------------------------------- */
 
 void jdb_queue_timing(jdb_queue *q, int on) { q->timing = on; }
+
+void jdb_queue_batch(jdb_queue *q, uint32_t submit, uint32_t wait) {
+    q->stage_max = submit ? submit : JDB_STAGE_MAX;
+    q->wait_min = wait;
+}
 
 void jdb_op_times(const jdb_op *op, jdb_times *times) {
     times->submitted = op->submitted_ns;

@@ -1,25 +1,10 @@
 -- The jdbfs command: what it prints, what it refuses, and that it leaves nothing behind.
 
-local cli = require("jdbfs.cli")
+local command = require("support_command")
 local jdbfs = require("jdbfs")
 local result = require("jdbfs.command.result")
 local units = require("jdbfs.command.units")
 local lfs = require("lfs")
-
--- Runs the command and returns its status and what it wrote to the two streams.
-local function command(...)
-  local function writer()
-    return {
-      text = "",
-      write = function(self, ...)
-        self.text = self.text .. table.concat({ ... })
-      end,
-    }
-  end
-  local out, err = writer(), writer()
-  local status = cli.main({ ... }, out, err)
-  return status, out.text, err.text
-end
 
 -- The names in a directory, as one string.
 local function entries(dir)
@@ -108,6 +93,9 @@ describe("jdbfs without a run", function()
       { "run", "randread", "--threshold", "raed.p99 < 5ms" },
       { "run", "--dist", "gauss" }, { "run", "--size", "12q" }, { "run", "--time=5" },
       { "run", "--bs", "100" }, { "run", "--qd", "0" }, { "run", "--quiet=yes" },
+      { "run", "--batch", "0" }, { "run", "--batch", "8:" }, { "run", "--procs", "0" },
+      { "run", "syncs", "--procs", "2" }, { "run", "randwrite", "--procs", "2", "--verify" },
+      { "run", "randread", "--procs", "2", "--threshold", "read.p99 < 5ms abort" },
       { "run", "--seed", "-1" }, { "run", "--dir", "" }, { "run", "--record=0" },
       { "run", "--size", "10000" }, { "run", "--bs", "3k", "--size", "1m" }, { "run", "-x" },
     }) do

@@ -1,7 +1,7 @@
 -- Workload files: what they may say, what ctx gives them, what happens when they are wrong; and
 -- what the runner never does to other people's files.
 
-local cli = require("jdbfs.cli")
+local command = require("support_command")
 local core = require("jdbfs.core")
 local distribution = require("jdbfs.command.distribution")
 local jdbfs = require("jdbfs")
@@ -11,17 +11,6 @@ local support = require("support")
 local workload = require("jdbfs.workload")
 
 local unpack = table.unpack or unpack
-
-local function command(...)
-  local function writer()
-    return { text = "", write = function(self, ...)
-      self.text = self.text .. table.concat({ ... })
-    end }
-  end
-  local out, err = writer(), writer()
-  local status = cli.main({ ... }, out, err)
-  return status, out.text, err.text
-end
 
 local dir
 
@@ -36,17 +25,7 @@ local function run(source, ...)
   return out ~= "" and assert(result.decode(out)) or nil, status, err
 end
 
-local function named(list, name)
-  for _, each in ipairs(list) do
-    if each.name == name then return each end
-  end
-end
-
-local function notes_of(document)
-  local notes = {}
-  for _, note in ipairs(document.notes) do notes[note[1]] = note[2] end
-  return notes
-end
+local named, notes_of = command.find, command.notes
 
 local function setup()
   support.setup()
@@ -339,6 +318,18 @@ describe("the measured time", function()
     assert.is_true(d.jobs[1].elapsed_s < 10)
   end)
 
+  it("goes to the kernel in batches as --batch says", function()
+    local d = run(nil, "randread", "--qd", "32", "--batch", "4:4", "--time", "200ms")
+    assert.are.equal("4:4", d.plan.batch)
+    if d.env.backend ~= "io_uring" then return end
+    assert.is_true(d.trust.submit_batch <= 4.01, d.trust.submit_batch)
+    d = run(nil, "randread", "--qd", "32", "--batch", "32:16", "--time", "200ms")
+    assert.is_true(d.trust.submit_batch > 4.5, d.trust.submit_batch)
+    d = run(nil, "randread", "--qd", "32", "--time", "200ms")
+    assert.is_nil(d.plan.batch)
+    assert.is_true(d.trust.submit_batch > 4.5, d.trust.submit_batch)
+  end)
+
   it("ends when enough was written", function()
     local d, status = run(nil, "randwrite", "--time", "30s", "--max-written", "256k",
       "--warmup", "0s")
@@ -505,8 +496,34 @@ describe("replay", function()
     assert.are.equal(2, named(d.jobs[1].ops, "read").n)
   end)
 
+  it("reads what blkparse prints: what processes queued", function()
+    local d, status, err = replay(table.concat({
+      "  8,0    3        1    10.000000000   697  Q  WS 8 + 8 [jbd2]",
+      "  8,0    3        2    10.000001829   697  G  WS 8 + 8 [jbd2]",
+      "  8,0    3        3    10.001000000   698  Q  RA 16 + 16 [reader]",
+      "  8,0    3        4    10.002000000   698  C  RA 16 + 16 [0]",
+      "  8,0    3        5    10.030000000   697  Q FWFS 24 + 8 [jbd2]",
+      "  8,0    3        6    10.030000100   697  Q FWS [jbd2]",
+      "  8,0    3        7    10.030000200   697  Q DS 64 + 8 [jbd2]",
+      "  8,0    3        0    10.030000300     0  m   N cfq697 insert_request",
+      "CPU3 (sda):", " Reads Queued:           1,        8KiB" }, "\n"))
+    assert.are.equal(0, status, err)
+    local job = d.jobs[1]
+    assert.are.equal(2, job.n)
+    assert.are.equal(8192, named(job.ops, "read").bytes)
+    assert.are.equal(1, named(job.ops, "write").n)
+    assert.are.equal(1, named(job.ops, "write_sync").n)
+    assert.are.equal(2, named(job.ops, "fdatasync").n)
+    assert.are.equal(1, named(job.ops, "trim").n)
+    assert.are.equal(72 * 512, d.plan.size)
+    assert.is_true(job.elapsed_s >= 0.03 and job.elapsed_s < 5, job.elapsed_s)
+    assert.are.equal(0, d.plan.warmup_s)
+  end)
+
   it("names the file and the line that cannot be read", function()
-    for _, case in ipairs({ { "0,r,0,4096\nrubbish\n", "trace:2: " },
+    for _, case in ipairs({
+      { " 8,0 3 1 0.5 697 Q R 8 + 8 [a]\n 8,0 3 2 0.6 697 Q R 8 [a]\n", "trace:2: has no sector" },
+      { " 8,0 3 1 0.5 697 Q R 8 + 8 [a]\nrubbish\n", "trace:2: is no line of blkparse" }, { "0,r,0,4096\nrubbish\n", "trace:2: " },
       { "0,r,1,4096\n", "trace:1: " },
       { ("9"):rep(400) .. ",r,0,4096\n", "trace:1: " }, -- a time that never comes
       { "0,x,0,4096\n", "trace:1: \"x\"" }, { "fio version 9 iolog\nf add\n", "trace:1: " },

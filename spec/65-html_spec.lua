@@ -128,8 +128,9 @@ describe("the HTML report", function()
     for i, dark in ipairs({ 1, 0 }) do -- as the browser's setting counts: 0 is dark
       local picture = support.path(i .. ".png")
       local status, out = support.sh(("cd %s && HOME=$PWD env -u LD_PRELOAD timeout 120"
-        .. " chromium --headless=new --no-sandbox"
-        .. " --disable-gpu --user-data-dir=profile%d --enable-logging=stderr"
+        .. " chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
+        .. " --disable-background-networking --disable-component-update --disable-sync"
+        .. " --user-data-dir=profile%d --enable-logging=stderr"
         .. " --host-resolver-rules='MAP * ~NOTFOUND' --blink-settings=preferredColorScheme=%d"
         .. " --window-size=1200,1600 --screenshot=%d.png report.html")
         :format(support.quote(path:match("(.*)/")), i, dark, i))

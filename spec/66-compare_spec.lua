@@ -2,6 +2,7 @@
 
 local bootstrap = require("jdbfs.command.bootstrap")
 local cli = require("jdbfs.cli")
+local command = require("support_command")
 local compare = require("jdbfs.command.compare")
 local html = require("jdbfs.command.html")
 local json = require("jdbfs.command.json")
@@ -19,17 +20,7 @@ local function cli_verb(name)
   end
 end
 
--- Runs a verb; gives its status and what it wrote to both streams.
-local function verb(main, ...)
-  local function writer()
-    return { text = "", write = function(self, ...)
-      self.text = self.text .. table.concat({ ... })
-    end }
-  end
-  local out, err = writer(), writer()
-  local status = main({ ... }, out, err)
-  return status, out.text, err.text
-end
+local verb = command.verb
 
 local function one_line(text)
   return text:find("^jdbfs: [^\n]+\n$") ~= nil

@@ -1,6 +1,7 @@
 -- Stamped pages: every fault has its name, and good pages never get one. The verb verify.
 
 local acknowledged = require("jdbfs.command.acknowledged")
+local command = require("support_command")
 local jdbfs = require("jdbfs")
 local json = require("jdbfs.command.json")
 local stamp = require("jdbfs.command.stamp")
@@ -37,16 +38,7 @@ local function flipped(bytes, at)
   return bytes:sub(1, at) .. string.char((bytes:byte(at + 1) + 1) % 256) .. bytes:sub(at + 2)
 end
 
-local function verb(...)
-  local function writer()
-    return { text = "", write = function(self, ...)
-      self.text = self.text .. table.concat({ ... })
-    end }
-  end
-  local out, err = writer(), writer()
-  local status = verify.main({ ... }, out, err)
-  return status, out.text, err.text
-end
+local function verb(...) return command.verb(verify.main, ...) end
 
 describe("a stamped page", function()
   it("is ok, with its header", function()

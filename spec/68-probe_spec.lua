@@ -1,21 +1,13 @@
 -- The verb probe: what it says agrees with the module and the system.
 
+local command = require("support_command")
 local jdbfs = require("jdbfs")
 local json = require("jdbfs.command.json")
 local lfs = require("lfs")
 local probe = require("jdbfs.command.probe")
 local support = require("support")
 
-local function verb(...)
-  local function writer()
-    return { text = "", write = function(self, ...)
-      self.text = self.text .. table.concat({ ... })
-    end }
-  end
-  local out, err = writer(), writer()
-  local status = probe.main({ ... }, out, err)
-  return status, out.text, err.text
-end
+local function verb(...) return command.verb(probe.main, ...) end
 
 -- The path of the test's directory, and the names in it.
 local function place()

@@ -3,7 +3,7 @@
 #
 #   run   compiler, liburing, one Lua (the one named, or 5.4 when there is none) with headers
 #   test  that, every Lua, busted, mkfs of the file systems, strace, FUSE, the hosts
-#   ci    that, luacheck, clang-format, luarocks
+#   ci    that, luacheck, clang-format, luarocks, analyzers, a browser for the report's spec
 #
 # Installs with apt-get as root or through sudo that asks for no password; otherwise prints one
 # line that names the packages. Exit 1 when a thing is still missing that the build needs.
@@ -92,7 +92,7 @@ missing() {
         have_lua_module "$tool" || wanted+=("$tool")
     done
     [[ $what == test ]] && return
-    for tool in luacheck clang-format luarocks ldoc clang valgrind cppcheck shellcheck; do
+    for tool in luacheck clang-format luarocks ldoc clang valgrind cppcheck shellcheck chromium; do
         have_program "$tool" || wanted+=("$tool")
     done
     have_fuzzer || wanted+=(clang-rt)

@@ -32,9 +32,9 @@ h3{font-size:14px;margin:0 0 4px;font-weight:600}
 code,pre{font:13px/1.45 ui-monospace,"DejaVu Sans Mono",monospace;overflow-wrap:anywhere}
 .soft{color:var(--soft)}.good{color:var(--good)}.bad{color:var(--bad)}.num{text-align:right;
 font-variant-numeric:tabular-nums;white-space:nowrap}
-.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(130px,1fr));gap:10px;margin:16px 0}
+.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(122px,1fr));gap:10px;margin:16px 0}
 .fact,.chart,.wide{background:var(--card);border:1px solid var(--rule);border-radius:8px;
-padding:10px 14px}.fact b{display:block;font-size:20px;font-weight:600}.fact span{color:var(--soft);
+padding:10px 14px}.fact b{display:block;font-size:20px;font-weight:600;white-space:nowrap}.fact span{color:var(--soft);
 font-size:13px}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr));gap:12px;
 margin:12px 0}
@@ -114,7 +114,7 @@ local function operation_rows(document)
     for _, latency in ipairs({ "response", "service" }) do
       if entry.op[latency] then
         local cells = first or { "", "", "" }
-        cells[4] = latency == "response" and entry.job.offered and "response, from due time"
+        cells[4] = latency == "response" and entry.job.offered and "response, from due"
           or latency
         for _, cell in ipairs(latency_cells(entry.op[latency])) do
           cells[#cells + 1] = cell
@@ -192,6 +192,35 @@ local function facts_table(title, fields)
   local rows = facts_rows(fields)
   if #rows == 0 then return "" end
   return ("<h2>%s</h2>%s"):format(title, html_table({}, rows))
+end
+
+-- What the trust part's fields mean, as far as a run has them.
+local TRUST = {
+  { "cpu_s_per_mop", "CPU per operation, of the whole process",
+    function(s) return format.duration(s * 1e3) end },
+  { "cores", "cores used", "%.2f" },
+  { "enters_per_op", "kernel entries per operation", "%.3g" },
+  { "submit_batch", "operations of one kernel entry, mean", "%.1f" },
+  { "reap_batch", "completions of one look, mean", "%.1f" },
+  { "lag_p99_ns", "from completion to its coroutine, p99", format.duration },
+  { "gc_share", "time of the garbage collector, an estimate",
+    function(share) return ("%.1f %%"):format(share * 100) end },
+  { "device_over_asked", "bytes of the device over bytes asked for", "%.2f" },
+  { "generator_limited", "the generator was the limit",
+    function(limited) return limited and "yes" or "no" end },
+}
+
+local function trust_table(trust)
+  local rows = {}
+  for _, field in ipairs(TRUST) do
+    local value, show = trust and trust[field[1]], field[3]
+    if value ~= nil then
+      rows[#rows + 1] = row({ field[2], { type(show) == "string" and show:format(value)
+        or show(value), "num" } })
+    end
+  end
+  if #rows == 0 then return "" end
+  return "<h2>Trust</h2>" .. html_table({}, rows)
 end
 
 local function counters_table(document)
@@ -297,7 +326,7 @@ local function section(document, place, title)
     end
   end
   parts[#parts + 1] = counters_table(document)
-  parts[#parts + 1] = facts_table("Trust", document.trust)
+  parts[#parts + 1] = trust_table(document.trust)
   parts[#parts + 1] = "<details><summary>Plan and environment</summary>"
     .. facts_table("Plan", document.plan) .. facts_table("Environment", document.env)
     .. "</details>"

@@ -27,6 +27,8 @@ M.RUN = {
     about = "coroutines per job, each waiting for its own operation" },
   { name = "procs", value = "1", parse = within(units.whole, 1, 64, "1 and 64 processes"),
     default = 1, about = "so many processes, each with a queue and --qd coroutines of its own" },
+  { name = "batch", value = "S[:W]", parse = units.batch,
+    about = "operations of one kernel entry, completions it waits for (default: from the depth)" },
   { name = "rate", value = "R", parse = within(units.rate, 0.01, 1e8, "0.01 and 100m"),
     about = "open loop: so many iterations a second per job, of all processes; late is late" },
   { name = "arrival", value = "A", parse = units.choice({ "poisson", "const" }),

@@ -183,8 +183,10 @@ local function totals(document)
   return total
 end
 
--- The intervals of one operation, in order, each with its length in seconds beside it. One that the
--- end of the run cut to less than half of the longest is marked short: its figures say little.
+local SHORT = 0.4 -- of the longest interval: what the run's end cut, not a warm-up of half a second
+
+-- The intervals of one operation, in order, each with its length in seconds beside it. One that is
+-- much shorter than the longest is marked short: its figures say little.
 local function series(document, job, op)
   local list, before, longest = {}, 0, 0
   for _, interval in ipairs(document.intervals or {}) do
@@ -194,7 +196,7 @@ local function series(document, job, op)
     end
   end
   for _, each in ipairs(list) do
-    each.short = each.seconds < longest / 2
+    each.short = each.seconds < longest * SHORT
   end
   return list
 end
@@ -321,9 +323,14 @@ end
 
 -- Describing a run -------------------------------------------------------------------------------
 
--- The command line that made the document.
+-- The command line that made the document, as a shell would take it.
 local function command_line(document)
-  return "jdbfs " .. concat(document.argv or {}, " ")
+  local words = { "jdbfs" }
+  for _, word in ipairs(document.argv or {}) do
+    words[#words + 1] = word:find("^[%w%%+,./:=@_-]+$") and word
+      or "'" .. word:gsub("'", "'\\''") .. "'"
+  end
+  return concat(words, " ")
 end
 
 -- What was measured on, in a few words each: a list of texts.

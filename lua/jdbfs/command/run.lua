@@ -323,6 +323,7 @@ local function run_workload(self, one)
     opt = one.opt, target = target, size = target and target.size or self.size, bs = one.bs,
     qd = one.qd, sync = one.sync, dist = one.dist })
   label_jobs(self, engine)
+  self.warmup = max(self.warmup or 0, engine.warmup)
   collectgarbage()
   local called, failure = pcall(engine.perform, engine)
   local documented, jobs = pcall(engine.document_jobs, engine)
@@ -348,6 +349,8 @@ local function perform(self)
   local info, message = jdbfs.info()
   if not info then status.fail(status.FAILED, message) end
   self.info = info
+  local batch = self.options.batch or { submit = 0, wait = 0 }
+  core.batching(batch.submit, batch.wait)
   parse_thresholds(self)
   if self.part then
     self.aborting = false
@@ -421,6 +424,7 @@ function M.run(args, out, err, part)
   local concluded, document = pcall(conclusion.conclude, self, not performed and failure or nil)
   core.catch_signals(false)
   core.timing(false)
+  if self.info then core.batching(0, 0) end
   if not concluded then
     self.scratch:clean_up()
     status.fail(status.FAILED, tostring(document))

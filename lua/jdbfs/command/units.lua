@@ -67,6 +67,17 @@ function M.mix(text)
   return { text = text, reads = a / (a + b) }
 end
 
+--- "16:8", "16": how many operations go to the kernel at once, how many completions are awaited.
+function M.batch(text)
+  local submit, wait = text:match("^(%d+):(%d+)$")
+  submit = tonumber(submit or text:match("^%d+$"))
+  wait = tonumber(wait or 0)
+  if not submit or submit < 1 or submit > 4096 or wait > 4096 then
+    return nil, "is not S or S:W, numbers from 1 to 4096"
+  end
+  return { text = text, submit = submit, wait = wait }
+end
+
 function M.choice(words)
   return function(text)
     for _, word in ipairs(words) do

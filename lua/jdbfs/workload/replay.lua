@@ -1,12 +1,12 @@
--- Replays a trace at its times: CSV "t_us,op,offset,length[,stream]", or an iolog of fio (version 2
--- or 3). Streams become coroutines: each serves its own operations in order; what comes late is
+-- Replays a trace at its times: CSV "t_us,op,offset,length[,stream]", an iolog of fio (version 2 or
+-- 3), or what blkparse prints. Streams become coroutines: each serves its own operations in order; what comes late is
 -- late in the response time, as it would have been for whoever asked.
 
 local W = require("jdbfs.workload")
 
 local OPS = { r = "read", read = "read", w = "write", write = "write", f = "fsync", s = "fsync",
   fsync = "fsync", sync = "fsync", d = "fdatasync", fdatasync = "fdatasync",
-  datasync = "fdatasync", t = "trim", trim = "trim" }
+  datasync = "fdatasync", t = "trim", trim = "trim", write_sync = "write_sync" }
 
 local function wrong(path, number, message)
   error({ abort = ("%s:%d: %s"):format(path, number, message) }, 0)
@@ -19,7 +19,7 @@ local function add(trace, number, at, op, off, length, stream)
   local whole = at and off and length and at >= 0 and at < math.huge and off % 1 == 0
     and length % 1 == 0
   if not whole then wrong(trace.path, number, "time, offset or length is no number") end
-  local moves = kind == "read" or kind == "write" or kind == "trim"
+  local moves = kind ~= "fsync" and kind ~= "fdatasync"
   if moves and (length == 0 or off % 512 ~= 0 or length % 512 ~= 0) then
     wrong(trace.path, number, "offset and length are not whole blocks of 512 bytes")
   end
@@ -63,6 +63,37 @@ local function read_iolog(trace, number, line, version)
   add(trace, number, at, action, off ~= "" and off or 0, length ~= "" and length or 0, name)
 end
 
+-- blkparse: "8,0 3 1 0.000000000 697 Q WFS 223490 + 8 [name]". Only lines Q (queued by a process)
+-- count: the others, and the summary below, tell what the block layer did with them. A stream is a
+-- process; the first operation is due at once. F before the letter is a flush before it, F behind it
+-- FUA: a durable write.
+local LETTERS = { R = "read", W = "write", D = "trim" }
+
+local function read_blkparse(trace, number, line)
+  local seconds, process, action, rest = line:match(
+    "^%s*%d+,%d+%s+%d+%s+%d+%s+(%d+%.?%d*)%s+(%d+)%s+(%a+)%s+(.*)$")
+  if not seconds then
+    trace.ended = trace.ended or line:match("^CPU%d* %(") or line:match("^Total %(")
+    if not trace.ended then wrong(trace.path, number, "is no line of blkparse") end
+  end
+  if action ~= "Q" then return end
+  local flush, letter, fua, sector, count = rest:match(
+    "^(F?)([RWDN])(F?)%a*%s+(%d+)%s*%+%s*(%d+)")
+  if not sector then
+    flush = rest:match("^F[RWN]?%a*%s*%[") or rest:match("^F[RWN]?%a*%s*$")
+    if not flush then wrong(trace.path, number, "has no sector and length") end
+  end
+  local at = tonumber(seconds) * 1e6
+  trace.zero = trace.zero or at
+  at = math.max(at - trace.zero, 0)
+  if flush ~= "" then add(trace, number, at, "fdatasync", 0, 0, process) end
+  local op = letter and LETTERS[letter]
+  if op == "write" and fua ~= "" then op = "write_sync" end
+  if op and tonumber(count) > 0 then
+    add(trace, number, at, op, sector * 512, count * 512, process)
+  end
+end
+
 local function read_trace(path)
   local file, message = io.open(path, "rb")
   if not file then error({ abort = message }, 0) end
@@ -72,8 +103,12 @@ local function read_trace(path)
     number = number + 1
     line = line:gsub("\r$", "")
     if number == 1 then version = tonumber(line:match("^fio version (%d) iolog$")) end
-    if line:match("^%s*$") or line:match("^%s*#") or (number == 1 and version) then
+    local head = version ~= nil
+    if not version and line:match("^%s*%d+,%d+%s+%d+%s+%d+%s") then version = "blkparse" end
+    if line:match("^%s*$") or line:match("^%s*#") or (number == 1 and head) then
       version = version or nil
+    elseif version == "blkparse" then
+      read_blkparse(trace, number, line)
     elseif version and version ~= 2 and version ~= 3 then
       wrong(path, 1, ("iolog version %d is not known"):format(version))
     elseif version then
@@ -90,6 +125,7 @@ end
 local CALLS = {
   read = function(file, _, off, buffer) return file:read(off, buffer) end,
   write = function(file, _, off, buffer) return file:write(buffer, off) end,
+  write_sync = function(file, _, off, buffer) return file:write_sync(buffer, off) end,
   fsync = function(file) return file:sync() end,
   fdatasync = function(file) return file:fdatasync() end,
   trim = function(file, e, off) return file:trim(off, e.length) end,
@@ -104,7 +140,7 @@ local function load_trace(opt)
 end
 
 return W.define({
-  about = "a trace at its times: CSV t_us,op,offset,length[,stream], or an iolog of fio",
+  about = "a trace at its times: CSV t_us,op,offset,length[,stream], iolog of fio, blkparse",
   procs = false,
   file = true,
   ends = true,
