@@ -3,6 +3,7 @@
 -- of it.
 
 local jdbfs = require "jdbfs"
+local lfs = require "lfs" -- of the system: documents lie there
 local support = require "support"
 
 package.path = package.path .. ";spec/tools/?.lua"
@@ -124,7 +125,7 @@ describe("the README", function()
   it("has an example of every module of jdbfs.example, and of no other", function()
     local told = {}
     for name in section_of("Examples"):gmatch("`jdbfs%.example%.([%w_]+)`") do told[name] = true end
-    for name in support.lfs.dir("lua/jdbfs/example") do
+    for name in lfs.dir("lua/jdbfs/example") do
       name = name:match("^(.*)%.lua$")
       if name then
         assert.is_true(told[name], name .. " is not in the README")
@@ -144,12 +145,12 @@ describe("the README", function()
       assert.is_true(anchors[anchor], "no heading for #" .. anchor)
     end
     for path in text:gmatch("%]%((%w[^)#:]*)%)") do
-      assert.is_not_nil(support.lfs.attributes(path), path .. " is not there")
+      assert.is_not_nil(lfs.attributes(path), path .. " is not there")
     end
     for path in text:gmatch("`(%w+/[%w/_.-]+%.%w+)`") do
       local known = path:match("^spec/") or path:match("^csrc/") or path:match("^lua/jdbfs/")
       if known and not path:find("*", 1, true) then
-        assert.is_not_nil(support.lfs.attributes(path), path .. " is not there")
+        assert.is_not_nil(lfs.attributes(path), path .. " is not there")
       end
     end
   end)
@@ -162,7 +163,7 @@ describe("the README", function()
       local named = 0
       for path in promise:gmatch("`(spec/[%w/_.-]+)`") do
         named = named + 1
-        assert.is_not_nil(support.lfs.attributes(path), path .. " is not there")
+        assert.is_not_nil(lfs.attributes(path), path .. " is not there")
       end
       assert.is_true(named > 0, "guarantee " .. n .. " names no spec")
     end
@@ -381,7 +382,7 @@ local function run_examples(chosen, env)
       expected_of(example) and ("%q"):format(expected_of(example)) or "nil",
       tostring(OWN_PROCESS[name] or false))
   end
-  local top = support.lfs.currentdir() .. "/" .. support.path()
+  local top = lfs.currentdir() .. "/" .. support.path()
   top = support.path():match("^/") and support.path() or top
   support.sh("mkdir -p " .. support.quote(top))
   local result = support.script(table.concat(parts), { args = { top }, env = env })
