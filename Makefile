@@ -303,10 +303,13 @@ test:
 	@CC='$(CC)' MAKE='$(MAKE)' T='$(T)' LUAS='$(or $(LUAS),$(LUA))' BACKENDS='$(BACKENDS)' FS='$(FS)' \
 	    SAN='$(SAN)' bash spec/tools/test.sh
 
-# Measured against rivals in the same run: ARGS="--short", "--readme", parts; see the script.
-.PHONY: bench bench-counts
+# Measured against rivals in the same run: ARGS="--short", "--readme", parts; see the scripts.
+.PHONY: bench bench-counts bench-hosts
 bench:
 	@CC='$(CC)' MAKE='$(MAKE)' bash spec/bench/bench.sh $(ARGS)
+
+bench-hosts:
+	@MAKE='$(MAKE)' bash spec/bench/hosts.sh $(ARGS)
 
 # Fails when an operation costs more than it did; no clock is looked at. ARGS=--record renews.
 bench-counts:
@@ -467,6 +470,7 @@ help:
 	@echo 'make coverage    lines and refusals that no test reaches; make analyze: static analyzers'
 	@echo 'make torture     hours of hostile values, fuzzing, soak, ...; alone: fuzz, soak, valgrind'
 	@echo 'make bench       against C loops, fio, pread, luv; ARGS="--short --readme reads durable"'
+	@echo 'make bench-hosts in event loops of others: nginx, luv, cqueues, copas, Tarantool'
 	@echo 'make bench-counts  what an operation costs, in counts; ARGS=--record'
 	@echo 'make powercut    cuts the power below ext4, XFS and btrfs; CUTS=1000 (root, FUSE)'
 	@echo 'make docs        the reference as man pages and, with ldoc, as HTML, into build/doc'

@@ -126,12 +126,14 @@ local function descriptors(pid, of)
   return n
 end
 
--- Times that any of its threads was given a processor.
+-- Times that any of its threads was given a processor. The kernel's workers of its ring are left
+-- out: the last of them looks every 5 s whether it is needed.
 local function turns(pid)
   local n = 0
   for thread in lfs.dir("/proc/" .. pid .. "/task") do
-    local status = thread:match("^%d+$") and
-      support.get(("/proc/%d/task/%s/status"):format(pid, thread)) or ""
+    local path = ("/proc/%d/task/%s/"):format(pid, thread)
+    local kernel = (support.get(path .. "comm") or ""):match("^iou%-wrk")
+    local status = not kernel and support.get(path .. "status") or ""
     for count in status:gmatch("ctxt_switches:%s*(%d+)") do n = n + tonumber(count) end
   end
   return n
