@@ -779,8 +779,11 @@ describe("a task resumed by hand", function()
       end)
       jdbfs.yield()
       outcome.resumed = pack(coroutine.resume(victim_co, "by hand"))
-      for _ = 1, 20 do jdbfs.sleep(0.001) end
-      outcome.status = victim:status()
+      local before = jdbfs.now()
+      repeat
+        for _ = 1, 20 do jdbfs.sleep(0.001) end
+        outcome.status = victim:status()
+      until outcome.status ~= "waiting" or jdbfs.now() - before > 10
     end)
     outcome.ok, outcome.message = ok, message
     support.wait_idle()

@@ -118,7 +118,8 @@ timeout "${LIMIT:-3600}" qemu-system-x86_64 -accel tcg,thread=multi -machine q35
     -drive "file=$work/disk,format=raw,if=virtio,cache=writeback" \
     -fsdev "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap" \
     -device virtio-9p-pci,fsdev=host,mount_tag=host </dev/null |
-    stdbuf -o0 tr -d '\r' | tee "$work/out" | grep --line-buffered -vE '^guest ended with |reboot: Power down' || true
+    stdbuf -o0 tr -d '\r' | tee "$work/out" |
+    grep --line-buffered -vE '^guest ended with |reboot: Power down' || true
 rc=$(sed -n 's/^guest ended with //p' "$work/out" | tail -n 1)
 [[ -n $rc ]] || echo "FAIL guest $kernel: it ended early or not within ${LIMIT:-3600} s"
 exit "${rc:-125}"
