@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FILES = 32, LINES = 8192 };
+enum { FILES = 128, LINES = 8192 };
 
 static struct {
     char name[64]; /* "lua/jdbfs/log.lua" */

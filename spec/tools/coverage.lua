@@ -64,7 +64,7 @@ end
 -- ---- Lua ----------------------------------------------------------------------------------------
 
 local function read_luac(path)
-  local name = "lua/jdbfs/" .. path:match("([^/]*)%.luac$")
+  local name = path:match("([^/]*)%.luac$"):gsub(",", "/")
   local source, number = {}, 0
   for text in lines_of(read(name)) do
     number = number + 1

@@ -97,7 +97,7 @@ else
         [[ -f $file ]] && specs+=("$file")
     done
     # A sanitizer owns what the faults build wraps.
-    [[ -n $san ]] || fault_specs=(spec/faults/*_spec.lua)
+    [[ -n $san && $san != coverage ]] || fault_specs=(spec/faults/*_spec.lua)
 fi
 
 own_fs=$(findmnt -no FSTYPE -T "$own" 2>/dev/null) || own_fs=$(stat -f -c %T "$own")
@@ -240,20 +240,21 @@ choose_specs() {
 }
 
 is_for() { # SPEC LUA_ID BACKEND
-    local main
+    local main slow=$san
+    [[ $san == coverage ]] && slow='' # as fast as none, nearly, and to see all
     main=$(main_backend "$2")
     case $1 in
         *sim_spec.lua) return 1 ;;
         spec/regress/ring_refused* | spec/regress/lock_holder*) [[ $2 == 5.4 && $3 == "$main" ]] ;;
-        spec/63* | spec/82*) [[ $2 == 5.4 && -z $san && ($1 == spec/82* || $3 == "$main") ]] ;;
-        spec/6* | spec/9*) [[ $2 != 5.[23] && -z $san && $3 == "$main" ]] ;;
-        spec/28*) [[ $2 != 5.[23] && -z $san ]] ;;
+        spec/63* | spec/82*) [[ $2 == 5.4 && -z $slow && ($1 == spec/82* || $3 == "$main") ]] ;;
+        spec/6* | spec/9*) [[ $2 != 5.[23] && -z $slow && $3 == "$main" ]] ;;
+        spec/28*) [[ $2 != 5.[23] && -z $slow ]] ;;
         spec/43*) [[ $2 != 5.[23] ]] ;;
         spec/57*)
-            [[ (-z $san || $san == address) && $2 != 5.[23] && ($2 != 5.1 || $3 == "$main") ]]
+            [[ (-z $slow || $san == address) && $2 != 5.[23] && ($2 != 5.1 || $3 == "$main") ]]
             ;;
         spec/54* | spec/55* | spec/8*)
-            [[ -z $san && $2 != 5.[23] && ($2 != 5.1 || $3 == "$main") ]]
+            [[ -z $slow && $2 != 5.[23] && ($2 != 5.1 || $3 == "$main") ]]
             ;;
     esac
 }
@@ -479,6 +480,8 @@ start_specs() { # LUA LUA_ID INTERPRETER
             # The simulated disk has no file system below it, and two Luas show what differs.
             [[ $backend != sim || $fs == own || $fs == memory ]] || continue
             [[ $backend != sim || -n ${BACKENDS-} || $id == 5.4 || $id == luajit ]] || continue
+            # To see the lines that are for another Lua.
+            [[ $san != coverage || $id == 5.4 || $backend == threads ]] || continue
             start "$id" "$exe" "$backend" "$fs"
         done
     done
