@@ -299,6 +299,32 @@ describe("in a forked child", function()
     check("close", f:close())
   ]])
 
+  local function where_told(name, source)
+    local smaps = io.open("/proc/self/smaps")
+    if not smaps then return it(name, function() pending("no /proc/self/smaps here") end) end
+    smaps:close()
+    forked(name, source)
+  end
+
+  -- A read in flight at a fork left the parent with old data where the page became the child's, too.
+  where_told("no memory of a buffer is shared with it", [[
+    local function flags_at(address)
+      local inside
+      for line in io.lines("/proc/self/smaps") do
+        local from, to = line:match("^(%x+)%-(%x+) ")
+        if from then inside = tonumber(from, 16) <= address and address < tonumber(to, 16) end
+        if inside and line:find("^VmFlags:") then return line end
+      end
+    end
+    for _, size in ipairs { 1, page, 100 * page } do
+      local b = jdbfs.buffer(size)
+      local address = tonumber(tostring(b:pointer()):match("(%x+)$"), 16)
+      local flags = flags_at(address)
+      check("do not copy on fork", flags and flags:find(" dc"), flags)
+      b:free()
+    end
+  ]])
+
   forked("a program that is started inherits no descriptor of ours", [[
     local f = assert(jdbfs.create(dir .. "/file", { direct = "prefer" }))
     jdbfs.pollfd()
