@@ -66,6 +66,17 @@ static inline int jl_absindex(lua_State *L, int i) { return lua_absindex(L, i); 
 
 #endif
 
+/* Whether the coroutine has the global table that a new one would have: setfenv(0) changes it. */
+static inline int jl_same_globals(lua_State *L, lua_State *co) {
+#if LUA_VERSION_NUM == 501
+    return lua_topointer(L, LUA_GLOBALSINDEX) == lua_topointer(co, LUA_GLOBALSINDEX);
+#else
+    (void)L;
+    (void)co;
+    return 1;
+#endif
+}
+
 /* Yields from a C function; `after` runs when the coroutine is resumed, where the Lua can do that
  * (5.2 and later), and returns what the function returns. */
 typedef int (*jl_after)(lua_State *L);

@@ -20,6 +20,7 @@ typedef struct jl_task jl_task;
 typedef struct jl_state jl_state;
 
 enum { JL_NESTED_MAX = 16 };
+enum { JL_IDLE_MAX = 256 }; /* coroutines kept for the next tasks */
 
 enum jl_task_state {
     JL_READY,   /* on the ready list */
@@ -60,6 +61,7 @@ struct jl_task {
     unsigned kill : 1;     /* on the ready list to be ended, not resumed */
     unsigned guest : 1;    /* see below */
     unsigned owns : 1;     /* the joined one is cancelled with this one (timeout) */
+    unsigned joins : 1;    /* and waits for its results */
     unsigned replies : 1;  /* with `reply` ... */
     unsigned answered : 1; /* ... or with the values on co */
 };
@@ -116,6 +118,7 @@ struct jl_state {
     uint32_t alive;     /* tasks of the current run */
     int leftover;       /* a run ended without its tasks: there was no memory to end them */
     uint32_t tasks;     /* all that have not ended */
+    int idle_count;     /* coroutines in ref_idle, that run nothing */
     int probed;         /* see leave_finalizer */
     int running;        /* somebody drives: no second one may */
     uint32_t delivered; /* measured operations, for sampling the lag */
@@ -130,7 +133,7 @@ struct jl_state {
     int ref_file_meta, ref_buf_meta, ref_batch_meta, ref_task_meta, ref_guest_meta, ref_close;
     int ref_traceback, ref_unbox_u64;
     int ref_meter_meta, ref_random_meta, ref_arrivals_meta, ref_meters, ref_times;
-    int ref_drive, ref_end_run, ref_box_u64, ref_nothing, ref_shell, ref_probe;
+    int ref_drive, ref_end_run, ref_box_u64, ref_nothing, ref_shell, ref_probe, ref_idle;
 };
 
 typedef struct jl_file {

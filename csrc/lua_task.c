@@ -130,7 +130,7 @@ static void leave_joined(jl_task *t) {
             break;
         }
     t->joined = t->next = NULL;
-    t->owns = 0;
+    t->owns = t->joins = 0;
 }
 
 /* Ends whatever the task waits for; the reason may still happen, it finds nobody. */
@@ -138,7 +138,7 @@ static void forget_wait(jl_state *S, jl_task *t) {
     if (t == S->current) S->begin = NULL;
     if (!t->replies && t->op && !S->closed) jdb_op_abandon(S->queue, t->op);
     t->op = NULL;
-    t->parked = t->expired = t->yielding = t->replies = t->answered = 0;
+    t->parked = t->expired = t->yielding = t->replies = t->answered = t->joins = 0;
     drop_timer(S, t);
     leave_joined(t);
 }
@@ -342,6 +342,51 @@ static void keep_results(lua_State *L, jl_state *S, lua_State *co, int n) {
     lua_pop(L, 1);
 }
 
+/* Whether the coroutine is where the task left it. */
+static int suspended(const jl_task *t) {
+    if (t->started) return lua_status(t->co) == LUA_YIELD;
+    return lua_status(t->co) == LUA_OK && lua_gettop(t->co) == t->values + 1;
+}
+
+/* A coroutine that returned can run another function: kept for the next task, but not when the
+ * program left something in it. The table has its room: this never raises. */
+static void keep_coroutine(lua_State *L, jl_state *S, lua_State *co) {
+    if (S->idle_count == JL_IDLE_MAX || lua_status(co) != LUA_OK || lua_gettop(co) != 0) return;
+    if (lua_gethook(co) != lua_gethook(L) || !jl_same_globals(L, co)) return;
+    jl_push_ref(L, S->ref_idle);
+    push_thread(L, co);
+    lua_rawseti(L, -2, ++S->idle_count);
+    lua_pop(L, 1);
+}
+
+/* Pushes a coroutine that runs nothing. */
+static lua_State *push_coroutine(lua_State *L, jl_state *S) {
+    if (S->idle_count == 0) return lua_newthread(L);
+    jl_push_ref(L, S->ref_idle);
+    lua_rawgeti(L, -1, S->idle_count);
+    lua_pushboolean(L, 0);
+    lua_rawseti(L, -3, S->idle_count--);
+    lua_remove(L, -2);
+    return lua_tothread(L, -1);
+}
+
+/* What join returns, for those who wait in it: the results, or the mark by which it knows that it
+ * has to ask. */
+static void answer_joiners(jl_task *t, lua_State *co, int n, int done) {
+    for (jl_task *j = t->joiners; j; j = j->next) {
+        if (!j->joins || !suspended(j)) continue;
+        if (done && n < LUA_MINSTACK / 2) { /* so many have room on any stack */
+            for (int i = 0; i < n; i++) lua_pushvalue(co, -n);
+            lua_xmove(co, j->co, n);
+            j->values = n;
+        } else {
+            lua_pushlightuserdata(j->co, (void *)(uintptr_t)&jl_magic_task);
+            j->values = 1;
+        }
+        j->answered = 1;
+    }
+}
+
 /* In the order in which they came. */
 static void wake_joiners(jl_state *S, jl_task *t) {
     jl_task *in_order = NULL;
@@ -353,7 +398,7 @@ static void wake_joiners(jl_state *S, jl_task *t) {
     for (jl_task *j = in_order, *after; j; j = after) {
         after = j->next;
         j->joined = NULL;
-        j->owns = 0;
+        j->owns = j->joins = 0;
         drop_timer(S, j);
         make_ready(S, j);
     }
@@ -373,22 +418,30 @@ static void finish(lua_State *L, jl_state *S, jl_task *t, enum jl_task_state sta
     S->tasks--;
     jl_measure_end(t);
     if (S->run && t->run == S->run) S->alive--;
-    wake_joiners(S, t);
+    if (t->joiners) {
+        answer_joiners(t, co, n, state == JL_DONE);
+        wake_joiners(S, t);
+    }
     jl_push_ref(L, S->ref_anchors);
     push_thread(L, co);
-    lua_pushvalue(L, -1);
-    lua_rawget(L, -3); /* the userdata */
-    lua_pushvalue(L, -2);
-    lua_pushnil(L);
-    lua_rawset(L, -5);
     if (n > 0) {
+        lua_pushvalue(L, -1);
+        lua_rawget(L, -3); /* the userdata */
+        lua_insert(L, -3);
+    }
+    lua_pushvalue(L, -1); /* the coroutine is still needed */
+    lua_pushnil(L);
+    lua_rawset(L, -4);
+    lua_remove(L, -2);
+    if (n > 0) {
+        lua_pushvalue(L, -2);
         keep_results(L, S, co, n);
         t->values = n;
         t->state = (uint8_t)state;
-        lua_pop(L, 2);
-    } else {
-        lua_pop(L, 3);
+        lua_remove(L, -2);
     }
+    if (state == JL_DONE) keep_coroutine(L, S, co);
+    lua_pop(L, 1);
 }
 
 /* Ends a task that is suspended or was never started. */
@@ -462,7 +515,7 @@ static void resume(lua_State *L, jl_state *S, jl_task *t, int nargs) {
     t->state = JL_RUNNING;
     S->current = t;
     int status = jl_resume(t->co, L, nargs, &n);
-    while (is_ours(t, status, n) && S->begin == begin_nothing) {
+    while (!JL_KNOWS_YIELDABLE && S->begin == begin_nothing && is_ours(t, status, n)) {
         S->begin = NULL;
         lua_pop(t->co, n);
         status = jl_resume(t->co, L, 0, &n);
@@ -498,9 +551,6 @@ static void resume(lua_State *L, jl_state *S, jl_task *t, int nargs) {
         failed(L, S, t);
     }
 }
-
-/* Whether the coroutine is where the task left it. */
-static int suspended(const jl_task *t) { return !t->started || lua_status(t->co) == LUA_YIELD; }
 
 static void run_ready(lua_State *L, jl_state *S, jl_task *t) {
     if (t->guest) {
@@ -675,7 +725,7 @@ static int drive(lua_State *L) {
             return luaL_error(L, "the queue belongs to the parent process (Forked)");
         interruptible(L, S);
         if (S->ready_head) {
-            jdb_queue_reap(S->queue, 0);
+            if (jdb_queue_pending(S->queue) > 0) jdb_queue_reap(S->queue, 0);
             continue;
         }
         int64_t limit = sleep_limit(S);
@@ -771,7 +821,7 @@ static jl_task *spawn(lua_State *L, jl_state *S, int first, int caught) {
     }
     jl_task *t = jl_new(L, sizeof *t, &jl_magic_task, S->ref_task_meta);
     lua_insert(L, first);
-    lua_State *co = lua_newthread(L);
+    lua_State *co = push_coroutine(L, S);
     lua_insert(L, first + 1);
     if (nargs > 10 && !lua_checkstack(co, nargs + 1)) luaL_error(L, "too many arguments");
     jl_push_ref(L, S->ref_anchors);
@@ -1041,6 +1091,25 @@ static int task_wait(lua_State *L) {
     return suspend(L, S, where);
 }
 
+/* join(task): what it returned, once it has ended; or a mark, when that needs a closer look: core.wait
+ * and core.results tell the rest. */
+static int task_join(lua_State *L) {
+    jl_state *S = jl_self(L);
+    jl_task *t = check_task(L, 1);
+    enum place where = place(L, S);
+    if (t->state == JL_DONE) return push_end(L, S, 1, 0);
+    if (!jl_ended(t) && t != S->current && where != IN_PLACE) {
+        forget_wait(S, S->current);
+        if (!S->current->cancelled) {
+            add_joiner(t, S->current);
+            S->current->joins = 1;
+        }
+        return suspend(L, S, where);
+    }
+    lua_pushlightuserdata(L, (void *)(uintptr_t)&jl_magic_task);
+    return 1;
+}
+
 int jl_in_task(lua_State *L, jl_state *S) { return place(L, S) == IN_TASK; }
 
 int jl_suspend(lua_State *L, void (*begin)(jl_state *, jl_task *), void *beginning) {
@@ -1289,6 +1358,7 @@ int jl_open_task(lua_State *L) {
                                          {"await", task_await},
                                          {"generator", task_generator},
                                          {"wait", task_wait},
+                                         {"join", task_join},
                                          {"results", task_results},
                                          {NULL, NULL}};
     jl_state *S = jl_self(L);
@@ -1314,6 +1384,10 @@ int jl_open_task(lua_State *L) {
     if (luaL_loadstring(L, "local f = ... return function(...) return f(...) end") != LUA_OK)
         return lua_error(L);
     S->ref_shell = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_createtable(L, JL_IDLE_MAX, 0);
+    S->ref_idle = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushlightuserdata(L, (void *)(uintptr_t)&jl_magic_task);
+    lua_setfield(L, -2, "LOOK");
     if (luaL_loadstring(L, "return") != LUA_OK) return lua_error(L);
     S->ref_nothing = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_pushvalue(L, lua_upvalueindex(1));

@@ -69,9 +69,16 @@ end
 
 --- What the task returned, once it has ended. A task that raised gives kind Join, a cancelled one
 --- kind Cancelled.
+local LOOK, join = core.LOOK, core.join
+
+local function joined(task, first, ...)
+  if first ~= LOOK then return first, ... end
+  core.wait(task)
+  return ended("join", core.results(task))
+end
+
 function core.task_methods:join()
-  core.wait(self)
-  return ended("join", core.results(self))
+  return joined(self, join(self))
 end
 
 local function timed(state, ...)
