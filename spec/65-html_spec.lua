@@ -43,7 +43,7 @@ describe("the HTML report", function()
     local counts = check_tags(page)
     assert.are.equal(4, counts.svg)
     for _, needed in ipairs({ "jdbfs run randread --time 12s", "✗ failed", "✓ met",
-      "response, from due time", ">service<", "threshold failed", "warm-up, in no figure",
+      "response, from due", ">service<", "threshold failed", "warm-up, in no figure",
       "Operations per second", "Percentiles of the whole run", "client.group", "1.20k/s" }) do
       assert.is_truthy(page:find(needed, 1, true), needed)
     end

@@ -101,6 +101,12 @@ local function merge(list)
   return merged
 end
 
+-- Whether two DISTs hold the same: names that a script timed have one time only.
+local function are_equal(a, b)
+  return a and b and a.n == b.n and a.sum_ns == b.sum_ns and a.min_ns == b.min_ns
+    and a.max_ns == b.max_ns
+end
+
 -- The curve of the distribution as a list of { share of the samples at or below, ns }, as far up as
 -- the samples support it.
 local function curve(dist)
@@ -116,6 +122,7 @@ local function curve(dist)
 end
 
 return {
+  are_equal = are_equal,
   samples_needed = samples_needed,
   percentile = percentile,
   interval = interval,

@@ -111,11 +111,12 @@ local function operation_rows(document)
   for _, entry in ipairs(result.operations(document)) do
     local first = { entry.label, { format.rate(entry.rate), "num" },
       { (entry.op.bytes or 0) > 0 and format.throughput(entry.bytes_s) or "", "num" } }
+    local same = distribution.are_equal(entry.op.response, entry.op.service)
     for _, latency in ipairs({ "response", "service" }) do
-      if entry.op[latency] then
+      if entry.op[latency] and not (same and latency == "service") then
         local cells = first or { "", "", "" }
-        cells[4] = latency == "response" and entry.job.offered and "response, from due"
-          or latency
+        cells[4] = same and "response = service"
+          or latency == "response" and entry.job.offered and "response, from due" or latency
         for _, cell in ipairs(latency_cells(entry.op[latency])) do
           cells[#cells + 1] = cell
         end

@@ -132,12 +132,6 @@ local function table_widths(o, entries)
   return { name = name, bytes = bytes, columns = columns, wide = wide }
 end
 
--- Whether two DISTs hold the same: names that a script timed have one time only.
-local function are_equal(a, b)
-  return a and b and a.n == b.n and a.sum_ns == b.sum_ns and a.min_ns == b.min_ns
-    and a.max_ns == b.max_ns
-end
-
 local function add_operation(lines, entry, w)
   local op, open_loop = entry.op, is_open_loop(entry.job)
   local kind = open_loop and "response (from due time)" or "response"
@@ -146,7 +140,7 @@ local function add_operation(lines, entry, w)
     .. (w.bytes > 0 and format.pad_left(op.bytes and op.bytes > 0
       and format.throughput(entry.bytes_s) or "", w.bytes) or "")
   local indent = format.pad(w.wide and "" or "  service", format.columns(line))
-  local both = are_equal(op.response, op.service)
+  local both = distribution.are_equal(op.response, op.service)
   if op.response then
     lines[#lines + 1] = line .. cells(op.response, w.columns) .. (both and "  = service"
       or w.wide and "  " .. kind or "")
