@@ -523,7 +523,8 @@ describe("replay", function()
   it("names the file and the line that cannot be read", function()
     for _, case in ipairs({
       { " 8,0 3 1 0.5 697 Q R 8 + 8 [a]\n 8,0 3 2 0.6 697 Q R 8 [a]\n", "trace:2: has no sector" },
-      { " 8,0 3 1 0.5 697 Q R 8 + 8 [a]\nrubbish\n", "trace:2: is no line of blkparse" }, { "0,r,0,4096\nrubbish\n", "trace:2: " },
+      { " 8,0 3 1 0.5 697 Q R 8 + 8 [a]\nrubbish\n", "trace:2: is no line of blkparse" },
+      { "0,r,0,4096\nrubbish\n", "trace:2: " },
       { "0,r,1,4096\n", "trace:1: " },
       { ("9"):rep(400) .. ",r,0,4096\n", "trace:1: " }, -- a time that never comes
       { "0,x,0,4096\n", "trace:1: \"x\"" }, { "fio version 9 iolog\nf add\n", "trace:1: " },

@@ -22,7 +22,7 @@ end
 local function it_runs(what, body)
   it(what, function()
     if support.on_sim then return pending(support.on_sim) end
-    if not os.getenv("JDBFS_TEST_LUA") then return pending("JDBFS_TEST_LUA names no interpreter") end
+    if not os.getenv("JDBFS_TEST_LUA") then return pending("no JDBFS_TEST_LUA") end
     dir = support.path("run")
     assert(support.jdbfs.mkdir(dir))
     body()
@@ -79,8 +79,10 @@ describe("several processes", function()
   it_runs("divide rate and operations among them, and counters are added", function()
     local path = support.path("w.lua")
     support.put(path, [[
-      return { file = false, jobs = { one = { n = 2, main = function(ctx) ctx:count("c") end } } }]])
-    local d, status, out = run(support.quote(path), "--procs 2 --rate 400 --arrival const --time 1s")
+      return { file = false, jobs = { one = { n = 2,
+        main = function(ctx) ctx:count("c") end } } }]])
+    local d, status, out = run(support.quote(path), "--procs 2 --rate 400 --arrival const",
+      "--time 1s")
     assert.are.equal(0, status, out)
     local job = d.jobs[1]
     assert.is_true(math.abs(job.offered - 400) < 20, job.offered)

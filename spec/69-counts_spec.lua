@@ -73,7 +73,7 @@ describe("make bench-counts", function()
 
   it("records what it finds, agrees with it, and fails when that was less", function()
     if support.on_sim then return pending(support.on_sim) end
-    if not os.getenv("JDBFS_TEST_LUA") then return pending("JDBFS_TEST_LUA names no interpreter") end
+    if not os.getenv("JDBFS_TEST_LUA") then return pending("no JDBFS_TEST_LUA") end
     local file = support.path("counts.txt")
     local status, out = count(file, "--record")
     assert.are.equal(0, status, out)

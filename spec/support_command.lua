@@ -1,6 +1,6 @@
 -- Running the command in this process. `local command = require("support_command")`, then
--- `command("run", "randread", ...)`, or `command.verb(main, ...)` for one verb's main function: both
--- give the status and what was written to the two streams.
+-- `command("run", "randread", ...)`, or `command.verb(main, ...)` for one verb's main function:
+-- both give the status and what was written to the two streams.
 --
 --   command.find(list, name)   the entry of that name: of jobs, operations, counters
 --   command.notes(document)    its notes by name

@@ -114,7 +114,8 @@ local function settle(entry, count)
 end
 
 local function compare(scenario, count, cost)
-  local entry = { lua = name, scenario = scenario[1], count = count, value = cost, where = WHERE[count] or "any" }
+  local entry = { lua = name, scenario = scenario[1], count = count, value = cost,
+    where = WHERE[count] or "any" }
   local id = ("%s %s %s"):format(name, scenario[1], count)
   if scenario[count] and cost == nil then
     say("skip", id .. ": valgrind or the counter of allocations is not there")

@@ -192,8 +192,8 @@ local function streams()
   jdbfs.remove(path)
 end
 
-print(("Durable work, lists and streams, %s, %d rounds of %g s. The C loop writes the same group of\n"
-  .. "512-byte records in one write and calls fdatasync; it has no work per record.\n"):format(
+print(("Durable work, lists and streams, %s, %d rounds of %g s. The C loop writes the same group\n"
+  .. "of 512-byte records in one write and calls fdatasync; it has no work per record.\n"):format(
   jdbfs.info().lua, rounds, seconds))
 print("| | ratio | |\n|---|---|---|")
 commits()

@@ -1,6 +1,7 @@
 -- fio.lua LUA DIRECTORY PAIRS SECONDS DEPTH MEBIBYTES: `jdbfs run` against fio with io_uring on the
--- same file, in alternating pairs, fio against itself as control. fio gets the batches that jdbfs was
--- seen to make. CPU is of the whole process; runs of less than some seconds mostly measure starts.
+-- same file, in alternating pairs, fio against itself as control. fio gets the batches that jdbfs
+-- was seen to make. CPU is of the whole process; runs of less than some seconds mostly measure how
+-- both start.
 
 local json = require("jdbfs.command.json")
 local spread = require("spread")
@@ -46,7 +47,7 @@ end
 math.randomseed(os.time())
 sh(("%s lua/bin/jdbfs run seqread --file %s --keep --size %dm --time 50ms --warmup 0s --quiet")
   :format(lua, file, mebibytes))
-print(("The command against fio, %s, depth %d, %d pairs of %g s, latencies recorded by both:\n"):format(
+print(("The command against fio, %s, depth %d, %d pairs of %g s, both record latencies:\n"):format(
   rawget(_G, "jit") and jit.version or _VERSION, depth, pairs_wanted, seconds))
 print("| | | IOPS | CPU per operation |\n|---|---|---|---|")
 for _, workload in ipairs({ "randread", "randwrite" }) do

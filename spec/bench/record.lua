@@ -2,8 +2,8 @@
 --
 --   lua5.4 read_1 instructions 3731 gcc-12.2.0/glibc-2.36/x86_64/Lua-5.4.4
 --
--- The last word says where the count holds: everywhere ("any"), or only with this machine and Lua, or
--- with this compiler and libc. A count that is more than 3 % above its record has grown.
+-- The last word says where the count holds: everywhere ("any"), or only with this machine and Lua,
+-- or with this compiler and libc. A count that is more than 3 % above its record has grown.
 
 local GROWTH, SLACK = 1.03, 0.005 -- the slack is for what is recorded as 0
 

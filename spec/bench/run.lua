@@ -1,5 +1,4 @@
--- run.lua FILE ROUNDS SECONDS NAME=INTERPRETER=MODULE_DIRECTORY...: random reads against rivals; see
--- bench.sh.
+-- run.lua FILE ROUNDS SECONDS NAME=INTERPRETER=MODULES...: random reads against rivals.
 --
 -- A round runs the C loop, everybody else, and the C loop again; every other round backwards. A
 -- ratio is that to the mean of the two C runs around; the control is the one C run to the other.
@@ -152,8 +151,8 @@ local function compare(depth, against)
   end
 end
 
-print(("Random 4 KiB direct reads, %d rounds of %g s, to a bare liburing loop in C with the same ring"
-  .. " flags and\nbatches; CPU is that of the whole process:\n"):format(rounds, seconds))
+print(("Random 4 KiB direct reads, %d rounds of %g s, to a bare liburing loop in C with the same"
+  .. " ring flags\nand batches; CPU is that of the whole process:\n"):format(rounds, seconds))
 row("depth", "", "IOPS", "CPU per read")
 row("--:", "---", "---", "---")
 local against = {}

@@ -19,8 +19,8 @@ local function plan_of(self)
   local target = self.scratch.target
   return { workload = concat(names, " "), size = target and target.size or self.size,
     bs = first.bs, qd = first.qd, procs = o.procs > 1 and o.procs or nil,
-    batch = o.batch and o.batch.text, rate = o.rate, arrival = o.rate and o.arrival, time_s = o.time,
-    warmup_s = self.warmup or o.warmup, dist = first.dist.text, sync = first.sync,
+    batch = o.batch and o.batch.text, rate = o.rate, arrival = o.rate and o.arrival,
+    time_s = o.time, warmup_s = self.warmup or o.warmup, dist = first.dist.text, sync = first.sync,
     target = target and target.path or self.scratch.path, bytes_to_write = self.bytes_to_write }
 end
 

@@ -351,7 +351,8 @@ end
 function Engine:failed_coroutine()
   for _, job in ipairs(self.jobs) do
     for id, task in ipairs(job.tasks) do
-      if task:status() == "failed" then return job.name, job.contexts[id].id, job.contexts[id].iter end
+      local ctx = job.contexts[id]
+      if task:status() == "failed" then return job.name, ctx.id, ctx.iter end
     end
   end
 end

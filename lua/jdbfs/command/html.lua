@@ -34,7 +34,8 @@ code,pre{font:13px/1.45 ui-monospace,"DejaVu Sans Mono",monospace;overflow-wrap:
 font-variant-numeric:tabular-nums;white-space:nowrap}
 .facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(122px,1fr));gap:10px;margin:16px 0}
 .fact,.chart,.wide{background:var(--card);border:1px solid var(--rule);border-radius:8px;
-padding:10px 14px}.fact b{display:block;font-size:20px;font-weight:600;white-space:nowrap}.fact span{color:var(--soft);
+padding:10px 14px}.fact b{display:block;font-size:20px;font-weight:600;white-space:nowrap}
+.fact span{color:var(--soft);
 font-size:13px}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr));gap:12px;
 margin:12px 0}

@@ -18,12 +18,12 @@ local SCHEMA = "jdbfs.run/1"
 -- The order of the keys in the text.
 local KEYS = [[schema tool job op name version argv seed env lua kernel cpus backend
   backend_reason depth file_system device direct memory_alignment read_alignment write_alignment
-  durability class reasons memlock plan workload size bs qd procs batch rate arrival time_s warmup_s dist sync
-  target bytes_to_write jobs timed n elapsed_s t_s warmup bytes ops errors backlog response service
-  lag sum sum_ns min min_ns max max_ns hist counters offered achieved backlog_max late_at_end
-  sustained intervals notes trust cpu_s_per_mop cores enters_per_op submit_batch reap_batch
-  lag_p99_ns gc_share device_over_asked generator_limited warnings thresholds expr ok value low high
-  unit reason error exit]]
+  durability class reasons memlock plan workload size bs qd procs batch rate arrival time_s
+  warmup_s dist sync target bytes_to_write jobs timed n elapsed_s t_s warmup bytes ops errors
+  backlog response service lag sum sum_ns min min_ns max max_ns hist counters offered achieved
+  backlog_max late_at_end sustained intervals notes trust cpu_s_per_mop cores enters_per_op
+  submit_batch reap_batch lag_p99_ns gc_share device_over_asked generator_limited warnings
+  thresholds expr ok value low high unit reason error exit]]
 local STYLE = { rank = {}, objects = { tool = true, env = true, plan = true, trust = true,
   durability = true, errors = true } }
 do
@@ -348,7 +348,7 @@ local function target_words(document)
     add(env.direct and ("O_DIRECT %s/%s"):format(tostring(env.memory_alignment or "?"),
       tostring(env.write_alignment or env.read_alignment or "?")) or "BUFFERED")
   end
-  if plan.procs then add(("%d processes"):format(plan.procs)) end
+  if plan.procs then add(tostring(plan.procs) .. " processes") end
   if plan.warmup_s and plan.warmup_s > 0 then
     add(("warm-up %s excluded"):format(format.seconds(plan.warmup_s)))
   end

@@ -1,6 +1,6 @@
 -- Replays a trace at its times: CSV "t_us,op,offset,length[,stream]", an iolog of fio (version 2 or
--- 3), or what blkparse prints. Streams become coroutines: each serves its own operations in order; what comes late is
--- late in the response time, as it would have been for whoever asked.
+-- 3), or what blkparse prints. Streams become coroutines: each serves its own operations in order;
+-- what comes late is late in the response time, as it would have been for whoever asked.
 
 local W = require("jdbfs.workload")
 
@@ -65,7 +65,7 @@ end
 
 -- blkparse: "8,0 3 1 0.000000000 697 Q WFS 223490 + 8 [name]". Only lines Q (queued by a process)
 -- count: the others, and the summary below, tell what the block layer did with them. A stream is a
--- process; the first operation is due at once. F before the letter is a flush before it, F behind it
+-- process; the first operation is due at once. F before the letter is a flush before it, behind it
 -- FUA: a durable write.
 local LETTERS = { R = "read", W = "write", D = "trim" }
 
