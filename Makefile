@@ -138,7 +138,7 @@ LUA ?=
 LUA_INCDIR ?=
 NO_LUA_GOALS := help clean deps run test all-luas core c-tests coverage analyze fuzz valgrind soak \
                 torture powercut bench bench-counts rockspec dist install-core uninstall-core \
-                compile_commands check-macos check-macos-build check-freebsd-build
+                compile_commands check-macos check-macos-build check-freebsd-build check-windows
 ifneq ($(or $(if $(MAKECMDGOALS),,all),$(filter-out $(NO_LUA_GOALS),$(MAKECMDGOALS))),)
 LUA_FOUND := $(shell bash spec/tools/lua.sh find '$(LUA)' '$(LUA_INCDIR)')
 ifeq ($(firstword $(LUA_FOUND)),ok)
@@ -354,6 +354,13 @@ check-macos-build:
 check-freebsd-build:
 	@CC='$(CC)' MAKE='$(MAKE)' bash spec/tools/cross.sh freebsd
 
+# Builds for Windows and runs the specs in wine. By hand: make PLATFORM=Windows TARGET=windows
+# CC=x86_64-w64-mingw32-gcc LUA_ID=5.4 LUA_INC=directory-of-lua.h LUA_LIB=lua54.dll URING_CFLAGS=
+.PHONY: check-windows
+check-windows:
+	@CC='$(CC)' MAKE='$(MAKE)' T='$(T)' LUAS='$(LUAS)' BACKENDS='$(BACKENDS)' \
+	    bash spec/tools/check-windows.sh
+
 torture:
 	@MAKE='$(MAKE)' bash spec/tools/torture.sh $(ARGS)
 
@@ -475,6 +482,7 @@ help:
 	@echo 'make powercut    cuts the power below ext4, XFS and btrfs; CUTS=1000 (root, FUSE)'
 	@echo 'make docs        the reference as man pages and, with ldoc, as HTML, into build/doc'
 	@echo 'make check-macos what macOS runs, on Linux; check-macos-build, check-freebsd-build: compile'
+	@echo 'make check-windows   builds for Windows, runs the specs in wine'
 	@echo 'make install     PREFIX=/usr/local DESTDIR= LUA=; also uninstall'
 	@echo 'make install-core  jdb.h, libjdb.a and jdb.pc for C programs; also uninstall-core'
 	@echo 'make rockspec    the rockspec of the release, from that of the tree; make dist: its source'
