@@ -1,10 +1,10 @@
-/* be_iocp.c: Windows, an I/O completion port. The queue's notifier is the port: files complete into
- * it, workers of the pool post into it, one call takes many of both.
+/* be_iocp.c: Windows, an I/O completion port. The queue's notifier is the port: files complete
+ * into it, workers of the pool post into it, one call takes many of both.
  *
  * A transfer that ends inside the call sends no packet where the system can be told so; it is then
  * handed out by the next reap, which looks at the port all the same, so that no other one starves.
- * What the system would do inside the call, while the queue's thread waits, goes to the pool: cached,
- * compressed and encrypted files, and writes that end behind what was written before.
+ * What the system would do inside the call, while the queue's thread waits, goes to the pool:
+ * cached, compressed and encrypted files, and writes that end behind what was written before.
  *
  * OVERLAPPED and buffer belong to the operation until its packet was taken, cancelled or not. */
 #include <assert.h>

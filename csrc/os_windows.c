@@ -171,6 +171,8 @@ void jdb_os_sleep(int64_t ns) {
 
 unsigned jdb_os_fork_generation(void) { return 0; }
 
+int jdb_os_has_barrier(void) { return 0; }
+
 /* A finalizer of the host may call in here after its loader has let go of the library. */
 void jdb_os_stay_loaded(void) {
     HMODULE module;

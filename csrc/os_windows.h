@@ -84,7 +84,7 @@ int64_t jdb_windows_stat(HANDLE handle, jdb_stat *st);
 
 extern const DWORD jdb_windows_share_all;
 
-/* ---- os_windows_names.c, os_windows_evidence.c ------------------------------------------------ */
+/* ---- os_windows_names.c, os_windows_evidence.c ----------------------------------------------- */
 
 int64_t jdb_windows_name(jdb_op *op);
 extern const struct jdb_calls jdb_windows_names;

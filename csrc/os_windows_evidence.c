@@ -66,6 +66,7 @@ static void set_alignment(jdb_file_info *info, DWORD logical, DWORD memory, cons
     info->read_align = info->write_align = logical;
     info->memory_align =
         power_of_two(memory) && memory > logical && memory <= page ? memory : logical;
+    info->direct_write_unit = logical;
     info->align_source = source;
 }
 

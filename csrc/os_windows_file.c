@@ -1,8 +1,8 @@
 /* os_windows_file.c: operations on files. Handles are opened for overlapped I/O whatever the
  * backend: a worker waits for its own call, the completion port takes the others.
  *
- * Everybody may read, write, rename and remove a file that is open here; who wants to be alone takes
- * the lock. It lies behind all data, as the system's locks keep out reads and writes as well. */
+ * Everybody may read, write, rename and remove a file that is open here; who wants to be alone
+ * takes the lock. It lies behind all data, as the system's locks keep out reads and writes. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,8 +62,8 @@ static int64_t transfer_at(struct jdb_windows_file *file, int is_read, void *mem
     return jdb_windows_transferred(is_read, r < 0 ? (DWORD)-r : 0, (uint64_t)r);
 }
 
-/* No write is durable by itself but on a handle that was opened for it: the queue learns that by the
- * first, and flushes from then on. */
+/* No write is durable by itself but on a handle that was opened for it: the queue learns that by
+ * the first, and flushes from then on. */
 static int64_t transfer(jdb_op *op) {
     uint8_t *memory = op->buf->base + op->buf_off + op->moved;
     if (op->rw) return -EOPNOTSUPP;
@@ -246,7 +246,8 @@ static int64_t unlock_file(jdb_op *op) {
 
 /* ---- opening -------------------------------------------------------------------------------- */
 
-/* Opens or makes it, with these flags; *made tells which. INVALID_HANDLE_VALUE: see GetLastError. */
+/* Opens or makes it, with these flags; *made tells which. INVALID_HANDLE_VALUE: see
+ * GetLastError. */
 static HANDLE open_or_make(const wchar_t *path, const jdb_open *how, DWORD flags, int *made) {
     DWORD access = GENERIC_READ | (how->flags & JDB_OPEN_WRITE ? GENERIC_WRITE : 0);
     DWORD attributes = how->mode & 0200 ? FILE_ATTRIBUTE_NORMAL : FILE_ATTRIBUTE_READONLY;

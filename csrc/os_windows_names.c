@@ -1,6 +1,6 @@
-/* os_windows_names.c: questions about names, and the calls that changes of names are made of. Where
- * the system has it, a name is replaced or removed although somebody has the file open, as elsewhere
- * (POSIX semantics: Windows 10 1607, NTFS). */
+/* os_windows_names.c: questions about names, and the calls that changes of names are made of.
+ * Where the system has it, a name is replaced or removed although somebody has the file open, as
+ * elsewhere (POSIX semantics: Windows 10 1607, NTFS). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -322,8 +322,8 @@ static DWORD replace_posix(const wchar_t *from, const wchar_t *to) {
     return error;
 }
 
-/* The older way is refused while anybody has the target open, be it another one who replaces it. Our
- * own threads take turns; the others are waited for, a little. */
+/* The older way is refused while anybody has the target open, be it another one who replaces it.
+ * Our own threads take turns; the others are waited for, a little. */
 static DWORD replace_patiently(const wchar_t *from, const wchar_t *to) {
     static SRWLOCK turn = SRWLOCK_INIT;
     DWORD error = 0, flags = MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH;

@@ -18,7 +18,8 @@ liburing-dev, Fedora: liburing-devel).
   license = "MIT",
 }
 
-supported_platforms = { "linux", "macosx", "freebsd" }
+-- mingw32 is Windows with gcc: what LuaRocks calls windows as well may be another compiler.
+supported_platforms = { "linux", "macosx", "freebsd", "mingw32" }
 
 dependencies = { "lua >= 5.1" }
 
@@ -251,6 +252,49 @@ build = {
           defines = { "_GNU_SOURCE" },
           incdirs = { "csrc" },
           libraries = { "pthread", "m" },
+        },
+      },
+    },
+    mingw32 = {
+      modules = {
+        ["jdbfs.core"] = {
+          sources = {
+            "csrc/error.c",
+            "csrc/buf.c",
+            "csrc/crc32c.c",
+            "csrc/file.c",
+            "csrc/op.c",
+            "csrc/queue.c",
+            "csrc/sync.c",
+            "csrc/names.c",
+            "csrc/histogram.c",
+            "csrc/random.c",
+            "csrc/be_iocp.c",
+            "csrc/be_pool.c",
+            "csrc/be_sim.c",
+            "csrc/be_sim_op.c",
+            "csrc/be_sim_disk.c",
+            "csrc/os_windows.c",
+            "csrc/os_windows_file.c",
+            "csrc/os_windows_names.c",
+            "csrc/os_windows_evidence.c",
+            "csrc/os_windows_text.c",
+            "csrc/os_cpu.c",
+            "csrc/lua_core.c",
+            "csrc/lua_error.c",
+            "csrc/lua_buf.c",
+            "csrc/lua_file.c",
+            "csrc/lua_fs.c",
+            "csrc/lua_log.c",
+            "csrc/lua_queue.c",
+            "csrc/lua_task.c",
+            "csrc/lua_sim.c",
+            "csrc/lua_measure.c",
+            "csrc/lua_random.c",
+          },
+          defines = { "_GNU_SOURCE" },
+          incdirs = { "csrc" },
+          libraries = { "pthread", "advapi32" },
         },
       },
     },

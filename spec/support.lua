@@ -32,7 +32,8 @@
 --                       the module, or for simulated files as much of it as makes sense; where it
 --                       makes none the test becomes pending
 --   on_windows          whether this is Windows: no POSIX shell, no fork, other rules for names
---   on_wine             ... in wine, which lacks calls that Windows has; spec/windows has them faked
+--   on_wine             ... in wine, which lacks calls that Windows has; spec/c/windows has them
+--                       faked
 --   proc                whether there is a /proc of this system
 --   remove(path)        removes a file without jdbfs
 --   figures(text)       a line that the run's summary shows
@@ -290,7 +291,8 @@ local function finish()
     assert(more <= 0, "left behind: " .. more .. " " .. name)
   end
   assert(#open == 0, "left open: " .. table.concat(open, " "))
-  assert(M.on_windows or not lfs.attributes(base), "the test's directory could not be removed: " .. base)
+  assert(M.on_windows or not lfs.attributes(base),
+    "the test's directory could not be removed: " .. base)
 end
 
 function M.setup()

@@ -188,14 +188,14 @@ run_c_tests() {
         told_build "spec/c/${test}_test.c" 5.4 "build/core-windows/spec/${test}_test" || continue
         run_c_test "spec/c/${test}_test.c" "$top/build/core-windows/spec/${test}_test.exe"
     done
-    [[ -z ${T-} || " $T " == *" spec/windows/calls_test.c "* ]] || return 0
-    if "$cc" -std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -pedantic -Wshadow -Werror -Icsrc -Ispec/c \
-        -o "$root/calls_test.exe" spec/windows/calls_test.c build/core-windows/libjdb.a \
+    [[ -z ${T-} || " $T " == *" spec/c/windows/calls_test.c "* ]] || return 0
+    if "$cc" -std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -pedantic -Wshadow -Werror \
+        -Icsrc -Ispec/c -o "$root/calls_test.exe" spec/c/windows/calls_test.c build/core-windows/libjdb.a \
         -Wl,-Bstatic -lssp -lpthread -static-libgcc >"$root/build.log" 2>&1; then
-        run_c_test spec/windows/calls_test.c "$root/calls_test.exe"
+        run_c_test spec/c/windows/calls_test.c "$root/calls_test.exe"
     else
         failed=$((failed + 1))
-        echo "FAIL spec/windows/calls_test.c: does not build"
+        echo "FAIL spec/c/windows/calls_test.c: does not build"
         tail -n 40 "$root/build.log" | sed 's/^/     | /'
     fi
 }
@@ -211,7 +211,7 @@ run_specs() { # LUA BACKEND SPEC...: into $root/LUA-BACKEND.*
     : >"$name.report"
     (cd "$box" && in_wine env -u LUA_INIT -u LUA_INIT_5_4 -u LUA_PATH_5_4 -u LUA_CPATH_5_4 \
         LUA_PATH="Z:$box/lua/?.lua;Z:$box/lua/?/init.lua;Z:$box/spec/?.lua;$(busted_path "$abi")" \
-        LUA_CPATH="Z:$top/build/$id-windows/?.dll;Z:$root/$id/?.dll" \
+        LUA_CPATH="Z:$box/$id/?.dll;Z:$root/$id/?.dll" \
         JDBFS_BACKEND="$backend" JDBFS_TEST_DIR="$id-$backend" JDBFS_TEST_WINE=1 \
         JDBFS_TEST_FS="$([[ $backend == sim ]] && echo sim || echo NTFS)" JDBFS_TEST_SAN='' \
         JDBFS_TEST_LUA="Z:${root//\//\\}\\$id\\$(exe_of "$id")" JDBFS_KILLS=2 \
@@ -281,6 +281,7 @@ for id in ${LUAS:-5.4 luajit}; do
         continue
     fi
     told_build "$id" "$id" all || continue
+    install -D -t "$box/$id/jdbfs" "build/$id-windows/jdbfs/core.dll"
     for backend in ${BACKENDS:-iocp threads sim}; do
         [[ $backend != sim || $id == 5.4 || -n ${BACKENDS-} ]] || continue
         choose "$id" "$backend"

@@ -92,7 +92,8 @@ missing() {
         have_lua_module "$tool" || wanted+=("$tool")
     done
     [[ $what == test ]] && return
-    for tool in luacheck clang-format luarocks ldoc clang valgrind cppcheck shellcheck chromium; do
+    for tool in luacheck clang-format luarocks ldoc clang valgrind cppcheck shellcheck chromium \
+        x86_64-w64-mingw32-gcc wine; do
         have_program "$tool" || wanted+=("$tool")
     done
     have_fuzzer || wanted+=(clang-rt)

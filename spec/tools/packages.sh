@@ -21,6 +21,7 @@ debian_of() {
         luac5.4) echo lua5.4 ;;
         ldoc) echo lua-ldoc ;;
         man) echo man-db ;;
+        x86_64-w64-mingw32-gcc) echo gcc-mingw-w64-x86-64 ;;
         luv) echo lua-luv ;;
         cqueues) echo lua-cqueues ;;
         copas) echo lua-copas ;;
@@ -56,6 +57,7 @@ fedora_of() {
         headers-5.1) echo compat-lua-devel ;;
         headers-*) echo lua-devel ;;
         busted) echo lua-busted ;;
+        x86_64-w64-mingw32-gcc) echo mingw64-gcc ;;
         luacheck) echo luacheck ;;
         clang-format) echo clang-tools-extra ;;
         clang-rt) echo compiler-rt ;;

@@ -183,7 +183,8 @@ local function check_rockspec(path, platform, ...)
   for _, file in ipairs({ ... }) do
     if file == "--" then target = present else target[file] = true end
   end
-  local key = ({ Linux = "linux", Darwin = "macosx", FreeBSD = "freebsd" })[platform]
+  local key = ({ Linux = "linux", Darwin = "macosx", FreeBSD = "freebsd",
+    Windows = "mingw32" })[platform]
   local any_platform = {}
   for name, entry in pairs(spec.build.platforms) do
     local core = entry.modules["jdbfs.core"]

@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . spec/tools/packages.sh
 
 shopt -s nullglob globstar
-c_files=(csrc/*.[ch] spec/c/*.[ch] spec/c/macos/*.[ch] spec/c/macos/sys/*.h spec/tools/*/*.[ch])
+c_files=(csrc/*.[ch] spec/c/*.[ch] spec/c/macos/*.[ch] spec/c/macos/sys/*.h spec/tools/*/*.[ch] spec/c/windows/*.[ch])
 lua_files=(lua/**/*.lua lua/bin/* spec/**/*.lua)
 scripts=(spec/tools/*.sh .ci/run)
 rockspec=rockspec/jdbfs-scm-1.rockspec
@@ -45,7 +45,7 @@ shipped_c_files() {
 }
 
 # The systems whose lists the Makefile has.
-systems=(Linux Darwin FreeBSD)
+systems=(Linux Darwin FreeBSD Windows)
 rockspec_lists() {
     local system bad=0
     for system in "${systems[@]}"; do

@@ -1,5 +1,5 @@
-/* What Windows answers and an emulation does not: its calls are replaced in jdb_windows by fakes that
- * answer as the real system is documented to, and the branches behind those answers run. */
+/* What Windows answers and an emulation does not: its calls are replaced in jdb_windows by fakes
+ * that answer as the real system is documented to, and the branches behind those answers run. */
 #include "fixture.h"
 
 static struct jdb_windows_calls real;
