@@ -3,14 +3,15 @@
 # ---- what is built ---------------------------------------------------------------------------
 # The rockspec has the same lists; `make tidy` compares them.
 
-CORE_SRC := error buf crc32c file op queue sync names histogram random
+CORE_SRC := error arena buf crc32c file op queue sync names histogram random
 LUA_SRC  := lua_core lua_error lua_buf lua_file lua_fs lua_log lua_queue lua_task lua_sim \
             lua_measure lua_random
 
 PLATFORM := $(shell uname -s)
 SIM_SRC  := be_sim be_sim_op be_sim_disk
 POSIX_SRC := be_pool $(SIM_SRC) os_posix os_posix_names os_posix_open os_posix_relay os_cpu
-PLATFORM_SRC_Linux  := be_uring $(POSIX_SRC) os_posix_clock os_linux os_linux_evidence
+PLATFORM_SRC_Linux  := be_uring be_uring_register $(POSIX_SRC) os_posix_clock os_linux \
+                       os_linux_evidence
 PLATFORM_LIBS_Linux  = $(URING_LIBS) -lpthread -ldl -lm
 PLATFORM_SRC_Darwin := be_kqueue $(POSIX_SRC) os_bsd_common os_bsd_statfs os_macos os_macos_calls
 PLATFORM_SRC_FreeBSD := be_kqueue $(POSIX_SRC) os_posix_clock os_bsd os_bsd_common os_bsd_statfs
@@ -28,7 +29,7 @@ FAULTS_LUA_SRC := lua_faults
 FAULTS_WRAP := jdb_backends jdb_arrive jdb_pool_submit jdb_os_perform jdb_op_abandon jdb_os_map \
     jdb_os_unmap malloc calloc realloc free strdup strndup posix_memalign getline __getdelim \
     pthread_create io_uring_queue_init_params io_uring_register_probe io_uring_register_eventfd \
-    io_uring_submit io_uring_submit_and_wait io_uring_submit_and_wait_timeout \
+    io_uring_enter2 io_uring_submit_and_wait_timeout \
     io_uring_wait_cqe_timeout open openat close fopen opendir closedir readdir fstat stat lstat \
     fstatat fstatfs fstatvfs statvfs fcntl ioctl syscall pread pwrite pwritev2 write ftruncate \
     fallocate fsync fdatasync flock rename renameat mkdir unlink unlinkat fchmod fchown eventfd

@@ -42,6 +42,8 @@ struct jdb_backend {
     /* A descriptor that is readable when reap would find something; -errno. */
     int (*pollfd)(jdb_queue *queue);
     void (*signal)(jdb_queue *queue); /* make that descriptor readable */
+    /* Before the file is closed; no operation in flight names it. May be NULL. */
+    void (*forget)(jdb_queue *queue, jdb_file *file);
 };
 
 enum { JDB_TO_POOL = 1 };
@@ -65,6 +67,8 @@ struct jdb_queue {
     struct jdb_list free, pending, arrived, done;
     jdb_file *sync_files; /* with callers for a flush that has not started */
     uint32_t depth, workers;
+    uint32_t limit;         /* of inflight: depth at most */
+    char limit_reason[96];  /* when it is less */
     uint64_t undelivered;   /* length of `done` */
     uint32_t inflight;      /* with the backend or the pool */
     uint32_t pool_inflight; /* of these, with the pool */
@@ -83,11 +87,19 @@ struct jdb_queue {
     int64_t reap_ns;      /* the look at the clock behind the last reap */
     jdb_op *fresh[JDB_FRESH_MAX];
     jdb_stats stats;
+    jdb_options options;
+    struct {
+        uint64_t memory; /* bytes */
+        uint32_t files;
+        int ring;
+        char reason[160]; /* what was refused, and why; "": nothing */
+    } registered;
     char reason[192], features[192];
 };
 
 extern const struct jdb_backend *const jdb_backends[]; /* best first, NULL last */
 
+int jdb_queue_is_own(const jdb_queue *queue); /* this process and thread made it */
 void jdb_arrive(jdb_queue *queue, jdb_op *op, int64_t result);
 void jdb_finish(jdb_queue *queue, jdb_op *op);
 

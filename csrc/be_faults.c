@@ -575,6 +575,10 @@ static void faulty_close(jdb_queue *q) { real_of(q)->close(q); }
 static int faulty_pollfd(jdb_queue *q) { return real_of(q)->pollfd(q); }
 static void faulty_signal(jdb_queue *q) { real_of(q)->signal(q); }
 
+static void faulty_forget(jdb_queue *q, jdb_file *file) {
+    if (real_of(q)->forget) real_of(q)->forget(q, file);
+}
+
 static int faulty_submit(jdb_queue *q, jdb_op *op) {
     struct rule what;
     if (decide("submit", path_of(op), 0, &what)) return -EAGAIN;
@@ -607,6 +611,7 @@ __attribute__((constructor)) static void wrap_backends(void) {
             .reap = faulty_reap,
             .pollfd = faulty_pollfd,
             .signal = faulty_signal,
+            .forget = faulty_forget,
         };
         __wrap_jdb_backends[i] = &wrapped[i];
     }
@@ -710,14 +715,10 @@ WRAP(int, io_uring_register_eventfd, (struct io_uring * u, int fd)) {
     return r ? r : __real_io_uring_register_eventfd(u, fd);
 }
 
-WRAP(int, io_uring_submit, (struct io_uring * u)) {
+WRAP(int, io_uring_enter2,
+     (unsigned fd, unsigned submit, unsigned want, unsigned flags, sigset_t *mask, size_t size)) {
     int r = ring("ring.enter");
-    return r ? r : __real_io_uring_submit(u);
-}
-
-WRAP(int, io_uring_submit_and_wait, (struct io_uring * u, unsigned want)) {
-    int r = ring("ring.enter");
-    return r ? r : __real_io_uring_submit_and_wait(u, want);
+    return r ? r : __real_io_uring_enter2(fd, submit, want, flags, mask, size);
 }
 
 WRAP(int, io_uring_submit_and_wait_timeout,

@@ -6,34 +6,39 @@
  * the ring: under DEFER_TASKRUN the ring's own descriptor never becomes readable. */
 #include <assert.h>
 #include <errno.h>
-#include <liburing.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend.h"
+#include "be_uring.h"
 #include "os.h"
 
 /* Kernel ABI newer than the oldest header we build with. */
 #define OP_FTRUNCATE 55
 #define FLAG_DSYNC 0x02  /* RWF_DSYNC */
 #define FLAG_ATOMIC 0x40 /* RWF_ATOMIC */
+#define FEATURE_MIN_TIMEOUT (1u << 15)
 #define PROBE_OPS 256
 
-struct uring {
-    struct io_uring ring;
-    unsigned flags;
-    int host_fd; /* registered eventfd of a host's loop, or -1 */
-    int armed;   /* the ring polls the pool's notifier */
-    int lost;    /* the kernel refuses to be entered: the pool does what it had not taken */
-};
-
-static const struct {
+struct flag_set {
     unsigned flags;
     const char *text;
-} flag_sets[] = {
+};
+
+/* Deferred work is the submitting thread's, so it does not go with a kernel thread that submits. */
+static const struct flag_set polling_sets[] = {
+    {IORING_SETUP_SQPOLL | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_SUBMIT_ALL |
+         IORING_SETUP_CQSIZE,
+     "sqpoll,single_issuer,submit_all,cqsize"},
+    {IORING_SETUP_SQPOLL | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE,
+     "sqpoll,submit_all,cqsize"},
+    {IORING_SETUP_SQPOLL | IORING_SETUP_CQSIZE, "sqpoll,cqsize"},
+    {0, NULL},
+};
+
+static const struct flag_set flag_sets[] = {
     {IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
          IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE,
      "single_issuer,defer_taskrun,taskrun_flag,submit_all,cqsize"},
@@ -46,25 +51,43 @@ static const struct {
     {IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE, "submit_all,cqsize"},
     {IORING_SETUP_CQSIZE, "cqsize"},
     {0, "no set-up flags"},
+    {0, NULL},
 };
 
 /* The completion queue holds all that can be in flight, so it never overflows. One entry more
  * than depth is for the poll of the notifier. */
 static int try_flags(jdb_queue *q, struct uring *u) {
     int r = -EINVAL;
-    for (unsigned i = 0; i < sizeof flag_sets / sizeof *flag_sets && r == -EINVAL; i++) {
+    const struct flag_set *set = q->options.sqpoll_ns ? polling_sets : flag_sets;
+    for (; set->text && r == -EINVAL; set++) {
         struct io_uring_params params;
         memset(&params, 0, sizeof params);
-        params.flags = flag_sets[i].flags;
+        params.flags = set->flags;
+        params.sq_thread_idle = (unsigned)((q->options.sqpoll_ns + 999999) / 1000000);
         params.cq_entries = 2 * (q->depth + 1);
         r = io_uring_queue_init_params(q->depth + 1, &u->ring, &params);
         if (r != 0) continue;
         u->flags = params.flags;
-        snprintf(q->features, sizeof q->features, "%s%s%s", flag_sets[i].text,
+        u->timed = (params.features & IORING_FEAT_EXT_ARG) != 0;
+        snprintf(q->features, sizeof q->features, "%s%s%s%s", set->text,
                  params.features & IORING_FEAT_EXT_ARG ? ",ext_arg" : "",
-                 params.features & IORING_FEAT_NODROP ? ",nodrop" : "");
+                 params.features & IORING_FEAT_NODROP ? ",nodrop" : "",
+                 q->options.min_wait_ns ? ",min_wait" : "");
     }
     return r;
+}
+
+/* Modes that were asked for and cannot work here; NULL: none. */
+static const char *refused_mode(const jdb_queue *q, const struct uring *u) {
+    unsigned features = u->ring.features;
+    if (q->options.min_wait_ns && !(features & FEATURE_MIN_TIMEOUT))
+        return "option min_wait refused: this kernel cannot wait that way (Linux 6.12 can)";
+    if (q->options.sqpoll_ns && !(features & IORING_FEAT_SQPOLL_NONFIXED))
+        return "option sqpoll refused: this kernel lets it work with registered files only (Linux "
+               "5.11 does not)";
+    if (q->options.sqpoll_ns && jdb_os_processors() < 2)
+        return "option sqpoll refused: its thread needs a second processor";
+    return NULL;
 }
 
 /* Locked memory may be short (ENOMEM): a smaller ring is better than none. */
@@ -103,7 +126,10 @@ static int probe_operations(jdb_queue *q, struct uring *u) {
     return r;
 }
 
-static const char *refusal(int r) {
+static const char *refusal(const jdb_queue *q, int r) {
+    if (r == -EPERM && q->options.sqpoll_ns)
+        return "option sqpoll refused: EPERM (privileges before Linux 5.11; sysctl "
+               "kernel.io_uring_disabled; a seccomp filter)";
     if (r == -EPERM)
         return "io_uring refused: EPERM (sysctl kernel.io_uring_disabled, or a seccomp filter "
                "such as a container's)";
@@ -119,6 +145,11 @@ static int uring_open(jdb_queue *q) {
     u->host_fd = -1;
     uint32_t depth = q->depth;
     int r = make_ring(q, u);
+    const char *mode = r == 0 ? refused_mode(q, u) : NULL;
+    if (mode) {
+        io_uring_queue_exit(&u->ring);
+        r = -EOPNOTSUPP;
+    }
     if (r == 0) {
         /* Older kernels have no probe call: they lack READ and WRITE, too. */
         r = probe_operations(q, u);
@@ -127,7 +158,8 @@ static int uring_open(jdb_queue *q) {
     }
     size_t used = strlen(q->reason);
     if (r != 0) {
-        snprintf(q->reason + used, sizeof q->reason - used, "%s%s", used ? "; " : "", refusal(r));
+        snprintf(q->reason + used, sizeof q->reason - used, "%s%s", used ? "; " : "",
+                 mode ? mode : refusal(q, r));
         q->depth = depth;
         q->native = 0;
         q->features[0] = 0;
@@ -141,20 +173,32 @@ static int uring_open(jdb_queue *q) {
         snprintf(q->reason + used, sizeof q->reason - used, "%sio_uring works here",
                  used ? "; " : "");
     io_uring_ring_dontfork(&u->ring);
+    u->enter_fd = u->ring.ring_fd;
+    jdb_uring_register_ring(q, u);
     q->impl = u;
     return 0;
 }
 
-static void prepare(struct io_uring_sqe *sqe, jdb_op *op) {
+/* The kernel neither looks up nor pins what is registered. */
+static void prepare_transfer(jdb_queue *q, struct uring *u, struct io_uring_sqe *sqe, jdb_op *op) {
+    const struct jdb_buf *buf = op->buf;
+    int write = op->step == JDB_WRITE;
+    io_uring_prep_rw(write ? IORING_OP_WRITE : IORING_OP_READ, sqe, (int)op->file->handle,
+                     buf->base + op->buf_off + op->moved, op->chunk, op->off + op->moved);
+    const struct jdb_chunk *chunk = buf->chunk;
+    if (!chunk) return;
+    int index = jdb_uring_memory(q, u, chunk);
+    if (index < 0) return;
+    sqe->opcode = write ? IORING_OP_WRITE_FIXED : IORING_OP_READ_FIXED;
+    sqe->buf_index = (uint16_t)index;
+}
+
+static void prepare(jdb_queue *q, struct uring *u, struct io_uring_sqe *sqe, jdb_op *op) {
     int fd = (int)op->file->handle;
     switch (op->step) {
-    case JDB_READ:
-        io_uring_prep_read(sqe, fd, op->buf->base + op->buf_off + op->moved, op->chunk,
-                           op->off + op->moved);
-        break;
+    case JDB_READ: prepare_transfer(q, u, sqe, op); break;
     case JDB_WRITE:
-        io_uring_prep_write(sqe, fd, op->buf->base + op->buf_off + op->moved, op->chunk,
-                            op->off + op->moved);
+        prepare_transfer(q, u, sqe, op);
         if (op->rw & JDB_RW_DSYNC) sqe->rw_flags |= FLAG_DSYNC;
         if (op->rw & JDB_RW_ATOMIC) sqe->rw_flags |= FLAG_ATOMIC;
         break;
@@ -166,9 +210,22 @@ static void prepare(struct io_uring_sqe *sqe, jdb_op *op) {
         break;
     }
     io_uring_sqe_set_data(sqe, op);
+    int slot = jdb_uring_file(q, u, op->file);
+    if (slot < 0) return;
+    sqe->fd = slot;
+    sqe->flags |= IOSQE_FIXED_FILE;
 }
 
 /* ---- entering the kernel -------------------------------------------------------------------- */
+
+static unsigned kernel_flags(const struct uring *u) {
+    return __atomic_load_n(u->ring.sq.kflags, __ATOMIC_ACQUIRE);
+}
+
+static int asleep(const struct uring *u) {
+    atomic_thread_fence(memory_order_seq_cst);
+    return (kernel_flags(u) & IORING_SQ_NEED_WAKEUP) != 0;
+}
 
 /* The ring is beyond repair, as under a seccomp filter that came later. What the kernel has not
  * taken goes to the pool, and all that follows; what it has is looked for without entering. */
@@ -176,6 +233,10 @@ static void lose(jdb_queue *q, struct uring *u, int error) {
     struct io_uring_sq *sq = &u->ring.sq;
     unsigned head = __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
     unsigned mask = *sq->kring_mask;
+    while ((u->flags & IORING_SETUP_SQPOLL) && head != sq->sqe_tail && !asleep(u)) {
+        jdb_os_sleep(100000); /* the kernel's thread goes on taking until it sleeps */
+        head = __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
+    }
     for (unsigned i = head; i != sq->sqe_tail; i++) {
         jdb_op *op = (jdb_op *)(uintptr_t)sq->sqes[i & mask].user_data;
         if (op) jdb_arrive(q, op, -EAGAIN);
@@ -193,9 +254,53 @@ static void lose(jdb_queue *q, struct uring *u, int error) {
 /* A failed call frees nothing: what the kernel did not take stays staged and is sent again. */
 static void after_enter(jdb_queue *q, struct uring *u, int r) {
     q->stats.entries++;
-    q->staged = io_uring_sq_ready(&u->ring);
+    q->staged = u->flags & IORING_SETUP_SQPOLL ? 0 : io_uring_sq_ready(&u->ring);
     if (r >= 0 || r == -EINTR || r == -ETIME || r == -EAGAIN || r == -EBUSY || r == -ENOMEM) return;
     lose(q, u, r);
+}
+
+/* Makes what was prepared visible to the kernel; how much of it waits to be taken. */
+static unsigned publish(struct uring *u) {
+    struct io_uring_sq *sq = &u->ring.sq;
+    sq->sqe_head = sq->sqe_tail;
+    __atomic_store_n(sq->ktail, sq->sqe_tail, __ATOMIC_RELEASE);
+    return sq->sqe_tail - __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
+}
+
+/* What the kernel's own thread takes needs no call, unless that thread sleeps. 1: no call. */
+static int taken_over(jdb_queue *q, struct uring *u, unsigned want, unsigned *flags) {
+    if (!(u->flags & IORING_SETUP_SQPOLL)) return 0;
+    if (asleep(u)) *flags |= IORING_ENTER_SQ_WAKEUP;
+    else if (want == 0 && !(*flags & IORING_ENTER_GETEVENTS)) return q->staged = 0, 1;
+    return 0;
+}
+
+static int enter_timed(const jdb_queue *q, struct uring *u, unsigned staged, unsigned want,
+                       unsigned flags, int64_t timeout_ns) {
+    struct __kernel_timespec limit = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+    struct io_uring_getevents_arg argument = {0};
+    struct io_uring_cqe *cqe;
+    if (!u->timed) /* before Linux 5.11: a timeout is an operation */
+        return io_uring_submit_and_wait_timeout(&u->ring, &cqe, want, &limit, NULL);
+    if (timeout_ns >= 0) argument.ts = (uint64_t)(uintptr_t)&limit;
+    if (want > 1) argument.pad = (uint32_t)((q->options.min_wait_ns + 999) / 1000); /* min_wait */
+    return io_uring_enter2(u->enter_fd, staged, want, flags | IORING_ENTER_EXT_ARG,
+                           (sigset_t *)&argument, sizeof argument);
+}
+
+/* One call: hands over what is staged, and waits for `want` completions, timeout_ns (< 0: no limit)
+ * at most. */
+static int enter(jdb_queue *q, struct uring *u, unsigned want, int64_t timeout_ns) {
+    unsigned flags = u->enter_flags, staged = publish(u);
+    int r;
+    if (want > 0 || (kernel_flags(u) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)))
+        flags |= IORING_ENTER_GETEVENTS;
+    if (taken_over(q, u, want, &flags)) return 0;
+    if (want == 0 || (timeout_ns < 0 && (want == 1 || !q->options.min_wait_ns)))
+        r = io_uring_enter2(u->enter_fd, staged, want, flags, NULL, _NSIG / 8);
+    else r = enter_timed(q, u, staged, want, flags, timeout_ns);
+    after_enter(q, u, r);
+    return r;
 }
 
 static void arm(jdb_queue *q, struct uring *u) {
@@ -213,12 +318,12 @@ static void uring_flush(jdb_queue *q) {
     if (u->lost) return;
     arm(q, u);
     while (io_uring_sq_ready(&u->ring) > 0) {
-        int r = io_uring_submit(&u->ring);
-        after_enter(q, u, r);
-        if (r <= 0 && r != -EINTR) return;
+        int r = enter(q, u, 0, 0);
+        if (u->flags & IORING_SETUP_SQPOLL) return;
+        if (u->lost || (r <= 0 && r != -EINTR)) return;
     }
     arm(q, u);
-    if (io_uring_sq_ready(&u->ring) > 0) after_enter(q, u, io_uring_submit(&u->ring));
+    if (io_uring_sq_ready(&u->ring) > 0) enter(q, u, 0, 0);
 }
 
 static int uring_submit(jdb_queue *q, jdb_op *op) {
@@ -229,7 +334,7 @@ static int uring_submit(jdb_queue *q, jdb_op *op) {
         sqe = io_uring_get_sqe(&u->ring);
         if (!sqe) return -EAGAIN;
     }
-    prepare(sqe, op);
+    prepare(q, u, sqe, op);
     q->staged++;
     return 0;
 }
@@ -255,15 +360,11 @@ static unsigned collect(jdb_queue *q, struct uring *u) {
 }
 
 static void wait(jdb_queue *q, struct uring *u, unsigned want, int64_t timeout_ns) {
-    struct __kernel_timespec limit = {timeout_ns / 1000000000, timeout_ns % 1000000000};
-    struct io_uring_cqe *cqe;
-    int r;
-    if (timeout_ns < 0) r = io_uring_submit_and_wait(&u->ring, want);
-    else r = io_uring_submit_and_wait_timeout(&u->ring, &cqe, want, &limit, NULL);
-    after_enter(q, u, r);
+    int r = enter(q, u, want, timeout_ns);
     if (r == -EAGAIN || r == -EBUSY || r == -ENOMEM) {
         /* The kernel takes nothing now: wait for what it has, a little at most. */
         struct __kernel_timespec pause = {0, 1000000};
+        struct io_uring_cqe *cqe;
         io_uring_wait_cqe_timeout(&u->ring, &cqe, &pause);
         q->stats.entries++;
     }
@@ -284,9 +385,7 @@ static void reap_lost(jdb_queue *q, struct uring *u, int64_t timeout_ns) {
     collect(q, u);
 }
 
-static int deferred(const struct uring *u) {
-    return (__atomic_load_n(u->ring.sq.kflags, __ATOMIC_ACQUIRE) & IORING_SQ_TASKRUN) != 0;
-}
+static int deferred(const struct uring *u) { return (kernel_flags(u) & IORING_SQ_TASKRUN) != 0; }
 
 /* With an eventfd registered DEFER_TASKRUN would signal it twice for each completion: when work
  * is queued, and when our own entry posts it. Off while we post; what arrived meanwhile is
@@ -309,6 +408,7 @@ static void uring_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
         return;
     }
     arm(q, u);
+    if (u->chunks && u->freed != jdb_arena_freed()) jdb_uring_sweep(q, u);
     if (timeout_ns != 0) {
         /* With something at hand nobody waits, and the few that are staged go with the next. */
         if (collect(q, u) == 0) {
@@ -352,6 +452,7 @@ static void uring_signal(jdb_queue *q) {
 
 static void uring_close(jdb_queue *q) {
     struct uring *u = q->impl;
+    jdb_uring_register_close(u, jdb_queue_is_own(q));
     if (q->fork_generation == jdb_os_fork_generation()) {
         io_uring_queue_exit(&u->ring);
     } else {
@@ -371,4 +472,5 @@ const struct jdb_backend jdb_backend_uring = {
     .reap = uring_reap,
     .pollfd = uring_pollfd,
     .signal = uring_signal,
+    .forget = jdb_uring_forget,
 };

@@ -1,41 +1,64 @@
 /* buf.c: counted, aligned, zero-filled memory.
  *
- * Each buffer is a mapping of its own: a page the kernel may still write is then never recycled
- * into other objects, and it can be kept out of forked children (before Linux 6.2 a fork during a
- * direct read could leave the parent with stale data).
+ * Buffers that fit lie in the arena, the others in mappings of their own. Either is kept out of
+ * forked children (before Linux 6.2 a fork during a direct read could leave the parent with stale
+ * data), and is given back when nobody holds the buffer any more: neither the program nor an
+ * operation.
  *
- * In flight means: on the buffer's list, by exact byte range. Disjoint ranges may be in flight
- * together; a range being read into excludes everything, one being written out excludes changes. */
+ * In flight means: on one of the buffer's lists, by exact byte range. Disjoint ranges may be in
+ * flight together; a range being read into excludes everything, one being written out excludes
+ * changes. */
 #include <assert.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
 #include "os.h"
 
-enum { PIECES_MAX = 1024 };
-
 static atomic_uint_fast64_t live_buffers;
 
-jdb_buf *jdb_buf_new(size_t size, size_t align) {
-    size_t page = jdb_os_page_size();
-    if (size == 0 || align == 0 || (align & (align - 1)) != 0) return NULL;
-    size_t extra = align > page ? align : 0;
-    if (size > (size_t)PTRDIFF_MAX - extra - page) return NULL;
+/* Pieces of a page; of larger buffers about a thousand, but none above 64 KiB before there are
+ * many thousands. */
+static unsigned piece_shift(size_t size) {
     unsigned shift = 12;
-    while ((size - 1) >> shift >= PIECES_MAX) shift++;
+    while ((size - 1) >> shift >= (shift < 16 ? 1024 : 65536)) shift++;
+    return shift;
+}
+
+/* The build that fails on purpose puts every buffer between guard pages of its own. */
+static uint8_t *arena_memory(jdb_buf *buf, size_t align) {
+#ifdef JDB_DEBUG
+    (void)align;
+    return buf->base;
+#else
+    return jdb_arena_get(buf->size, align, &buf->chunk);
+#endif
+}
+
+static uint8_t *own_memory(jdb_buf *buf, size_t align) {
+    size_t page = jdb_os_page_size();
+    size_t extra = align > page ? align : 0;
+    if (buf->size > (size_t)PTRDIFF_MAX - extra - page) return NULL;
+    buf->mapped = (buf->size + extra + page - 1) / page * page;
+    buf->map = jdb_os_map(buf->mapped);
+    if (!buf->map) return NULL;
+    return (uint8_t *)(((uintptr_t)buf->map + align - 1) & ~(uintptr_t)(align - 1));
+}
+
+jdb_buf *jdb_buf_new(size_t size, size_t align) {
+    if (size == 0 || align == 0 || (align & (align - 1)) != 0) return NULL;
+    if (size > (size_t)PTRDIFF_MAX) return NULL;
+    unsigned shift = piece_shift(size);
     size_t pieces = ((size - 1) >> shift) + 1;
     jdb_buf *buf = calloc(1, sizeof *buf + pieces * sizeof *buf->pieces);
     if (!buf) return NULL;
     buf->piece_shift = shift;
-    buf->mapped = (size + extra + page - 1) / page * page;
-    buf->map = jdb_os_map(buf->mapped);
-    if (!buf->map) {
+    buf->size = size;
+    buf->base = arena_memory(buf, align);
+    if (!buf->base) buf->base = own_memory(buf, align);
+    if (!buf->base) {
         free(buf);
         return NULL;
     }
-    uintptr_t base = ((uintptr_t)buf->map + align - 1) & ~(uintptr_t)(align - 1);
-    buf->base = (uint8_t *)base;
-    buf->size = size;
     buf->refs = 1;
     buf->fork_generation = jdb_os_fork_generation();
     atomic_fetch_add_explicit(&live_buffers, 1, memory_order_relaxed);
@@ -50,9 +73,12 @@ jdb_buf *jdb_buf_ref(jdb_buf *buf) {
 void jdb_buf_unref(jdb_buf *buf) {
     assert(buf->refs > 0);
     if (--buf->refs > 0) return;
-    assert(!buf->ops);
+    assert(buf->inflight == 0);
     /* In a forked child the range was never mapped; something else may lie there by now. */
-    if (buf->fork_generation == jdb_os_fork_generation()) jdb_os_unmap(buf->map, buf->mapped);
+    if (buf->fork_generation == jdb_os_fork_generation()) {
+        if (buf->chunk) jdb_arena_put(buf->chunk, buf->base, buf->size);
+        else jdb_os_unmap(buf->map, buf->mapped);
+    }
     free(buf);
     atomic_fetch_sub_explicit(&live_buffers, 1, memory_order_relaxed);
 }
@@ -65,58 +91,68 @@ size_t jdb_buf_size(const jdb_buf *buf) { return buf->size; }
 
 size_t jdb_page_size(void) { return jdb_os_page_size(); }
 
-static int pieces_in_doubt(const jdb_buf *buf, size_t off, size_t len, int for_writing) {
-    if (len == 0) return 0;
-    size_t last = (off + len - 1) >> buf->piece_shift;
-    for (size_t i = off >> buf->piece_shift; i <= last; i++)
-        if (buf->pieces[i].writers || (for_writing && buf->pieces[i].readers)) return 1;
-    return 0;
-}
-
-int jdb_buf_conflict(const jdb_buf *buf, size_t off, size_t len, int for_writing) {
-    if (!pieces_in_doubt(buf, off, len, for_writing)) return 0;
-    for (const jdb_op *op = buf->ops; op; op = op->mem_next) {
+static int meets(const jdb_op *op, size_t off, size_t len, int for_writing) {
+    for (; op; op = op->mem_next) {
         if (off >= op->buf_off + op->len || op->buf_off >= off + len) continue;
         if (for_writing || op->code == JDB_READ) return 1;
     }
     return 0;
 }
 
+int jdb_buf_conflict(const jdb_buf *buf, size_t off, size_t len, int for_writing) {
+    if (len == 0) return 0;
+    int doubt = 0;
+    size_t last = (off + len - 1) >> buf->piece_shift;
+    for (size_t i = off >> buf->piece_shift; i <= last; i++) {
+        const struct jdb_piece *piece = &buf->pieces[i];
+        if (!piece->writers && !(for_writing && piece->readers)) continue;
+        doubt = 1;
+        if (meets(piece->ops, off, len, for_writing)) return 1;
+    }
+    return doubt && meets(buf->wide, off, len, for_writing);
+}
+
 int jdb_buf_readable(const jdb_buf *buf, size_t off, size_t len) {
-    return !buf->ops || !jdb_buf_conflict(buf, off, len, 0);
+    return !buf->inflight || !jdb_buf_conflict(buf, off, len, 0);
 }
 
 int jdb_buf_writable(const jdb_buf *buf, size_t off, size_t len) {
-    return !buf->ops || !jdb_buf_conflict(buf, off, len, 1);
+    return !buf->inflight || !jdb_buf_conflict(buf, off, len, 1);
 }
 
-static void count(jdb_op *op, uint32_t change) {
-    if (op->len == 0) return;
-    size_t last = (size_t)(op->buf_off + op->len - 1) >> op->buf->piece_shift;
-    for (size_t i = (size_t)op->buf_off >> op->buf->piece_shift; i <= last; i++) {
-        struct jdb_piece *piece = &op->buf->pieces[i];
+/* Counts the operation in or out of its pieces; gives the list that it belongs to. */
+static jdb_op **count(const jdb_op *op, uint32_t change) {
+    jdb_buf *buf = op->buf;
+    size_t first = (size_t)op->buf_off >> buf->piece_shift;
+    size_t last = (size_t)(op->buf_off + op->len - 1) >> buf->piece_shift;
+    for (size_t i = first; i <= last; i++) {
+        struct jdb_piece *piece = &buf->pieces[i];
         if (op->code == JDB_READ) piece->writers += change;
         else piece->readers += change;
     }
+    return first == last ? &buf->pieces[first].ops : &buf->wide;
 }
 
 void jdb_buf_enter(jdb_op *op) {
     assert(!(op->flags & JDB_OP_ONMEM));
-    count(op, 1);
+    if (op->len == 0) return;
+    jdb_op **list = count(op, 1);
     op->mem_prev = NULL;
-    op->mem_next = op->buf->ops;
-    if (op->buf->ops) op->buf->ops->mem_prev = op;
-    op->buf->ops = op;
+    op->mem_next = *list;
+    if (*list) (*list)->mem_prev = op;
+    *list = op;
+    op->buf->inflight++;
     op->flags |= JDB_OP_ONMEM;
 }
 
 void jdb_buf_leave(jdb_op *op) {
     if (!(op->flags & JDB_OP_ONMEM)) return;
-    count(op, (uint32_t)-1);
+    jdb_op **list = count(op, (uint32_t)-1);
     if (op->mem_prev) op->mem_prev->mem_next = op->mem_next;
-    else op->buf->ops = op->mem_next;
+    else *list = op->mem_next;
     if (op->mem_next) op->mem_next->mem_prev = op->mem_prev;
     op->mem_next = op->mem_prev = NULL;
+    op->buf->inflight--;
     op->flags &= (uint16_t)~JDB_OP_ONMEM;
 }
 

@@ -172,6 +172,7 @@ typedef struct jdb_file_info {
     uint32_t atomic_min, atomic_max; /* bytes of one torn-free write; 0: none */
     jdb_method method;               /* of durable writes */
     jdb_sync_level sync_level;     /* of flushes: as asked for, or less since the system said no */
+    uint32_t requests;             /* its device takes at once; 0: not known */
     int poisoned;                  /* errno of the failed flush or durable write; 0: none */
     uint64_t doubt_from, doubt_to; /* the bytes whose durability is in doubt then */
     jdb_evidence evidence;         /* as the last JDB_INFO found it; class "unknown" before */
@@ -275,6 +276,10 @@ typedef struct jdb_options {
     const char *backend; /* NULL or "auto": the first that works */
     uint32_t depth;      /* operations the kernel holds at once; 0: 256; at most JDB_DEPTH_MAX */
     uint32_t workers;    /* pool threads at most; 0: 16; at most JDB_WORKERS_MAX */
+    int unregistered;    /* 1: the kernel is told of no memory, file or ring beforehand */
+    /* io_uring's own modes; 0: off. Where one cannot work no queue is made. */
+    int64_t sqpoll_ns;   /* a kernel thread takes what is handed over; it sleeps after so long */
+    int64_t min_wait_ns; /* completions are gathered for so long at most before any is reaped */
 } jdb_options;
 
 enum { JDB_DEPTH_MAX = 4096, JDB_WORKERS_MAX = 256 };
@@ -335,6 +340,17 @@ const char *jdb_queue_backend(const jdb_queue *queue);
 const char *jdb_queue_reason(const jdb_queue *queue);   /* why this backend */
 const char *jdb_queue_features(const jdb_queue *queue); /* comma-separated */
 uint32_t jdb_queue_depth(const jdb_queue *queue);
+/* How many operations are handed over at once: depth, or less when depth was left open and the
+ * device of a file takes fewer without making the caller wait. *reason: "", or which. */
+uint32_t jdb_queue_limit(const jdb_queue *queue, const char **reason);
+/* What the kernel was told of beforehand, so that single operations are cheaper. */
+typedef struct jdb_registered {
+    uint64_t memory;    /* bytes, in chunks that buffers of many owners may share */
+    uint32_t files;     /* that have a number in the kernel's table now */
+    int ring;           /* the queue's own descriptor */
+    const char *reason; /* what was refused and why; "": nothing was. The queue's */
+} jdb_registered;
+void jdb_queue_registered(const jdb_queue *queue, jdb_registered *registered);
 const char *jdb_backend_name(unsigned index); /* NULL past the last */
 
 /* What environment or options name; NULL: the first that works. */

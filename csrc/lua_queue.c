@@ -173,6 +173,19 @@ static uint32_t count_option(lua_State *L, const char *name, uint32_t most) {
     return (uint32_t)n;
 }
 
+static int boolean_option(lua_State *L, const char *name) {
+    if (!lua_isboolean(L, -1)) luaL_error(L, "option %s: true or false expected", name);
+    return lua_toboolean(L, -1);
+}
+
+/* Seconds, above 0 and at most 10. */
+static int64_t time_option(lua_State *L, const char *name) {
+    lua_Number s = lua_type(L, -1) == LUA_TNUMBER ? lua_tonumber(L, -1) : 0;
+    if (!(s > 0 && s <= 10)) luaL_error(L, "option %s: seconds, above 0 to 10, expected", name);
+    int64_t ns = (int64_t)(s * 1e9);
+    return ns > 0 ? ns : 1;
+}
+
 static void backend_option(lua_State *L, jl_state *S) {
     static const char *const known[] = {"auto", "io_uring", "threads", "kqueue", "iocp", "sim"};
     const char *name = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
@@ -185,7 +198,7 @@ static void backend_option(lua_State *L, jl_state *S) {
     luaL_error(L, "option backend: unknown backend \"%s\"", name);
 }
 
-/* setup{ backend =, depth =, workers = }: before the first operation. */
+/* setup{ backend =, depth =, workers =, ... }: before the first operation. */
 static int setup(lua_State *L) {
     jl_state *S = jl_self(L);
     luaL_checktype(L, 1, LUA_TTABLE);
@@ -200,6 +213,10 @@ static int setup(lua_State *L) {
             S->options.depth = count_option(L, name, JDB_DEPTH_MAX);
         else if (strcmp(name, "workers") == 0)
             S->options.workers = count_option(L, name, JDB_WORKERS_MAX);
+        else if (strcmp(name, "sqpoll") == 0) S->options.sqpoll_ns = time_option(L, name);
+        else if (strcmp(name, "min_wait") == 0) S->options.min_wait_ns = time_option(L, name);
+        else if (strcmp(name, "registered") == 0)
+            S->options.unregistered = !boolean_option(L, name);
         else luaL_error(L, "unknown option %s", name);
         lua_pop(L, 1);
     }
@@ -214,13 +231,23 @@ static int info(lua_State *L) {
         failure.op = "info";
         return jl_fail(L, &failure);
     }
-    lua_createtable(L, 0, 9);
+    lua_createtable(L, 0, 14);
     jl_set_text(L, "version", JDB_VERSION);
     jl_set_text(L, "backend", jdb_queue_backend(q));
     jl_set_text(L, "reason", jdb_queue_reason(q));
     jl_set_text(L, "features", jdb_queue_features(q));
     jl_set_text(L, "kernel", jdb_platform());
     jl_set_size(L, "depth", jdb_queue_depth(q));
+    const char *limit_reason;
+    jl_set_size(L, "in_flight_limit", jdb_queue_limit(q, &limit_reason));
+    if (limit_reason[0]) jl_set_text(L, "in_flight_reason", limit_reason);
+    jdb_registered registered;
+    jdb_queue_registered(q, &registered);
+    jl_set_size(L, "registered_memory", registered.memory);
+    jl_set_size(L, "registered_files", registered.files);
+    lua_pushboolean(L, registered.ring);
+    lua_setfield(L, -2, "registered_ring");
+    if (registered.reason[0]) jl_set_text(L, "registered_refused", registered.reason);
     jl_set_size(L, "page_size", jdb_page_size());
     return 1;
 }

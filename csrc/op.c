@@ -199,7 +199,7 @@ static jdb_kind check_transfer(jdb_op *op) {
     if (address % file->memory_align)
         return refuse(op, JDB_ALIGNMENT, JDB_FAULT_MEMORY, file->memory_align);
     if (!jdb_buf_data(op->buf)) return refuse(op, JDB_FORKED, JDB_FAULT_MEMORY, 0);
-    if (op->buf->ops && jdb_buf_conflict(op->buf, op->buf_off, op->len, op->code == JDB_READ))
+    if (op->buf->inflight && jdb_buf_conflict(op->buf, op->buf_off, op->len, op->code == JDB_READ))
         return refuse(op, JDB_BUSY, JDB_FAULT_MEMORY, 0);
     return op->flags & JDB_OP_ATOMIC ? check_atomic(op) : JDB_OK;
 }

@@ -121,18 +121,36 @@ static inline void jdb_list_append(struct jdb_list *to, struct jdb_list *from) {
     from->head = from->tail = NULL;
 }
 
+/* A large page of memory that buffers share; see arena.c. */
+enum { JDB_CHUNK_SIZE = 2 << 20, JDB_CHUNK_WORDS = JDB_CHUNK_SIZE / 4096 / 64 };
+
+struct jdb_chunk {
+    uint8_t *memory;
+    uint64_t serial; /* never reused, unlike ... */
+    uint32_t id;     /* ... the lowest number free when it was made */
+    unsigned used;   /* pages handed out */
+    unsigned run;    /* no more pages than this are free in a row */
+    size_t fresh;    /* bytes from here on were never handed out */
+    struct jdb_chunk *next, *previous;
+    uint64_t taken[JDB_CHUNK_WORDS]; /* a bit per page */
+};
+
 struct jdb_buf {
-    uint8_t *base;       /* NULL only while being made */
-    size_t size, mapped; /* bytes promised, bytes mapped */
-    void *map;           /* start of the mapping; base lies inside it */
+    uint8_t *base;           /* NULL only while being made */
+    struct jdb_chunk *chunk; /* that base lies in; NULL: in a mapping of its own, ... */
+    size_t size, mapped;     /* bytes promised; ... so many bytes from ... */
+    void *map;               /* ... here */
     unsigned refs;
-    unsigned fork_generation; /* a child must not touch the parent's mapping */
-    jdb_op *ops;              /* in flight on this memory */
-    /* Counts by equal pieces of the buffer, so that thousands of operations on slices of one
-     * buffer need no look at each other; only pieces in doubt are compared byte by byte. */
+    unsigned fork_generation; /* a child must not touch the parent's memory */
+    unsigned inflight;        /* operations on this memory */
+    /* Equal pieces of the buffer, so that thousands of operations on slices of one buffer need no
+     * look at each other: counts, and those inside one piece; only in pieces in doubt are ranges
+     * compared. Those that cross the border of two are on a list of their own. */
     unsigned piece_shift;
+    jdb_op *wide;
     struct jdb_piece {
         uint32_t readers, writers; /* operations that write out of it, that read into it */
+        jdb_op *ops;
     } pieces[];
 };
 
@@ -160,10 +178,18 @@ struct jdb_file {
         uint64_t from, to;
     } dirty, flushing; /* written since the last flush began; covered by the running one */
     uint64_t read_align, write_align, memory_align;
+    uint32_t slot, uses; /* of the backend: its number there, from 1; transfers until it has one */
     jdb_file_info info;
     char file_system[32];
 };
 
+/* arena.c: zeroed memory for a buffer, or NULL: it does not fit. Put back with the same size. */
+uint8_t *jdb_arena_get(size_t size, size_t align, struct jdb_chunk **chunk);
+void jdb_arena_put(struct jdb_chunk *chunk, uint8_t *memory, size_t size);
+/* Whether the chunk with this id and serial is there; how many were freed; bytes mapped. */
+int jdb_arena_has(uint32_t id, uint64_t serial);
+uint64_t jdb_arena_freed(void);
+uint64_t jdb_arena_bytes(void);
 /* error.c */
 void jdb_op_fail(jdb_op *op, jdb_kind kind, int error);
 /* buf.c: marks the range of op in its buffer as in flight, and no longer. */

@@ -65,7 +65,19 @@ int jdb_os_has_barrier(void); /* whether JDB_SYNC_BARRIER can be asked for */
 
 /* Zeroed memory that a forked child does not inherit; NULL when there is none. */
 void *jdb_os_map(size_t size);
+/* `size` bytes on a multiple of `size`, of large pages where the system has them. */
+void *jdb_os_map_chunk(size_t size);
 void jdb_os_unmap(void *map, size_t size);
+/* For a sanitizer: whoever touches this memory makes a mistake, or no longer. */
+void jdb_os_forbid(void *memory, size_t size);
+void jdb_os_permit(void *memory, size_t size);
+
+typedef struct jdb_os_lock jdb_os_lock;
+jdb_os_lock *jdb_os_lock_new(void); /* NULL: no memory */
+void jdb_os_lock_free(jdb_os_lock *lock);
+void jdb_os_lock_take(jdb_os_lock *lock);
+void jdb_os_lock_give(jdb_os_lock *lock);
+
 size_t jdb_os_page_size(void);
 
 /* A waitable handle. Signals merge; clear before collecting what was signalled. */
@@ -83,6 +95,7 @@ int jdb_os_relay_accept(struct jdb_os_relay *relay);
 void jdb_os_relay_arm(struct jdb_os_relay *relay);
 void jdb_os_relay_free(struct jdb_os_relay *relay);
 
+unsigned jdb_os_processors(void); /* that this process may run on */
 int64_t jdb_os_now(void);
 int64_t jdb_os_cpu(int thread); /* of the process, or of this thread */
 void jdb_os_catch_signals(int on);

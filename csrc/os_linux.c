@@ -8,6 +8,7 @@
 #include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +33,13 @@ const struct jdb_backend *const jdb_backends[] = {&jdb_backend_uring, &jdb_backe
 /* A page of a direct read in flight must not become copy-on-write by a fork: before Linux 6.2 the
  * parent could then keep the old content. */
 void jdb_platform_keep_from_children(void *map, size_t size) { madvise(map, size, MADV_DONTFORK); }
+
+void jdb_platform_prefer_large_pages(void *map, size_t size) { madvise(map, size, MADV_HUGEPAGE); }
+
+unsigned jdb_os_processors(void) {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+}
 
 /* ---- notifier ------------------------------------------------------------------------------- */
 
@@ -156,6 +164,7 @@ int64_t jdb_platform_set_flags(int fd, int flags, int direct, jdb_file_info *inf
 void jdb_platform_describe(int fd, jdb_file_info *info, char *file_system, size_t size) {
     jdb_linux_file_system(fd, file_system, size);
     if (info->direct) {
+        info->requests = jdb_linux_requests(fd);
         ask_alignment(fd, info);
         info->direct_write_unit = info->write_align;
         info->direct_reason = "O_DIRECT accepted";

@@ -21,6 +21,18 @@
 #include <time.h>
 #include <unistd.h>
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define ADDRESS_SANITIZER
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#define ADDRESS_SANITIZER
+#endif
+#ifdef ADDRESS_SANITIZER
+#include <sanitizer/asan_interface.h>
+#endif
+
 /* ---- memory, time, processes ---------------------------------------------------------------- */
 
 size_t jdb_os_page_size(void) {
@@ -36,7 +48,55 @@ void *jdb_os_map(size_t size) {
     return map;
 }
 
+void *jdb_os_map_chunk(size_t size) {
+    uint8_t *map = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED) return NULL;
+    size_t before = (size_t)(-(uintptr_t)map & (size - 1));
+    if (before) munmap(map, before);
+    if (size - before) munmap(map + before + size, size - before);
+    jdb_platform_keep_from_children(map + before, size);
+    jdb_platform_prefer_large_pages(map + before, size);
+    return map + before;
+}
+
 void jdb_os_unmap(void *map, size_t size) { munmap(map, size); }
+
+void jdb_os_forbid(void *memory, size_t size) {
+#ifdef ADDRESS_SANITIZER
+    __asan_poison_memory_region(memory, size);
+#else
+    (void)memory;
+    (void)size;
+#endif
+}
+
+void jdb_os_permit(void *memory, size_t size) {
+#ifdef ADDRESS_SANITIZER
+    __asan_unpoison_memory_region(memory, size);
+#else
+    (void)memory;
+    (void)size;
+#endif
+}
+
+struct jdb_os_lock {
+    pthread_mutex_t mutex;
+};
+
+jdb_os_lock *jdb_os_lock_new(void) {
+    jdb_os_lock *lock = malloc(sizeof *lock);
+    if (!lock || pthread_mutex_init(&lock->mutex, NULL) == 0) return lock;
+    free(lock);
+    return NULL;
+}
+
+void jdb_os_lock_free(jdb_os_lock *lock) {
+    pthread_mutex_destroy(&lock->mutex);
+    free(lock);
+}
+
+void jdb_os_lock_take(jdb_os_lock *lock) { pthread_mutex_lock(&lock->mutex); }
+void jdb_os_lock_give(jdb_os_lock *lock) { pthread_mutex_unlock(&lock->mutex); }
 
 int64_t jdb_os_now(void) {
     struct timespec now;
@@ -122,13 +182,19 @@ int jdb_os_thread_start(pthread_t *thread, size_t stack_size, void *(*run)(void 
     return r;
 }
 
-static atomic_uint fork_generation;
+static atomic_uint fork_generation; /* 0: nobody asked yet */
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
 static void in_child(void) { atomic_fetch_add(&fork_generation, 1); }
-static void watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }
+
+static void watch_forks(void) {
+    pthread_atfork(NULL, NULL, in_child);
+    atomic_fetch_add(&fork_generation, 1);
+}
 
 unsigned jdb_os_fork_generation(void) {
+    unsigned generation = atomic_load_explicit(&fork_generation, memory_order_relaxed);
+    if (generation) return generation;
     pthread_once(&fork_once, watch_forks);
     return atomic_load_explicit(&fork_generation, memory_order_relaxed);
 }

@@ -44,6 +44,10 @@ jdb_kind jdb_queue_usable(const jdb_queue *q) {
     return JDB_OK;
 }
 
+int jdb_queue_is_own(const jdb_queue *q) {
+    return q->fork_generation == jdb_os_fork_generation() && q->thread == this_thread();
+}
+
 jdb_op *jdb_op_take(jdb_queue *q, jdb_kind *kind) {
     *kind = jdb_queue_usable(q);
     if (*kind) return NULL;
@@ -123,6 +127,7 @@ static int hand_over(jdb_queue *q, jdb_op *op) {
             return r;
         }
     }
+    if (step == JDB_CLOSE && q->backend->forget) q->backend->forget(q, op->file);
     q->inflight++;
     q->pool_inflight++;
     q->stats.pool_operations++;
@@ -139,7 +144,7 @@ static int droppable(const jdb_op *op) {
 }
 
 static void start(jdb_queue *q) {
-    while (q->pending.head && q->inflight < q->depth) {
+    while (q->pending.head && q->inflight < q->limit) {
         jdb_op *op = jdb_list_pop(&q->pending);
         if (droppable(op)) {
             op->state = JDB_INFLIGHT;
@@ -341,7 +346,18 @@ static int wants_flush(const jdb_op *op) {
     return op->result >= 0 && op->moved == op->len && op->len > 0;
 }
 
+/* More than the device takes would make the caller wait inside the kernel (tags of the block
+ * layer). Who names a depth has decided. */
+static void heed_device(jdb_queue *q, const jdb_file *file) {
+    uint32_t requests = file->info.requests;
+    if (q->options.depth || !file->info.direct || requests == 0 || requests >= q->limit) return;
+    q->limit = requests;
+    snprintf(q->limit_reason, sizeof q->limit_reason,
+             "the device of %.40s takes %u requests at once", file->path, requests);
+}
+
 static void arrived(jdb_queue *q, jdb_op *op) {
+    if (op->code == JDB_OPEN && op->result == 0) heed_device(q, op->file);
     if (jdb_flush_done(q, op)) return;
     note_write(op);
     if (wants_flush(op)) {
@@ -461,7 +477,7 @@ static void reap_batch(jdb_queue *q, int64_t timeout_ns) {
     unsigned want = q->pool_inflight ? 1 : kernel / 4;
     if (want > 32) want = 32;
     if (q->wait_min && !q->pool_inflight) want = q->wait_min < kernel ? q->wait_min : kernel;
-    if (want > 1) {
+    if (want > 1 && q->options.min_wait_ns == 0) {
         int64_t bound = q->gap_ns * want * 2;
         if (bound < 20000) bound = 20000;
         if (bound > 1000000) bound = 1000000;
@@ -469,7 +485,7 @@ static void reap_batch(jdb_queue *q, int64_t timeout_ns) {
         reap(q, want, bound);
         if (q->done.head) return;
     }
-    reap(q, 1, timeout_ns);
+    reap(q, want > 1 && q->options.min_wait_ns ? want : 1, timeout_ns);
 }
 
 void jdb_queue_reap(jdb_queue *q, int64_t timeout_ns) {
@@ -654,6 +670,12 @@ int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *fa
                  forced ? "JDBFS_BACKEND" : "backend", name);
         return refuse(failure, JDB_UNSUPPORTED, 0, text);
     }
+    const char *mode = options->sqpoll_ns ? "sqpoll" : options->min_wait_ns ? "min_wait" : NULL;
+    if (mode && name && strcmp(name, "auto") != 0 && strcmp(name, "io_uring") != 0) {
+        snprintf(text, sizeof text, "option %s is io_uring's; the backend is %.40s", mode, name);
+        return refuse(failure, JDB_UNSUPPORTED, 0, text);
+    }
+    if (mode) name = "io_uring";
     if (options->depth > JDB_DEPTH_MAX || options->workers > JDB_WORKERS_MAX)
         return refuse(failure, JDB_OVERFLOW, 0, "depth or workers above the limit");
     jdb_queue *q = calloc(1, sizeof *q);
@@ -662,6 +684,7 @@ int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *fa
     q->notify = -1;
     q->depth = options->depth ? options->depth : 256;
     q->workers = options->workers ? options->workers : 16;
+    q->options = *options;
     q->fork_generation = jdb_os_fork_generation();
     q->thread = this_thread();
     q->gap_ns = JDB_GAP_NS;
@@ -678,6 +701,7 @@ int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *fa
         return refuse(failure, error == ENOMEM ? JDB_ALLOC : JDB_UNSUPPORTED, error, text);
     }
     q->reaped_at = jdb_queue_now(q);
+    q->limit = q->depth;
     *queue = q;
     return 0;
 }
@@ -757,6 +781,18 @@ const char *jdb_queue_backend(const jdb_queue *q) { return q->backend->name; }
 const char *jdb_queue_reason(const jdb_queue *q) { return q->reason; }
 const char *jdb_queue_features(const jdb_queue *q) { return q->features; }
 uint32_t jdb_queue_depth(const jdb_queue *q) { return q->depth; }
+
+uint32_t jdb_queue_limit(const jdb_queue *q, const char **reason) {
+    *reason = q->limit_reason;
+    return q->limit;
+}
+
+void jdb_queue_registered(const jdb_queue *q, jdb_registered *registered) {
+    registered->memory = q->registered.memory;
+    registered->files = q->registered.files;
+    registered->ring = q->registered.ring;
+    registered->reason = q->registered.reason;
+}
 
 const char *jdb_backend_name(unsigned index) {
     for (unsigned i = 0; jdb_backends[i]; i++)

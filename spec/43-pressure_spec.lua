@@ -2,6 +2,7 @@
 -- and at the end every counter is zero. Subprocesses, since the depth is set before the first use.
 
 local process = require "support_process"
+local support = require "support"
 
 local COMMON = [[
   local depth, page = tonumber(arg[3]), jdbfs.PAGE_SIZE
@@ -220,5 +221,41 @@ describe("pressure", function()
       print("ok")
     ]])
     assert.are.equal("ok\n", out)
+  end)
+
+  -- More than the device takes at once would block inside the kernel.
+  it("of a device that takes fewer at once stays within that, unless the depth is named", function()
+    local slow, why = process.slow()
+    if not slow then return pending(why) end
+    local most = support.get("/sys/block/" .. slow.device:match("[^/]+$") .. "/queue/nr_requests")
+    most = tonumber(most)
+    local ok, out = pcall(process.script, [[
+      local most = tonumber(arg[4])
+      check("before", jdbfs.info().in_flight_limit == 256 and not jdbfs.info().in_flight_reason)
+      local f = assert(jdbfs.open(arg[3], { device = true }))
+      local info = jdbfs.info()
+      check("limit", info.in_flight_limit == most and info.depth == 256, info.in_flight_limit)
+      check("reason", info.in_flight_reason:find(arg[3], 1, true), info.in_flight_reason)
+      local b = jdbfs.buffer(400 * 512)
+      for i = 0, 399 do jdbfs.spawn(f.read_at, f, b, i * 512, i * 512, 512) end
+      for _ = 1, 5 do
+        jdbfs.step()
+        check("in flight", jdbfs.stats().in_flight <= most, jdbfs.stats().in_flight)
+      end
+      check("the rest waits", jdbfs.stats().waiting > 0)
+      jdbfs.run(function() end)
+      print("ok")
+    ]], { args = { slow.device, tostring(most) }, prefix = slow.prefix })
+    local named_ok, named = pcall(process.script, [[
+      assert(jdbfs.setup { depth = 256 })
+      local f = assert(jdbfs.open(arg[3], { device = true }))
+      local info = jdbfs.info()
+      print(info.in_flight_limit, info.in_flight_reason)
+    ]], { args = { slow.device } })
+    slow.stop()
+    assert.is_true(ok, out)
+    assert.are.equal("ok\n", out)
+    assert.is_true(named_ok, named)
+    assert.are.equal("256\tnil\n", named)
   end)
 end)

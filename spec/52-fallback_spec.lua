@@ -151,6 +151,13 @@ describe("setup", function()
         ["depth text"] = { depth = "5" },
         ["workers 0"] = { workers = 0 },
         ["workers 257"] = { workers = 257 },
+        ["registered number"] = { registered = 1 },
+        ["sqpoll 0"] = { sqpoll = 0 },
+        ["sqpoll -1"] = { sqpoll = -1 },
+        ["sqpoll NaN"] = { sqpoll = 0 / 0 },
+        ["sqpoll true"] = { sqpoll = true },
+        ["min_wait 11"] = { min_wait = 11 },
+        ["min_wait text"] = { min_wait = "1" },
         ["backend number"] = { backend = 1 },
         ["backend name"] = { backend = "nonsense" },
       } do
@@ -177,6 +184,98 @@ describe("setup", function()
       local out = process.script(("assert(jdbfs.setup { depth = %d })"):format(depth) .. WORK)
       assert.matches(os.getenv("JDBFS_BACKEND") or ".", out)
     end
+  end)
+end)
+
+describe("a mode of io_uring", function()
+  process.setup()
+
+  local RING = { JDBFS_BACKEND = "io_uring" }
+  local MODES = { sqpoll = 0.05, min_wait = 0.0002 }
+  local left_out = os.getenv("JDBFS_BACKEND") == "threads"
+
+  local function with(mode, o)
+    return process.script(("assert(jdbfs.setup { %s = %g })"):format(mode, MODES[mode]) .. WORK, o)
+  end
+
+  local function refusal(mode, o)
+    return process.script(([[
+      assert(jdbfs.setup { %s = %g })
+      for _ = 1, 2 do
+        local value, message, err = jdbfs.exists(dir)
+        check("refused", value == nil and err.kind == "Unsupported", value, message)
+        print(message)
+      end
+    ]]):format(mode, MODES[mode]), o)
+  end
+
+  local function needs()
+    if left_out then return "it is not the threads'" end
+    if not has_uring() then return NO_URING end
+    if tonumber((select(2, support.sh("nproc")))) < 2 then return "needs two processors" end
+  end
+
+  for mode in pairs(MODES) do
+    it(mode .. " does the same work, and is shown", function()
+      local why = needs()
+      if why then return pending(why) end
+      local out = with(mode, { env = RING })
+      assert.matches("io_uring\n", out)
+      assert.matches(mode, out:match("\n([^\n]*)\n$"), 1, true)
+    end)
+
+    it(mode .. " does the same work when the host polls", function()
+      local why = needs()
+      if why then return pending(why) end
+      assert.matches("io_uring\n", process.script((
+        "assert(jdbfs.setup { %s = %g }) assert(jdbfs.pollfd())"):format(mode, MODES[mode]) .. WORK,
+        { env = RING }))
+    end)
+
+    it(mode .. " is refused by other backends, and auto does not leave it out", function()
+      local why = needs()
+      if why then return pending(why) end
+      assert.matches(mode .. " is io_uring's; the backend is threads",
+        refusal(mode, { env = { JDBFS_BACKEND = "threads" } }), 1, true)
+      local nouring = process.nouring()
+      local prefix = nouring and support.quote(nouring) .. " 1"
+      if not prefix or support.sh(prefix .. " true") == 77 then
+        return pending("no seccomp filter can be set here")
+      end
+      assert.matches("EPERM", refusal(mode, { prefix = prefix, env = { JDBFS_BACKEND = "auto" } }),
+        1, true)
+    end)
+  end
+
+  it("sqpoll is refused where there is no second processor", function()
+    local why = needs() or support.lacks("taskset")
+    if why then return pending(why) end
+    assert.matches("sqpoll refused: its thread needs a second processor",
+      refusal("sqpoll", { env = RING, prefix = "taskset -c 0" }), 1, true)
+  end)
+
+  it("min_wait brings more completions a call", function()
+    local why = needs()
+    if why then return pending(why) end
+    local source = [[
+      local page = jdbfs.PAGE_SIZE
+      local f = assert(jdbfs.create(dir .. "/file", { direct = "prefer" }))
+      assert(f:write_at(jdbfs.buffer(page), 0))
+      local before = jdbfs.stats().entries
+      jdbfs.run(function()
+        for _ = 1, 32 do
+          jdbfs.spawn(function()
+            local b = jdbfs.buffer(page)
+            for _ = 1, 100 do check("read", f:read_at(b, 0) == page) end
+          end)
+        end
+      end)
+      print((jdbfs.stats().entries - before) / 3200)
+    ]]
+    local waiting = tonumber((process.script("assert(jdbfs.setup { min_wait = 0.1 })" .. source,
+      { env = RING })))
+    -- A quarter of what is in flight is waited for, whatever the device does meanwhile.
+    assert.is_true(waiting <= 1 / 7, tostring(waiting))
   end)
 end)
 

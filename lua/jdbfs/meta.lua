@@ -1377,6 +1377,16 @@ function Reader:close() end
 ---  JDBFS_BACKEND wins
 ---@field depth integer? operations the kernel holds at once, 1 to 4096, default 256
 ---@field workers integer? threads of the pool at most, 1 to 256, default 16
+---@field sqpoll number? io_uring: a thread of the kernel takes the operations, without a call, and
+---  sleeps after so many seconds without any (0 < s <= 10). It needs a processor of its own, and
+---  uses it up. Off by default
+---@field min_wait number? io_uring, Linux 6.12: with several operations in flight completions are
+---  gathered for so many seconds at most (0 < s <= 10), instead of as long as they usually take:
+---  more throughput, later answers. Off by default. Where one of these two cannot work, every call
+---  is Unsupported and says why
+---@field registered boolean? io_uring: whether buffers, files and the ring are registered with the
+---  kernel once they have seen some transfers, which makes transfers cheaper; default true. What is
+---  refused, as by the limit on locked memory, is done without
 
 --- Before the first operation; later it is kind Busy.
 --- Never waits.
@@ -1400,6 +1410,13 @@ function jdbfs.setup(o) end
 ---@field lua string the Lua that runs
 ---@field depth integer operations the kernel holds at once
 ---@field page_size integer bytes
+---@field in_flight_limit integer operations handed over at once: depth, or less when the depth was
+---  left open and the device of a file that was opened takes fewer without making us wait
+---@field in_flight_reason string? which device, when it is less
+---@field registered_memory integer bytes of buffers registered now, in pieces of 2 MiB
+---@field registered_files integer files registered now, 256 at most
+---@field registered_ring boolean
+---@field registered_refused string? what the kernel refused to register, and why
 ---@field host string? name of the host that was chosen
 
 --- What runs here, and why.

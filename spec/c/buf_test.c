@@ -149,6 +149,29 @@ static void exact_edges(void) {
     free(m.writers);
 }
 
+/* A hundred thousand ranges in one buffer, each asked for before it is taken: minutes, when each
+ * question looks at all that are there. */
+static void many_small_ranges(void) {
+    enum { COUNT = 100000, SIZE = 64 };
+    jdb_buf *b = jdb_buf_new((size_t)COUNT * SIZE, PAGE);
+    jdb_op *ops = calloc(COUNT, sizeof *ops);
+    CHECK(b && ops);
+    for (size_t i = 0; i < COUNT; i++) {
+        ops[i].buf = b;
+        ops[i].code = i % 2 ? JDB_READ : JDB_WRITE;
+        ops[i].buf_off = i * SIZE;
+        ops[i].len = SIZE;
+        CHECK(jdb_buf_writable(b, i * SIZE, SIZE));
+        jdb_buf_enter(&ops[i]);
+        CHECK(!jdb_buf_writable(b, i * SIZE, SIZE));
+        CHECK_EQ(jdb_buf_readable(b, i * SIZE, SIZE), i % 2 == 0);
+    }
+    for (size_t i = 0; i < COUNT; i++) jdb_buf_leave(&ops[i]);
+    CHECK(jdb_buf_writable(b, 0, (size_t)COUNT * SIZE));
+    free(ops);
+    jdb_buf_unref(b);
+}
+
 int main(void) {
     test_begin("making", 60);
     making();
@@ -162,5 +185,7 @@ int main(void) {
     random_ranges(5 * PAGE + 17, 4000, 3);
     random_ranges(64 * PAGE, 2000, 4);
     random_ranges((size_t)6 << 20, 60, 5); /* pieces larger than a page */
+    test_begin("many small ranges", 20);
+    many_small_ranges();
     return 0;
 }

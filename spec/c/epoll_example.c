@@ -147,7 +147,7 @@ static void run_loop(struct program *p) {
 
 static void run_on(const char *backend) {
     struct program p = {.queue = NULL};
-    jdb_options options = {backend, 32, 4};
+    jdb_options options = {.backend = backend, .depth = 32, .workers = 4};
     jdb_failure failure;
     const char *dir = getenv("JDBFS_TEST_DIR");
     if (jdb_queue_new(&options, &p.queue, &failure) != 0) {

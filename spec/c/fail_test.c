@@ -195,6 +195,15 @@ static void some_names(jdb_queue *q) {
     if ((op = take_if(q))) attempt(q, op, jdb_prep_rename(op, paths[2], paths[1], 0), NULL);
 }
 
+/* More than the arena keeps, and what never fits into it. */
+static void some_buffers(void) {
+    static const size_t sizes[] = {JDB_CHUNK_SIZE, JDB_CHUNK_SIZE, JDB_CHUNK_SIZE + 1};
+    jdb_buf *buffers[3];
+    for (int i = 0; i < 3; i++) buffers[i] = jdb_buf_new(sizes[i], PAGE);
+    for (int i = 0; i < 3; i++)
+        if (buffers[i]) jdb_buf_unref(buffers[i]);
+}
+
 static void some_transfers(jdb_queue *q, jdb_file *f) {
     enum { AT_ONCE = 300 }; /* more than one piece of the slab */
     jdb_buf *b = jdb_buf_new(2 * PAGE, PAGE);
@@ -243,6 +252,7 @@ static int scenario(void) {
     int fd = jdb_queue_pollfd(q);
     CHECK(fd >= 0 || fd == -EMFILE || fd == -ENOMEM);
     some_names(q);
+    some_buffers();
     jdb_op *op = take_if(q);
     jdb_open how = {
         .flags = JDB_OPEN_WRITE | JDB_OPEN_CREATE, .mode = 0666, .direct = JDB_DIRECT_PREFER};

@@ -30,7 +30,7 @@ static inline int make_simulated_dir(jdb_queue *q) {
 /* NULL: this backend cannot run here, *error tells why. */
 static inline jdb_queue *queue_try(const char *backend, uint32_t depth, uint32_t workers,
                                    int *error) {
-    jdb_options options = {backend, depth, workers};
+    jdb_options options = {.backend = backend, .depth = depth, .workers = workers};
     jdb_failure failure;
     jdb_queue *q = NULL;
     *error = jdb_queue_new(&options, &q, &failure);

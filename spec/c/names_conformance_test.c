@@ -237,7 +237,7 @@ static void space(const char *backend) {
 }
 
 static void setups(const char *backend) {
-    jdb_options options = {"none such", 0, 0};
+    jdb_options options = {.backend = "none such", .depth = 0, .workers = 0};
     jdb_failure failure;
     jdb_queue *q = NULL;
     char text[JDB_MESSAGE_MAX];

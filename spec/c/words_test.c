@@ -68,11 +68,11 @@ static void cut(void) {
 static void limits(void) {
     jdb_queue *queue = NULL;
     jdb_failure f;
-    jdb_options deep = {"threads", JDB_DEPTH_MAX + 1, 0};
+    jdb_options deep = {.backend = "threads", .depth = JDB_DEPTH_MAX + 1, .workers = 0};
     CHECK(jdb_queue_new(&deep, &queue, &f) < 0 && f.kind == JDB_OVERFLOW && !queue);
-    jdb_options many = {"threads", 0, JDB_WORKERS_MAX + 1};
+    jdb_options many = {.backend = "threads", .depth = 0, .workers = JDB_WORKERS_MAX + 1};
     CHECK(jdb_queue_new(&many, &queue, &f) < 0 && f.kind == JDB_OVERFLOW && !queue);
-    jdb_options odd = {"abacus", 0, 0};
+    jdb_options odd = {.backend = "abacus", .depth = 0, .workers = 0};
     CHECK(jdb_queue_new(&odd, &queue, &f) < 0 && f.kind == JDB_UNSUPPORTED && !queue);
 }
 
