@@ -75,7 +75,7 @@ void jdb_buf_unref(jdb_buf *buf) {
     if (--buf->refs > 0) return;
     assert(buf->inflight == 0);
     /* In a forked child the range was never mapped; something else may lie there by now. */
-    if (buf->fork_generation == jdb_os_fork_generation()) {
+    if (buf->fork_generation == jdb_os_generation()) {
         if (buf->chunk) jdb_arena_put(buf->chunk, buf->base, buf->size);
         else jdb_os_unmap(buf->map, buf->mapped);
     }
@@ -84,7 +84,7 @@ void jdb_buf_unref(jdb_buf *buf) {
 }
 
 void *jdb_buf_data(const jdb_buf *buf) {
-    return buf->fork_generation == jdb_os_fork_generation() ? buf->base : NULL;
+    return buf->fork_generation == jdb_os_generation() ? buf->base : NULL;
 }
 
 size_t jdb_buf_size(const jdb_buf *buf) { return buf->size; }
@@ -123,14 +123,11 @@ int jdb_buf_writable(const jdb_buf *buf, size_t off, size_t len) {
 /* Counts the operation in or out of its pieces; gives the list that it belongs to. */
 static jdb_op **count(const jdb_op *op, uint32_t change) {
     jdb_buf *buf = op->buf;
-    size_t first = (size_t)op->buf_off >> buf->piece_shift;
-    size_t last = (size_t)(op->buf_off + op->len - 1) >> buf->piece_shift;
-    for (size_t i = first; i <= last; i++) {
-        struct jdb_piece *piece = &buf->pieces[i];
-        if (op->code == JDB_READ) piece->writers += change;
-        else piece->readers += change;
-    }
-    return first == last ? &buf->pieces[first].ops : &buf->wide;
+    struct jdb_piece *first = &buf->pieces[op->buf_off >> buf->piece_shift];
+    struct jdb_piece *last = &buf->pieces[(op->buf_off + op->len - 1) >> buf->piece_shift];
+    for (struct jdb_piece *piece = first; piece <= last; piece++)
+        *(op->code == JDB_READ ? &piece->writers : &piece->readers) += change;
+    return first == last ? &first->ops : &buf->wide;
 }
 
 void jdb_buf_enter(jdb_op *op) {

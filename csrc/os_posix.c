@@ -182,21 +182,19 @@ int jdb_os_thread_start(pthread_t *thread, size_t stack_size, void *(*run)(void 
     return r;
 }
 
-static atomic_uint fork_generation; /* 0: nobody asked yet */
+unsigned jdb_os_forks;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
-static void in_child(void) { atomic_fetch_add(&fork_generation, 1); }
+static void in_child(void) { __atomic_fetch_add(&jdb_os_forks, 1, __ATOMIC_RELAXED); }
 
 static void watch_forks(void) {
     pthread_atfork(NULL, NULL, in_child);
-    atomic_fetch_add(&fork_generation, 1);
+    __atomic_fetch_add(&jdb_os_forks, 1, __ATOMIC_RELAXED);
 }
 
 unsigned jdb_os_fork_generation(void) {
-    unsigned generation = atomic_load_explicit(&fork_generation, memory_order_relaxed);
-    if (generation) return generation;
     pthread_once(&fork_once, watch_forks);
-    return atomic_load_explicit(&fork_generation, memory_order_relaxed);
+    return jdb_os_generation();
 }
 
 /* Two kinds of strerror_r: GNU's returns the words, the other fills the buffer. */

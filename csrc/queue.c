@@ -37,7 +37,7 @@ static int grow(jdb_queue *q) {
 }
 
 jdb_kind jdb_queue_usable(const jdb_queue *q) {
-    if (q->fork_generation != jdb_os_fork_generation()) return JDB_FORKED;
+    if (q->fork_generation != jdb_os_generation()) return JDB_FORKED;
     if (q->closed) return JDB_CLOSED;
     /* io_uring binds a ring to its thread, and nothing here is locked. */
     if (q->thread != this_thread()) return JDB_UNSUPPORTED;

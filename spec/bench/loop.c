@@ -2,7 +2,9 @@
  * and the page numbers of reads.lua.
  *
  *   loop make FILE MEBIBYTES           writes a new file in full, incompressible, synced
- *   loop read FILE DEPTH OPERATIONS    prints: operations seconds cpu-seconds kernel-entries */
+ *   loop read FILE DEPTH OPERATIONS [plain]
+ *                                      prints: operations seconds cpu-seconds kernel-entries;
+ *                                      plain: without registered memory, file and ring */
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
@@ -15,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, RING = 256, STAGE_MAX = 32, WAIT_MAX = 32, DEPTH_MAX = 256 };
+enum { PAGE = 4096, CHUNK = 2 << 20, RING = 256, STAGE_MAX = 32, WAIT_MAX = 32, DEPTH_MAX = 256 };
 
 struct slot {
     void *memory;
@@ -80,16 +82,32 @@ static void make_ring(struct io_uring *ring) {
     if (r != 0) stop("io_uring_setup", -r);
 }
 
-static void stage(struct io_uring *ring, int fd, struct slot *slot, uint64_t pages) {
+/* As jdbfs has them: one registered chunk, of a huge page where there are any. */
+static void *map_chunk(struct io_uring *ring) {
+    uintptr_t memory = (uintptr_t)map(2 * CHUNK);
+    struct iovec chunk = {(void *)((memory + CHUNK - 1) & ~(uintptr_t)(CHUNK - 1)), CHUNK};
+    madvise(chunk.iov_base, CHUNK, MADV_HUGEPAGE);
+    int r = io_uring_register_buffers(ring, &chunk, 1);
+    if (r != 0) stop("registering memory", -r);
+    return chunk.iov_base;
+}
+
+static void stage(struct io_uring *ring, int fd, struct slot *slot, uint64_t pages, int plain) {
     struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
     if (!sqe) stop("no room in the ring", EAGAIN);
     slot->random = slot->random * 16807 % 2147483647;
     slot->left--;
-    io_uring_prep_read(sqe, fd, slot->memory, PAGE, slot->random % pages * PAGE);
+    uint64_t off = slot->random % pages * PAGE;
+    if (plain) {
+        io_uring_prep_read(sqe, fd, slot->memory, PAGE, off);
+    } else {
+        io_uring_prep_read_fixed(sqe, 0, slot->memory, PAGE, off, 0);
+        sqe->flags |= IOSQE_FIXED_FILE;
+    }
     io_uring_sqe_set_data(sqe, slot);
 }
 
-static void read_file(const char *path, unsigned depth, uint64_t operations) {
+static void read_file(const char *path, unsigned depth, uint64_t operations, int plain) {
     static struct slot slots[DEPTH_MAX];
     struct io_uring ring;
     struct stat st;
@@ -100,15 +118,18 @@ static void read_file(const char *path, unsigned depth, uint64_t operations) {
     uint64_t each = operations / depth, total = each * depth;
     unsigned in_flight = 0, staged = 0;
     make_ring(&ring);
+    char *chunk = plain ? NULL : map_chunk(&ring);
+    if (!plain && io_uring_register_files(&ring, &fd, 1) != 0) stop("registering the file", EINVAL);
+    if (!plain && io_uring_register_ring_fd(&ring) != 1) stop("registering the ring", EINVAL);
     for (unsigned i = 0; i < depth; i++) {
-        slots[i].memory = map(PAGE);
+        slots[i].memory = plain ? map(PAGE) : chunk + (size_t)i * PAGE;
         memset(slots[i].memory, 0, PAGE);
         slots[i].random = (uint64_t)i * 7919 + 1;
         slots[i].left = each;
     }
     double start = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
     for (unsigned i = 0; i < depth && each > 0; i++, in_flight++, staged++)
-        stage(&ring, fd, &slots[i], pages);
+        stage(&ring, fd, &slots[i], pages, plain);
     while (ended < total) {
         struct io_uring_cqe *cqe;
         unsigned head, count = 0, want = in_flight / 4;
@@ -124,7 +145,7 @@ static void read_file(const char *path, unsigned depth, uint64_t operations) {
             count++;
             in_flight--;
             if (slot->left == 0) continue;
-            stage(&ring, fd, slot, pages);
+            stage(&ring, fd, slot, pages, plain);
             in_flight++;
             if (++staged < STAGE_MAX) continue;
             if (io_uring_submit(&ring) < 0) stop("io_uring_enter", EIO);
@@ -145,10 +166,11 @@ static void read_file(const char *path, unsigned depth, uint64_t operations) {
 int main(int argc, char **argv) {
     if (argc == 4 && strcmp(argv[1], "make") == 0) {
         make_file(argv[2], atol(argv[3]));
-    } else if (argc == 5 && strcmp(argv[1], "read") == 0) {
-        read_file(argv[2], (unsigned)atoi(argv[3]), strtoull(argv[4], NULL, 10));
+    } else if (argc >= 5 && strcmp(argv[1], "read") == 0) {
+        read_file(argv[2], (unsigned)atoi(argv[3]), strtoull(argv[4], NULL, 10), argc > 5);
     } else {
-        fprintf(stderr, "usage: loop make FILE MEBIBYTES | loop read FILE DEPTH OPERATIONS\n");
+        fprintf(stderr,
+                "usage: loop make FILE MEBIBYTES | loop read FILE DEPTH OPERATIONS [plain]\n");
         return 2;
     }
     return 0;
