@@ -204,6 +204,38 @@ describe("a writer", function()
     end
   end)
 
+  support.both("can be filled in place, between writes of any size", function()
+    math.randomseed(7)
+    for round = 1, 6 do
+      local path = support.path()
+      local f = create(path)
+      local o = { block = 4096 * round, depth = round, offset = round - 1 }
+      local w = assert(stream.writer(f, o))
+      local model = { ("\0"):rep(round - 1) }
+      for i = 1, 150 do
+        local data = sample(math.random(1, 5000), i)
+        if i % 4 == 0 then
+          assert(w:write(data))
+        else
+          local space = assert(w:space())
+          assert.is_true(#space >= 1)
+          data = data:sub(1, #space)
+          space:set(0, data)
+          -- In two steps; what is not advanced over is not written.
+          assert.is_true(w:advance(math.floor(#data / 2)))
+          assert.is_true(w:advance(#data - math.floor(#data / 2)))
+        end
+        model[#model + 1] = data
+        if i % 50 == 0 then assert(w:sync()) end
+      end
+      assert(w:close())
+      support.fails({ kind = "Closed", op = "space" }, w:space())
+      support.fails({ kind = "Closed", op = "advance" }, w:advance(0))
+      assert.is_true(support.get(path) == table.concat(model))
+      assert(f:close())
+    end
+  end)
+
   it("goes on when the caller of write or sync is cancelled", function()
     for yields = 1, 30 do
       local path = support.path()
@@ -248,6 +280,12 @@ describe("a writer", function()
     local w = assert(stream.writer(f))
     support.raises("string or jdbfs buffer expected", w.write, w, 12)
     support.raises("call with a colon", w.write, "x")
+    support.raises("0 to 0 expected", w.advance, w, 1)
+    local space = assert(w:space())
+    assert.are.equal(1048576, #space)
+    for _, n in ipairs({ -1, 0.5, 1048577, "1", 0 / 0 }) do
+      support.raises("0 to 1048576 expected", w.advance, w, n)
+    end
     assert(w:close())
     assert(f:close())
     support.fails({ kind = "Closed" }, stream.writer(f))
@@ -389,6 +427,46 @@ describe("a reader", function()
     assert.are.equal(2 * PAGE + 5, r:position())
     broken = false
     assert.are.equal(data:sub(2 * PAGE + 6), r:read(10 * PAGE))
+    assert(r:close())
+    assert(f:close())
+  end)
+
+  support.both("gives its blocks uncopied, also mixed with other reads", function()
+    local path, data = support.path(), sample(300001)
+    support.put(path, data)
+    local f = assert(jdbfs.open(path, { direct = "prefer" }))
+    local ways = { { block = 4096, depth = 1 }, { block = 40000, depth = 3, offset = 777 } }
+    for _, o in ipairs(ways) do
+      local r = assert(stream.reader(f, o))
+      local parts = { data:sub(1, o.offset or 0) }
+      for i = 1, 1000 do
+        local b, message = r:next_block()
+        if not b then
+          assert.is_nil(message)
+          break
+        end
+        assert.is_true(#b >= 1 and #b <= 45056)
+        parts[#parts + 1] = b:string()
+        if i % 3 == 0 then parts[#parts + 1] = r:read(1000) end
+        assert.are.equal(#table.concat(parts), r:position())
+      end
+      assert.is_true(table.concat(parts) == data)
+      assert.is_nil((r:next_block()))
+      assert(r:close())
+      support.fails({ kind = "Closed", op = "next_block" }, r:next_block())
+    end
+    assert(f:close())
+  end)
+
+  it("gives what was added behind the end later, as a block as well", function()
+    local path = support.path()
+    local f = create(path)
+    write_all(f, "first")
+    local r = assert(stream.reader(f, { block = 4096 }))
+    assert.are.equal("first", r:next_block():string())
+    assert.is_nil((r:next_block()))
+    write_all(f, "second", { offset = 5 })
+    assert.are.equal("second", r:next_block():string())
     assert(r:close())
     assert(f:close())
   end)

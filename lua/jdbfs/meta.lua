@@ -1245,6 +1245,19 @@ local Writer = {}
 ---@return string? message
 ---@return jdbfs.Error? err
 function Writer:write(...) end
+--- The part of the current block that is still free, to be filled in place instead of copied by
+--- write; what was put there counts with advance. Good until the next call but advance. Yields
+--- while all blocks are in flight.
+---@return jdbfs.Buffer? space never empty
+---@return string? message
+---@return jdbfs.Error? err
+function Writer:space() end
+--- The first n bytes of space() are written.
+---@param n integer
+---@return true?
+---@return string? message
+---@return jdbfs.Error? err
+function Writer:advance(n) end
 --- Everything written so far is in the file, which ends where it should, and on stable storage.
 --- Yields.
 --- Kinds: Poisoned, Closed, Io.
@@ -1350,6 +1363,12 @@ function Reader:read(n) end
 ---@return string? message
 ---@return jdbfs.Error? err
 function Reader:read_into(b, off, len) end
+--- What is there of the current block, uncopied, from the position on, which moves behind it;
+--- nothing but nil at the end of the file. Good until the next call. Yields.
+---@return jdbfs.Buffer? bytes
+---@return string? message
+---@return jdbfs.Error? err
+function Reader:next_block() end
 --- Offset of the next byte.
 --- Never waits.
 --- ```lua

@@ -222,6 +222,28 @@ function Writer:write(...)
   return true
 end
 
+function Writer:space()
+  check_self(self, Writer, "space")
+  local _, message, err = refuse(self, "space")
+  if message then return nil, message, err end
+  local space
+  space, message, err = room(self)
+  if not space then return nil, message, err end
+  return self.buffer:slice(self.fill, space)
+end
+
+function Writer:advance(n)
+  check_self(self, Writer, "advance")
+  local _, message, err = refuse(self, "advance")
+  if message then return nil, message, err end
+  local most = self.buffer and self.block - self.fill or 0
+  if type(n) ~= "number" or n < 0 or n > most or n ~= floor(n) then
+    error(("bad argument #1 to 'advance' (0 to %d expected)"):format(most), 2)
+  end
+  self.fill = self.fill + floor(n)
+  return true
+end
+
 -- What follows the last byte in its aligned block: what the file has there, or zeros.
 local function pad(self, size)
   local stop = align_up(self.fill, self.align)
@@ -492,6 +514,21 @@ function Reader:read_into(buffer, offset, length)
   end)
 end
 
+-- Nothing is copied: the block goes back to be read into with the next call.
+function Reader:next_block()
+  check_self(self, Reader, "next_block")
+  if self.closed then return closed(self, "next_block") end
+  local entry, message, err = block_at(self, self.pos)
+  if not entry then return nil, message, err end
+  local at = self.pos - entry.offset
+  if at >= entry.got then
+    drop_entries(self) -- the end of the file may move
+    return nil
+  end
+  self.pos = entry.offset + entry.got
+  return entry.buffer:slice(at, entry.got - at)
+end
+
 function Reader:position()
   check_self(self, Reader, "position")
   return self.pos
@@ -516,7 +553,7 @@ local function reader(file, o)
   return self
 end
 
-core.waiting_classes[Writer] = { "write", "sync", "close" }
-core.waiting_classes[Reader] = { "read", "read_into", "close" }
+core.waiting_classes[Writer] = { "write", "space", "sync", "close" }
+core.waiting_classes[Reader] = { "read", "read_into", "next_block", "close" }
 
 return { reader = reader, writer = writer }

@@ -301,7 +301,7 @@ local LIKELY_FUNCTION = {
   punch = { "number", "number" }, append = { "string" }, write = { "string", "Buffer" },
   read_into = { "Buffer", "number", "number" }, set = { "number", "string" },
   copy = { "number", "Buffer", "number", "number" }, records = { "number" },
-  truncate_before = { "number" }, put = { "Buffer" }, setup = { "options" },
+  truncate_before = { "number" }, advance = { "number" }, put = { "Buffer" }, setup = { "options" },
 }
 
 local function likely(what)
