@@ -177,9 +177,10 @@ void jdb_arena_put(struct jdb_chunk *c, uint8_t *memory, size_t size) {
     struct arena *a = arena();
     unsigned n = granules(size);
     unsigned from = (unsigned)((size_t)(memory - c->memory) / jdb_os_page_size());
-    assert(a && taken(c, from) && taken(c, from + n - 1) && c->used >= n);
+    assert(a);
     jdb_os_forbid(memory, size);
     jdb_os_lock_take(a->lock);
+    assert(taken(c, from) && taken(c, from + n - 1) && c->used >= n);
     mark(c, from, n);
     c->used -= n;
     c->run = granules(JDB_CHUNK_SIZE);

@@ -139,6 +139,24 @@ static void forked(void) {
     jdb_buf_unref(b);
 }
 
+#ifdef __SANITIZE_ADDRESS__
+/* Memory given back, and what follows a buffer in its last page, is nobody's. */
+static void touched(int after_put) {
+    struct jdb_chunk *chunk;
+    int status;
+    pid_t child = fork();
+    if (child == 0) {
+        uint8_t *memory = jdb_arena_get(100, 1, &chunk);
+        close(2);
+        if (after_put) jdb_arena_put(chunk, memory, 100);
+        ((volatile uint8_t *)memory)[after_put ? 0 : 104] = 1;
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(status != 0);
+}
+#endif
+
 int main(void) {
     test_begin("does not fit", 60);
     does_not_fit();
@@ -153,5 +171,9 @@ int main(void) {
     threads();
     test_begin("forked", 60);
     forked();
+#ifdef __SANITIZE_ADDRESS__
+    touched(0);
+    touched(1);
+#endif
     return 0;
 }
