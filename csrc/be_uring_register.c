@@ -23,6 +23,7 @@ enum {
 
 static void refused(jdb_queue *q, const char *what, int r) {
     size_t used = strlen(q->registered.reason);
+    if (strstr(q->registered.reason, what)) return;
     const char *name = jdb_errno_name(-r);
     snprintf(q->registered.reason + used, sizeof q->registered.reason - used, "%s%s: %s%s",
              used ? "; " : "", what, name ? name : "refused",
@@ -80,10 +81,11 @@ void jdb_uring_sweep(jdb_queue *q, struct uring *u) {
         struct known_chunk *known = &u->chunks[id];
         if (!known->serial || jdb_arena_has(id, known->serial)) continue;
         if (known->registered && set_memory(u, id, NULL) != 0) continue;
-        if (known->registered) q->registered.memory -= JDB_CHUNK_SIZE;
+        if (known->registered) {
+            q->registered.memory -= JDB_CHUNK_SIZE;
+            u->memory_refused = 0; /* there may be room again */
+        }
         memset(known, 0, sizeof *known);
-        /* There may be room again. */
-        if (u->memory_refused && q->registered.memory > 0) u->memory_refused = 0;
     }
 }
 
