@@ -1,7 +1,7 @@
 -- What the examples promise of a crash: the power is cut at every step of a program on the
 -- simulated disk, again and again with other seeds. And with a flush left out the promise must be
 -- seen broken.
--- JDBFS_CRASH_POINTS: crashes a program, default 200.
+-- JDBFS_CRASH_POINTS: crashes a program, default 100.
 
 local jdbfs = require "jdbfs"
 local rig = require "support_crash"
@@ -13,7 +13,7 @@ local lsm = require "jdbfs.example.lsm"
 local pages = require "jdbfs.example.pages"
 
 local must = rig.must
-local POINTS = tonumber(os.getenv("JDBFS_CRASH_POINTS") or "") or 200
+local POINTS = tonumber(os.getenv("JDBFS_CRASH_POINTS") or "") or 100
 
 -- After a crash a store that keeps single values has what was acknowledged, or what was asked for
 -- later. state.wanted[key]: list of values, each asked for; state.sure[key]: index of the last one
@@ -33,8 +33,8 @@ local function check_values(state, get)
     for i = state.sure[key] or 1, #list do found = found or list[i] == value end
     found = found or (not state.sure[key] and value == false)
     if not found then
-      error(("%s is %s, acknowledged was %s"):format(key, tostring(value),
-        tostring(list[state.sure[key]])))
+      error(("%s is %s, acknowledged was %s"):format(key, tostring(value):sub(1, 40),
+        tostring(list[state.sure[key]]):sub(1, 40)))
     end
   end
 end
@@ -97,16 +97,16 @@ end
 
 add("the key-value store", {
   body = function(state)
-    local store = must(kv.open("kv", { segment_size = 16384 }))
-    for round = 1, 3 do
+    local store = must(kv.open("kv", { segment_size = 8192 }))
+    for round = 1, 2 do
       local tasks = {}
-      for key = 1, 3 do
-        tasks[key] = jdbfs.spawn(put, state, store, "k" .. key, ("%d"):format(round):rep(2000))
+      for key = 1, 4 do -- compact makes two records of them
+        tasks[key] = jdbfs.spawn(put, state, store, "k" .. key, ("%d"):format(round):rep(40000))
       end
       for _, task in ipairs(tasks) do
         if not select(1, jdbfs.pcall(task.join, task)) then must(nil, "stopped") end
       end
-      if round == 2 then must(store:compact()) end
+      if round == 1 then must(store:compact()) end
     end
     store:close()
   end,
@@ -123,8 +123,8 @@ add("the key-value store", {
 
 add("the LSM tree", {
   body = function(state)
-    local tree = must(lsm.open("tree", { memory = 1000, log = { segment_size = 65536 } }))
-    for i = 1, 18 do put(state, tree, "k" .. i % 4, ("value %d "):format(i):rep(30)) end
+    local tree = must(lsm.open("tree", { memory = 700, log = { segment_size = 8192 } }))
+    for i = 1, 14 do put(state, tree, "k" .. i % 4, ("value %d "):format(i):rep(30)) end
     tree:close()
   end,
   check = function(state)
@@ -172,12 +172,12 @@ describe("a flush left out", function()
   -- Some flushes are of names that a later one covers: not each of them can be missed, most are.
   for _, w in ipairs(workloads) do
     it("is noticed in " .. w.name, function()
-      local flushes, noticed = rig.flushes(w), 0
-      for omit = 1, flushes do
+      local flushes, tried, noticed = rig.flushes(w), 0, 0
+      for omit = 1, flushes, math.max(1, math.floor(flushes / 5)) do
         local _, broken = rig.explore(w, { points = 1, omit = omit })
-        if broken then noticed = noticed + 1 end
+        tried, noticed = tried + 1, noticed + (broken and 1 or 0)
       end
-      assert.is_true(noticed >= flushes / 2, ("%d of %d"):format(noticed, flushes))
+      assert.is_true(noticed >= 2, ("%d of %d"):format(noticed, tried))
     end)
   end
 end)
