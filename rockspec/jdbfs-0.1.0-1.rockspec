@@ -124,6 +124,7 @@ build = {
         ["jdbfs.core"] = {
           sources = {
             "csrc/error.c",
+            "csrc/arena.c",
             "csrc/buf.c",
             "csrc/crc32c.c",
             "csrc/file.c",
@@ -134,6 +135,7 @@ build = {
             "csrc/histogram.c",
             "csrc/random.c",
             "csrc/be_uring.c",
+            "csrc/be_uring_register.c",
             "csrc/be_pool.c",
             "csrc/be_sim.c",
             "csrc/be_sim_op.c",
