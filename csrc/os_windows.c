@@ -105,6 +105,22 @@ void *jdb_os_map(size_t size) {
     return VirtualAlloc(NULL, size, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
 }
 
+/* Nothing here is faster for memory in large pieces: buffers get mappings of their own. */
+void *jdb_os_map_chunk(size_t size) {
+    (void)size;
+    return NULL;
+}
+
+void jdb_os_forbid(void *memory, size_t size) {
+    (void)memory;
+    (void)size;
+}
+
+void jdb_os_permit(void *memory, size_t size) {
+    (void)memory;
+    (void)size;
+}
+
 void jdb_os_unmap(void *map, size_t size) {
     (void)size;
     VirtualFree(map, 0, MEM_RELEASE);
@@ -169,6 +185,7 @@ void jdb_os_sleep(int64_t ns) {
     if (ns > 0) Sleep(jdb_windows_milliseconds(ns));
 }
 
+unsigned jdb_os_forks; /* there are none */
 unsigned jdb_os_fork_generation(void) { return 0; }
 
 int jdb_os_has_barrier(void) { return 0; }

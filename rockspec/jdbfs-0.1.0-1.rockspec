@@ -145,6 +145,7 @@ build = {
             "csrc/os_posix_open.c",
             "csrc/os_posix_relay.c",
             "csrc/os_cpu.c",
+            "csrc/os_lock.c",
             "csrc/os_posix_clock.c",
             "csrc/os_linux.c",
             "csrc/os_linux_evidence.c",
@@ -172,6 +173,7 @@ build = {
         ["jdbfs.core"] = {
           sources = {
             "csrc/error.c",
+            "csrc/arena.c",
             "csrc/buf.c",
             "csrc/crc32c.c",
             "csrc/file.c",
@@ -191,6 +193,7 @@ build = {
             "csrc/os_posix_open.c",
             "csrc/os_posix_relay.c",
             "csrc/os_cpu.c",
+            "csrc/os_lock.c",
             "csrc/os_bsd_common.c",
             "csrc/os_bsd_statfs.c",
             "csrc/os_macos.c",
@@ -217,6 +220,7 @@ build = {
         ["jdbfs.core"] = {
           sources = {
             "csrc/error.c",
+            "csrc/arena.c",
             "csrc/buf.c",
             "csrc/crc32c.c",
             "csrc/file.c",
@@ -236,6 +240,7 @@ build = {
             "csrc/os_posix_open.c",
             "csrc/os_posix_relay.c",
             "csrc/os_cpu.c",
+            "csrc/os_lock.c",
             "csrc/os_posix_clock.c",
             "csrc/os_bsd.c",
             "csrc/os_bsd_common.c",
@@ -263,6 +268,7 @@ build = {
         ["jdbfs.core"] = {
           sources = {
             "csrc/error.c",
+            "csrc/arena.c",
             "csrc/buf.c",
             "csrc/crc32c.c",
             "csrc/file.c",
@@ -283,6 +289,7 @@ build = {
             "csrc/os_windows_evidence.c",
             "csrc/os_windows_text.c",
             "csrc/os_cpu.c",
+            "csrc/os_lock.c",
             "csrc/lua_core.c",
             "csrc/lua_error.c",
             "csrc/lua_buf.c",

@@ -144,6 +144,7 @@ build = {
             "csrc/os_posix_open.c",
             "csrc/os_posix_relay.c",
             "csrc/os_cpu.c",
+            "csrc/os_lock.c",
             "csrc/os_posix_clock.c",
             "csrc/os_linux.c",
             "csrc/os_linux_evidence.c",
@@ -171,6 +172,7 @@ build = {
         ["jdbfs.core"] = {
           sources = {
             "csrc/error.c",
+            "csrc/arena.c",
             "csrc/buf.c",
             "csrc/crc32c.c",
             "csrc/file.c",
@@ -190,6 +192,7 @@ build = {
             "csrc/os_posix_open.c",
             "csrc/os_posix_relay.c",
             "csrc/os_cpu.c",
+            "csrc/os_lock.c",
             "csrc/os_bsd_common.c",
             "csrc/os_bsd_statfs.c",
             "csrc/os_macos.c",
@@ -216,6 +219,7 @@ build = {
         ["jdbfs.core"] = {
           sources = {
             "csrc/error.c",
+            "csrc/arena.c",
             "csrc/buf.c",
             "csrc/crc32c.c",
             "csrc/file.c",
@@ -235,6 +239,7 @@ build = {
             "csrc/os_posix_open.c",
             "csrc/os_posix_relay.c",
             "csrc/os_cpu.c",
+            "csrc/os_lock.c",
             "csrc/os_posix_clock.c",
             "csrc/os_bsd.c",
             "csrc/os_bsd_common.c",
@@ -262,6 +267,7 @@ build = {
         ["jdbfs.core"] = {
           sources = {
             "csrc/error.c",
+            "csrc/arena.c",
             "csrc/buf.c",
             "csrc/crc32c.c",
             "csrc/file.c",
@@ -282,6 +288,7 @@ build = {
             "csrc/os_windows_evidence.c",
             "csrc/os_windows_text.c",
             "csrc/os_cpu.c",
+            "csrc/os_lock.c",
             "csrc/lua_core.c",
             "csrc/lua_error.c",
             "csrc/lua_buf.c",
