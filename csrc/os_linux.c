@@ -80,7 +80,10 @@ void jdb_os_notify_wait(int handle, int64_t timeout_ns) {
 
 struct statx_raw {
     uint32_t mask;
-    uint8_t before[0x94];
+    uint8_t before[0x7c];
+    uint32_t device_major, device_minor; /* of a block device itself, at 0x80 */
+    uint32_t disk_major, disk_minor;     /* of what a file lies on */
+    uint64_t mount;
     uint32_t dio_mem_align, dio_offset_align; /* at 0x98 */
     uint8_t between[0x8];
     uint32_t atomic_min, atomic_max; /* at 0xa8 */
@@ -89,6 +92,7 @@ struct statx_raw {
     uint8_t after[0x48];
 };
 _Static_assert(sizeof(struct statx_raw) == 0x100, "the kernel writes 256 bytes");
+_Static_assert(offsetof(struct statx_raw, dio_mem_align) == 0x98, "kernel ABI");
 _Static_assert(offsetof(struct statx_raw, atomic_min) == 0xa8, "kernel ABI");
 _Static_assert(offsetof(struct statx_raw, dio_read_offset_align) == 0xb4, "kernel ABI");
 
@@ -130,6 +134,9 @@ static void ask_alignment(int fd, jdb_file_info *info) {
     long r = syscall(SYS_statx, fd, "", AT_EMPTY_PATH,
                      MASK_DIOALIGN | MASK_DIO_READ_ALIGN | MASK_WRITE_ATOMIC, &st);
     if (r == 0) read_atomic(&st, info);
+    if (r == 0 && info->device)
+        info->requests = jdb_linux_requests(st.device_major, st.device_minor);
+    else if (r == 0) info->requests = jdb_linux_requests(st.disk_major, st.disk_minor);
     if (r == 0 && (st.mask & MASK_DIOALIGN) && power_of_two(st.dio_mem_align) &&
         power_of_two(st.dio_offset_align)) {
         set_alignment(info, st.dio_mem_align, st.dio_offset_align, "statx");
@@ -164,7 +171,6 @@ int64_t jdb_platform_set_flags(int fd, int flags, int direct, jdb_file_info *inf
 void jdb_platform_describe(int fd, jdb_file_info *info, char *file_system, size_t size) {
     jdb_linux_file_system(fd, file_system, size);
     if (info->direct) {
-        info->requests = jdb_linux_requests(fd);
         ask_alignment(fd, info);
         info->direct_write_unit = info->write_align;
         info->direct_reason = "O_DIRECT accepted";

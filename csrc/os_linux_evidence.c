@@ -180,19 +180,16 @@ static void least_requests(const char *directory, uint32_t *least) {
 }
 
 /* Asked at every open, so the last answer is kept; it is no promise that an old one could break. */
-uint32_t jdb_linux_requests(int fd) {
+uint32_t jdb_linux_requests(uint32_t major_number, uint32_t minor_number) {
     static _Atomic uint64_t last; /* device number and answer */
-    struct stat st;
     char path[128];
-    if (fstat(fd, &st) != 0) return 0;
-    dev_t dev = S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev;
-    uint32_t key = (uint32_t)(major(dev) << 20 | minor(dev)), least = 0;
-    if (major(dev) == 0) return 0;
+    uint32_t key = major_number << 20 | minor_number, least = 0;
+    if (major_number == 0) return 0;
     uint64_t known = last;
     if (known >> 32 == key) return (uint32_t)known;
-    snprintf(path, sizeof path, "/sys/dev/block/%u:%u", major(dev), minor(dev));
+    snprintf(path, sizeof path, "/sys/dev/block/%u:%u", major_number, minor_number);
     least_requests(path, &least);
-    snprintf(path, sizeof path, "/sys/dev/block/%u:%u/..", major(dev), minor(dev));
+    snprintf(path, sizeof path, "/sys/dev/block/%u:%u/..", major_number, minor_number);
     if (!least) least_requests(path, &least); /* a partition's are its disk's */
     last = (uint64_t)key << 32 | least;
     return least;

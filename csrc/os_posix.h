@@ -31,7 +31,8 @@ int64_t jdb_platform_sync(int fd, int data_only, jdb_file *file);
 ssize_t jdb_platform_write(const jdb_op *op, int fd, const void *data, size_t len, off_t off);
 int64_t jdb_platform_rename_noreplace(int dir, const char *from, const char *to);
 void jdb_platform_keep_from_children(void *map, size_t size);
-uint32_t jdb_linux_requests(int fd); /* that its device takes at once; 0: not known */
+/* That the device with this number takes at once; 0: not known. */
+uint32_t jdb_linux_requests(uint32_t major_number, uint32_t minor_number);
 void jdb_platform_prefer_large_pages(void *map, size_t size);
 int64_t jdb_platform_device_size(int fd);
 int64_t jdb_platform_probe(jdb_op *op);
