@@ -32,7 +32,7 @@ struct jdb_backend {
     /* Stage one operation. Never blocks, never completes it visibly. 0, or -EAGAIN: no room now,
      * or JDB_TO_POOL: the system would do this one while we wait. Failures arrive as results. */
     int (*submit)(jdb_queue *queue, jdb_op *op);
-    /* Nobody waits for it any more: it may end early. It arrives all the same. NULL: no such way. */
+    /* Nobody waits for it any more: it may end early, and arrives all the same. NULL: no way. */
     void (*cancel)(jdb_queue *queue, jdb_op *op);
     /* Hand staged operations to the kernel. Nothing to do with durability. */
     void (*flush)(jdb_queue *queue);

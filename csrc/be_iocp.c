@@ -156,6 +156,7 @@ static void iocp_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     struct iocp *p = q->impl;
     (void)want; /* the system ends a wait with the first */
     hand_out(q, p);
+    if (q->inflight == 0 && timeout_ns == 0) return; /* nothing can be there */
     take_packets(q, q->arrived.head ? 0 : jdb_windows_milliseconds(timeout_ns));
     hand_out(q, p);
 }

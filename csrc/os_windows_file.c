@@ -123,8 +123,7 @@ static int64_t reserve(struct jdb_windows_file *file, uint64_t len) {
     FILE_ALLOCATION_INFO wanted = {.AllocationSize.QuadPart = (int64_t)len};
     if (!jdb_windows.get_information(file->handle, FileStandardInfo, &there, sizeof there))
         return jdb_windows_failure();
-    if ((uint64_t)there.AllocationSize.QuadPart >= len || (uint64_t)there.EndOfFile.QuadPart >= len)
-        return 0;
+    if ((uint64_t)there.AllocationSize.QuadPart >= len) return 0;
     BOOL set =
         jdb_windows.set_information(file->handle, FileAllocationInfo, &wanted, sizeof wanted);
     return set ? 0 : jdb_windows_failure();

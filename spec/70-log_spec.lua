@@ -728,6 +728,7 @@ describe("truncate_before", function()
   support.setup()
 
   support.both("removes whole segments but the current, and no number comes twice", function()
+    if support.on_wine then return pending("wine keeps the name of a removed file that is open") end
     local path = support.path("log")
     local log = assert(open(path))
     for i = 1, 60 do assert(log:append(text_of(i, 4000))) end
@@ -801,6 +802,7 @@ describe("truncate_before", function()
   end)
 
   support.task("may run from several tasks, be cancelled, and overtake a cursor", function()
+    if support.on_wine then return pending("wine keeps the name of a removed file that is open") end
     local path = support.path("log")
     local log = assert(open(path))
     for i = 1, 100 do assert(log:append(text_of(i, 4000))) end

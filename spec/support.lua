@@ -156,7 +156,7 @@ local function windows_shell(command, settings)
   end
   lines[#lines + 1] = ('%s >"%s" 2>"%s.err"'):format(
     (command:gsub("%%", "%%%%")), name, name)
-  lines[#lines + 1] = ('echo %%errorlevel%%>"%s.rc"\r\n'):format(name)
+  lines[#lines + 1] = ('echo %%errorlevel%% >"%s.rc"\r\n'):format(name)
   real_io.put(name .. ".cmd", table.concat(lines, "\r\n"))
   os.execute(name .. ".cmd")
   local result = { status = tonumber(real_io.get(name .. ".rc") or "") }

@@ -20,6 +20,7 @@ describe("mkdir", function()
   end)
 
   it("says EEXIST where a link to nowhere has the name", function()
+    if support.on_wine then return pending("wine makes no links to nowhere") end
     local path = support.path("dangling")
     assert(require("lfs").link("nowhere", path, true))
     local made, _, err = support.jdbfs.mkdir(path)

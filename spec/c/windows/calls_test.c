@@ -373,6 +373,8 @@ static void reservations(void) {
     CHECK_EQ(jdb_file_size_now(f), 4 * PAGE);
     preallocate(q, f, PAGE, JDB_PREALLOC_KEEP, JDB_OK);
     CHECK_EQ(space.allocations, 0); /* that would cut the file off */
+    preallocate(q, f, PAGE, JDB_PREALLOC_SIZE, JDB_OK);
+    CHECK_EQ(space.ends, 0);
     preallocate(q, f, 64 * PAGE, JDB_PREALLOC_SIZE, JDB_OK);
     CHECK_EQ(space.allocations, 1);
     CHECK_EQ(space.end, 64 * PAGE);
