@@ -50,7 +50,7 @@ int64_t jdb_windows_failure(void); /* -errno of GetLastError */
 
 /* The system's form of a path, to be freed: UTF-16, and with the prefix that lifts the limit of 260
  * characters where it is needed. 0 or -errno. */
-int64_t jdb_windows_path(const char *path, wchar_t **wide);
+int64_t jdb_windows_path(const char *path, wchar_t **wide); /* EINVAL: "name." would lose its end */
 wchar_t *jdb_windows_join(const wchar_t *directory, const char *name); /* NULL: no memory */
 int jdb_windows_utf8(const wchar_t *wide, char *text, size_t size); /* bytes with the NUL, or 0 */
 size_t jdb_windows_root(const char *path); /* "C:/", "//server/share/": as jdb_calls.root_length */

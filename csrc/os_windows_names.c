@@ -492,31 +492,24 @@ const struct jdb_calls jdb_windows_names = {
     .remove = remove_name,
 };
 
-static int64_t ask(jdb_op *op, const wchar_t *path) {
+static int64_t perform(jdb_op *op, const wchar_t *path) {
+    struct jdb_detail *d = op->detail;
     switch ((jdb_code)op->code) {
     case JDB_PATH_EXISTS: return path_exists(path);
     case JDB_PATH_LS: return path_ls(op, path);
+    case JDB_PATH_SIZE:
+    case JDB_PATH_STAT: return path_stat(op, path);
+    case JDB_PATH_SPACE: return jdb_windows_space(d->path, &d->free_bytes, &d->total_bytes);
     case JDB_PATH_PROBE: return path_probe(op, path);
-    default: return path_stat(op, path);
+    default: return jdb_names_perform(&jdb_windows_names, NULL, op);
     }
 }
 
 int64_t jdb_windows_name(jdb_op *op) {
-    struct jdb_detail *d = op->detail;
     wchar_t *path;
-    int64_t r;
-    switch ((jdb_code)op->code) {
-    case JDB_PATH_SPACE: return jdb_windows_space(d->path, &d->free_bytes, &d->total_bytes);
-    case JDB_PATH_EXISTS:
-    case JDB_PATH_LS:
-    case JDB_PATH_SIZE:
-    case JDB_PATH_STAT:
-    case JDB_PATH_PROBE:
-        r = jdb_windows_path(d->path, &path);
-        if (r < 0) return op->code == JDB_PATH_EXISTS && r == -ENOENT ? 0 : r;
-        r = ask(op, path);
-        free(path);
-        return r;
-    default: return jdb_names_perform(&jdb_windows_names, NULL, op);
-    }
+    int64_t r = jdb_windows_path(op->detail->path, &path);
+    if (r < 0) return op->code == JDB_PATH_EXISTS && r == -ENOENT ? 0 : r;
+    r = perform(op, path);
+    free(path);
+    return r;
 }

@@ -170,9 +170,24 @@ static wchar_t *lengthen(wchar_t *wide) {
     return full;
 }
 
+static int is_as_it_is(const wchar_t *wide) {
+    return wcsncmp(wide, L"\\\\?\\", 4) == 0 || wcsncmp(wide, L"\\\\.\\", 4) == 0;
+}
+
+/* The system drops dots and spaces at the end of a name: another file would be meant. */
+static int has_lost_end(const wchar_t *wide) {
+    for (const wchar_t *name = wide; *name;) {
+        size_t len = wcscspn(name, L"\\");
+        int dots = (len == 1 && name[0] == L'.') || (len == 2 && wcsncmp(name, L"..", 2) == 0);
+        if (len > 0 && !dots && (name[len - 1] == L'.' || name[len - 1] == L' ')) return 1;
+        name += len + (name[len] != 0);
+    }
+    return 0;
+}
+
 /* Takes `wide`. A relative path counts with the directory it starts in. */
 static wchar_t *make_fit(wchar_t *wide) {
-    if (wcsncmp(wide, L"\\\\?\\", 4) == 0 || wcsncmp(wide, L"\\\\.\\", 4) == 0) return wide;
+    if (is_as_it_is(wide)) return wide;
     return GetFullPathNameW(wide, 0, NULL, NULL) > SHORT_PATH ? lengthen(wide) : wide;
 }
 
@@ -181,9 +196,10 @@ int64_t jdb_windows_path(const char *path, wchar_t **wide) {
     if (!path[0]) return -ENOENT;
     wchar_t *w = widen(path, &error);
     if (!w) return -error;
-    if (wcslen(w) > PATH_UNITS_MAX) {
+    if (wcslen(w) > PATH_UNITS_MAX || (!is_as_it_is(w) && has_lost_end(w))) {
+        error = wcslen(w) > PATH_UNITS_MAX ? ENAMETOOLONG : EINVAL;
         free(w);
-        return -ENAMETOOLONG;
+        return -error;
     }
     *wide = make_fit(w);
     return *wide ? 0 : -ENOMEM;

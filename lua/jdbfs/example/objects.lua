@@ -63,7 +63,7 @@ local function path_of(self, name, op)
     error(("bad argument #1 to '%s' (string expected)"):format(op), 3)
   end
   local encoded = name:gsub("[^%w_.-]", function(c) return ("%%%02X"):format(c:byte()) end)
-  encoded = encoded:gsub("^%.", "%%2E")
+  encoded = encoded:gsub("^%.", "%%2E"):gsub("%.$", "%%2E") -- Windows drops a dot at the end
   if encoded == "" or #encoded > NAME_MAX then
     return refuse("BadName", op, ("%q"):format(name), "the name is empty or too long")
   end

@@ -625,6 +625,27 @@ static void paths_as_windows_writes_them(void) {
     queue_free(q);
 }
 
+/* The system would take another file: "a." and "a " are "a" to it. */
+static void names_that_would_lose_their_end(void) {
+    static const char *const lost[] = {"a.", "a ", "...", "d. /a", " ", "a/b. ."};
+    static const char *const kept[] = {"a.b", ".a", "./a", "../a", "a b", "..a"};
+    wchar_t *wide;
+    for (size_t i = 0; i < sizeof lost / sizeof *lost; i++)
+        CHECK_EQ(jdb_windows_path(lost[i], &wide), -EINVAL);
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+        CHECK_EQ(jdb_windows_path(kept[i], &wide), 0);
+        free(wide);
+    }
+    jdb_queue *q = iocp();
+    jdb_op *op = take(q);
+    CHECK_EQ(jdb_prep_atomic_write(op, path_of("lost."), "x", 1), 0);
+    submit(q, op);
+    jdb_queue_wait_op(q, op);
+    CHECK_EQ(op->error, EINVAL);
+    done(q, op, JDB_IO);
+    queue_free(q);
+}
+
 /* ---- cancellation ---------------------------------------------------------------------------- */
 
 static BOOL WINAPI cancel_or_not(HANDLE handle, OVERLAPPED *o) {
@@ -771,6 +792,7 @@ int main(void) {
         {"removals", removals},
         {"roots of paths", roots_of_paths},
         {"paths as Windows writes them", paths_as_windows_writes_them},
+        {"names that would lose their end", names_that_would_lose_their_end},
         {"cancelled reads", cancelled_reads},
         {"writes are not cancelled", writes_are_not_cancelled},
         {"durability classes", durability_classes},
