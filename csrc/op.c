@@ -217,8 +217,9 @@ static jdb_kind check_open(jdb_op *op) {
     const jdb_open *how = &op->detail->open;
     if (how->sync_level == JDB_SYNC_FULL) return JDB_OK;
     int possible = jdb_os_has_barrier() && !op->file->queue->backend->world;
-    if (!possible || how->sync_level != JDB_SYNC_BARRIER || (how->flags & JDB_OPEN_DSYNC))
-        return refuse(op, JDB_UNSUPPORTED, JDB_FAULT_BARRIER, 0);
+    int durable = (how->flags & JDB_OPEN_DSYNC) != 0;
+    if (!possible || how->sync_level != JDB_SYNC_BARRIER || durable)
+        return refuse(op, JDB_UNSUPPORTED, JDB_FAULT_BARRIER, (uint64_t)durable);
     return JDB_OK;
 }
 
@@ -229,7 +230,7 @@ static jdb_kind check_promise(jdb_op *op) {
         return refuse(op, JDB_POISONED, JDB_FAULT_NONE, 0);
     }
     if (op->file->info.sync_level != JDB_SYNC_FULL && (op->flags & JDB_OP_DSYNC))
-        return refuse(op, JDB_UNSUPPORTED, JDB_FAULT_BARRIER, 0);
+        return refuse(op, JDB_UNSUPPORTED, JDB_FAULT_BARRIER, 1);
     return JDB_OK;
 }
 
@@ -410,11 +411,8 @@ static const char *op_cause(const jdb_op *op) {
         return op->kind == JDB_UNSUPPORTED ? "this file has no atomic writes"
                                            : "not a power of two within the file's atomic limits";
     if (op->fault == JDB_FAULT_BARRIER)
-        return op->code != JDB_OPEN
-                   ? "sync_level = \"barrier\" promises an order, and no write to be durable"
-               : op->detail->open.flags & JDB_OPEN_DSYNC
-                   ? "sync_level = \"barrier\" promises an order, and no write to be durable"
-                   : "this system has no sync_level = \"barrier\", only \"full\"";
+        return op->need ? "sync_level = \"barrier\" promises an order, and no write to be durable"
+                        : "this system has no sync_level = \"barrier\", only \"full\"";
     if (op->error && op->file && is_durable(op) && op->file->info.poisoned) return doubt_cause(op);
     switch (op->kind) {
     case JDB_ALIGNMENT: return alignment_cause(op);

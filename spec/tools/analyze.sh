@@ -20,6 +20,7 @@ flags=(-std=c11 -D_GNU_SOURCE -pthread -Wall -Wextra -Icsrc -isystem "$include")
 flags_of() { # NAME FILE
     case $2 in
         csrc/*_faults.c) echo -DJDB_FAULTS ;;
+        csrc/be_kqueue.c) echo -Ispec/c/macos ;;
         # References are counted, over lists that the analyzer does not follow to their end.
         csrc/be_sim_disk.c)
             [[ $1 != clang ]] || echo -Xclang -analyzer-disable-checker=unix.Malloc
@@ -27,11 +28,18 @@ flags_of() { # NAME FILE
     esac
 }
 
+# What can be compiled here: this system's files, the tests', and of macOS what runs over stand-ins.
+sources() {
+    local make=("${MAKE:-make}" -s --no-print-directory)
+    { "${make[@]}" print-sources print-test-sources; "${make[@]}" print-sources STANDIN=macos; } |
+        tr ' ' '\n' | grep '^csrc/' | sort -u
+}
+
 # What another tool than cc says of every file, two files at a time.
 each_file() { # NAME COMMAND...
     local name=$1 file own
     shift
-    for file in csrc/*.c; do
+    for file in $(sources); do
         while (($(jobs -rp | wc -l) >= 2)); do wait -n || true; done
         read -ra own <<<"$(flags_of "$name" "$file")"
         "$@" "${own[@]}" "$file" >"$work/$name.$(basename "$file")" 2>&1 || true &
