@@ -1,20 +1,17 @@
 /* os_cpu.c: what the processor offers. */
-#include <string.h>
-
 #include "os.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
 #include <cpuid.h>
 
+typedef uint64_t loose_word __attribute__((aligned(1), may_alias));
+
 /* As assembly: compilers do not agree on the feature's name that their intrinsics ask for. */
 static uint32_t crc32c_sse42(uint32_t crc, const uint8_t *p, size_t len) {
     uint64_t wide = crc;
-    for (; len >= 8; p += 8, len -= 8) {
-        uint64_t word;
-        memcpy(&word, p, 8);
-        __asm__("crc32q %1, %0" : "+r"(wide) : "r"(word));
-    }
+    for (; len >= 8; p += 8, len -= 8)
+        __asm__("crc32q %1, %0" : "+r"(wide) : "m"(*(const loose_word *)p));
     crc = (uint32_t)wide;
     while (len-- > 0) __asm__("crc32b %1, %0" : "+r"(crc) : "q"(*p++));
     return crc;
@@ -28,6 +25,7 @@ jdb_crc32c_fn jdb_os_crc32c(void) {
 #elif defined(__ARM_FEATURE_CRC32)
 
 #include <arm_acle.h>
+#include <string.h>
 
 static uint32_t crc32c_arm(uint32_t crc, const uint8_t *p, size_t len) {
     for (; len >= 8; p += 8, len -= 8) {
