@@ -250,9 +250,7 @@ is_for() { # SPEC LUA_ID BACKEND
         spec/6* | spec/9*) [[ $2 != 5.[23] && -z $slow && $3 == "$main" ]] ;;
         spec/28*) [[ $2 != 5.[23] && -z $slow ]] ;;
         spec/43*) [[ $2 != 5.[23] ]] ;;
-        spec/57*)
-            [[ (-z $slow || $san == address) && $2 != 5.[23] && ($2 != 5.1 || $3 == "$main") ]]
-            ;;
+        spec/57*) [[ $2 != 5.[23] && (-z $slow || $san == address) && $3 == "$main" ]] ;;
         spec/54* | spec/55* | spec/8*)
             [[ -z $slow && $2 != 5.[23] && ($2 != 5.1 || $3 == "$main") ]]
             ;;

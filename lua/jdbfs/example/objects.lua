@@ -4,7 +4,8 @@
 --
 --   local store = assert(objects.open(directory))
 --   local about = assert(store:put(name, source))
---                                 source(): a string; nil at the end; nil, message: the put fails
+--                                 source(): a string; nil at the end; nil, message: the put fails.
+--                                 In a host on plain Lua 5.1 it is called in a task
 --   local object = assert(store:get(name))
 --   object.size, object.crc32c, object.etag
 --   object:read(offset, len)      some of these bytes, at least one; "" at the end
