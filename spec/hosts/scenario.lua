@@ -356,16 +356,18 @@ end)
 promise("a light thread resumed by hand waits on", function(h)
   if not h.resume then return end
   local f, got = numbered_file(h, 1), {}
+  local before, woken = jdbfs.now(), nil
   local handle = h.go(function()
     got[1] = jdbfs.sleep(0.05)
+    woken = jdbfs.now()
     got[2] = f:read_at(jdbfs.buffer(PAGE), 0)
   end)
   for _ = 1, 5 do
     h.resume(handle)
     h.sleep(0.002)
   end
-  same(0, #got)
   wait(h, "the thread", function() return #got == 2 end)
+  assert(woken - before >= 0.05, "woken after " .. woken - before)
   same(true, got[1])
   same(PAGE, got[2])
   assert(f:close())
