@@ -51,11 +51,11 @@ local real_io = {}
 
 M.on_windows = package.config:sub(1, 1) == "\\"
 M.on_wine = os.getenv("JDBFS_TEST_WINE") == "1"
-M.proc = not M.on_windows and lfs.attributes("/proc/self/fdinfo") ~= nil
 
 if os.getenv("JDBFS_BACKEND") == "sim" then
   M.on_sim = "needs files of the system: the simulated disk has none"
 end
+M.proc = not M.on_sim and not M.on_windows and lfs.attributes("/proc/self/fdinfo") ~= nil
 
 local base, dir, before, counter, file_system
 local made = 0
