@@ -113,6 +113,7 @@ int jdb_flush_done(jdb_queue *queue, jdb_op *leader);
  * with the first operation; when none can be started the operation runs in place. */
 int jdb_pool_open(jdb_queue *queue); /* 0 or -errno; also makes queue->notify */
 void jdb_pool_submit(jdb_queue *queue, jdb_op *op);
+void jdb_pool_perform(jdb_queue *queue, jdb_op *op);
 void jdb_pool_collect(jdb_queue *queue);
 void jdb_pool_watch(jdb_queue *queue, int handle); /* workers signal this one as well */
 int jdb_pool_watcher(const jdb_queue *queue);      /* that one, or -1 */

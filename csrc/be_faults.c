@@ -483,6 +483,11 @@ WRAP(void, jdb_pool_submit, (jdb_queue * q, jdb_op *op)) {
     else q->pool_inflight--;
 }
 
+WRAP(void, jdb_pool_perform, (jdb_queue * q, jdb_op *op)) {
+    note("performed", op, 0);
+    if (!intercept(q, op)) __real_jdb_pool_perform(q, op);
+}
+
 static jdb_op *stale; /* arrived once: nothing may be written to it */
 
 WRAP(int64_t, jdb_os_perform, (jdb_op * op)) {

@@ -139,6 +139,9 @@ void jdb_pool_submit(jdb_queue *q, jdb_op *op) {
     pthread_mutex_unlock(&pool->lock);
 }
 
+/* By the thread that waits, which has nothing else to wait for. */
+void jdb_pool_perform(jdb_queue *q, jdb_op *op) { jdb_arrive(q, op, jdb_os_perform(op)); }
+
 void jdb_pool_watch(jdb_queue *q, int handle) {
     pthread_mutex_lock(&q->pool->lock);
     q->pool->watcher = handle;

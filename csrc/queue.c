@@ -183,7 +183,7 @@ static void perform_alone(jdb_queue *q) {
     q->inflight++;
     q->stats.entries++;
     if (q->timing && !op->submitted_ns) op->submitted_ns = jdb_queue_now(q);
-    jdb_arrive(q, op, jdb_os_perform(op));
+    jdb_pool_perform(q, op);
 }
 
 static void accept(jdb_queue *q, jdb_op *op) {
