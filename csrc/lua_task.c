@@ -450,7 +450,8 @@ static void kill(lua_State *L, jl_state *S, jl_task *t) {
     forget_wait(S, t);
     t->state = JL_CANCELLED; /* what its variables do while closing completes in place */
     int failed = close_coroutine(L, S, t->co);
-    lua_settop(t->co, 0);
+    lua_settop(t->co, 0); /* with what it was to be resumed with */
+    t->values = 0;
     finish(L, S, t, JL_CANCELLED);
     if (failed) lua_error(L);
 }

@@ -77,6 +77,7 @@ INIT
 exec >/dev/ttyS0 2>&1 </dev/null
 export PATH=$(printf %q "$PATH") HOME=/root LANG=C.UTF-8
 cd $(printf %q "$top")
+ln -s /proc/self/fd /dev/fd
 mount -t ext4 /dev/vda build/test
 for module in loop fuse; do modprobe "\$module"; done
 rc=0
