@@ -385,6 +385,117 @@ describe("a task", function()
   end)
 end)
 
+describe("join", function()
+  process.setup()
+
+  it("gives everybody who waits all results, however many", function()
+    for _, n in ipairs({ 0, 1, 2, 9, 10, 11, 100 }) do
+      jdbfs.run(function()
+        local values = { n = n }
+        for i = 1, n do values[i] = i % 3 > 0 and i or nil end
+        local worker = jdbfs.spawn(function()
+          jdbfs.yield()
+          jdbfs.yield()
+          return unpack(values, 1, n)
+        end)
+        local waiters = {}
+        for i = 1, 3 do
+          waiters[i] = jdbfs.spawn(function() return worker:join() end)
+        end
+        local generator = jdbfs.wrap(function() coroutine.yield(pack(worker:join())) end)
+        assert.are.same(values, generator())
+        for i = 1, 3 do assert.are.same(values, pack(waiters[i]:join())) end
+        assert.are.same(values, pack(worker:join()))
+      end)
+    end
+  end)
+
+  it("is left by a task that is cancelled while it waits, and by one that is told already", function()
+    local seen = {}
+    jdbfs.run(function()
+      local worker = jdbfs.spawn(function()
+        jdbfs.yield()
+        return "result"
+      end)
+      local early = jdbfs.spawn(function() seen[1] = worker:join() end)
+      local late = jdbfs.spawn(function()
+        seen[2] = worker:join()
+        jdbfs.sleep(10)
+        seen[3] = "went on"
+      end)
+      jdbfs.yield()
+      early:cancel()
+      worker:join()
+      late:cancel()
+      late:join()
+    end)
+    assert.are.same({ [2] = "result" }, seen)
+  end)
+end)
+
+describe("the coroutine of a task that has returned", function()
+  process.setup()
+
+  local function ended_in(f)
+    local co
+    jdbfs.run(function() jdbfs.spawn(function() co = coroutine.running() f() end):join() end)
+    return co
+  end
+
+  it("serves later tasks, and begins each as a new one", function()
+    local seen, again = {}, 0
+    jdbfs.run(function()
+      for i = 1, 20 do
+        jdbfs.spawn(function(...)
+          local co = coroutine.running()
+          if seen[co] then again = again + 1 end
+          seen[co] = true
+          assert.are.equal(2, select("#", ...))
+          assert.are.equal(i, (...))
+          jdbfs.yield()
+        end, i, nil):join()
+      end
+    end)
+    assert.are.equal(19, again)
+  end)
+
+  it("is not used again after an error, or with what the program left in it", function()
+    local used = {}
+    used[ended_in(function() debug.sethook(coroutine.running(), function() end, "", 1e6) end)] = "hook"
+    if setfenv and not process.is_jit then
+      used[ended_in(function() setfenv(0, setmetatable({}, { __index = _G })) end)] = "globals"
+    end
+    jdbfs.run(function()
+      local co
+      local task = jdbfs.spawn(function()
+        jdbfs.timeout(60, function()
+          co = coroutine.running()
+          error("wrong")
+        end)
+      end)
+      pcall(task.cancel, task)
+      if co then used[co] = "error" end
+      for _ = 1, 300 do
+        jdbfs.spawn(function() assert.is_nil(used[coroutine.running()]) jdbfs.sleep(0.001) end)
+      end
+    end)
+    debug.sethook()
+  end)
+
+  it("cannot be started by who still has it, once it is another task's", function()
+    local old = ended_in(function() end)
+    local ran = {}
+    local ok, message = pcall(jdbfs.run, function()
+      local others = {}
+      for i = 1, 3 do others[i] = jdbfs.spawn(function(...) ran[#ran + 1] = select("#", ...) end) end
+      coroutine.resume(old, 1, 2, 3)
+      for i = 1, 3 do others[i]:join() end
+    end)
+    assert(#ran >= 2 and #ran <= 3, #ran)
+    if not ok then assert.matches("resumed by hand", message, 1, true) end
+  end)
+end)
+
 describe("outside a run", function()
   process.setup()
 

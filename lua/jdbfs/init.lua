@@ -71,8 +71,8 @@ end
 --- kind Cancelled.
 local LOOK, join = core.LOOK, core.join
 
-local function joined(task, first, ...)
-  if first ~= LOOK then return first, ... end
+local function joined(task, ...)
+  if (...) ~= LOOK then return ... end
   core.wait(task)
   return ended("join", core.results(task))
 end
