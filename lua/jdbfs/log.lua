@@ -15,7 +15,12 @@
 -- One batch is with the device at a time. Hence the rule of recovery: whatever belongs to a batch
 -- was written only after all batches before it were durable. If record s is not there, but a
 -- record whose batch began after s is, then s was acknowledged and is damaged: an error. If none
--- is, s and what follows belong to the last batch, which was torn: they are cut.
+-- is, s and what follows belong to the last batch, which was torn: they are cut. Damage in the very
+-- last batch looks like a torn write, and is cut as one: nothing on disk tells that it had been
+-- acknowledged, and to make something tell would cost each batch a second durable write.
+--
+-- While that is cut, the first whole block behind the last record holds the note of it (see
+-- noted_end). A version that does not know notes takes it for a part of the torn batch.
 
 local core = require "jdbfs.core"
 local sync = require "jdbfs.sync"

@@ -69,6 +69,8 @@ function jdbfs.run(f, ...) end
 
 --- Starts another task in the current run. Outside a run, `step` or `join` drives it.
 --- Never waits: the task starts at the next wait of the caller.
+--- A task that waits takes about 160 bytes more than the coroutine it runs in. When it has
+--- returned, that coroutine may serve another task: clear what you keep by coroutine.running().
 --- Kinds: Unsupported, Alloc, Forked (no usable queue).
 --- ```lua
 --- jdbfs.run(function()
