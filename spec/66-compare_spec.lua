@@ -296,6 +296,27 @@ describe("jdbfs compare", function()
   end)
 end)
 
+describe("a result of another version", function()
+  support.setup()
+
+  it("is named with both versions by every verb that reads it", function()
+    local good = made.document({ seconds = 2 })
+    local path, other = support.path("a.json"), support.path("b.json")
+    support.put(path, result.encode(good))
+    support.put(other, (result.encode(good):gsub("jdbfs.run/1", "jdbfs.run/9", 1)))
+    for _, words in ipairs({ { "compare", path, other }, { "compare", other, path },
+      { "report", other, "-o", support.path("r.html") } }) do
+      local status, out, err = command((unpack or table.unpack)(words))
+      assert.are.equal(2, status, err)
+      assert.are.equal("", out)
+      assert.is_true(one_line(err), err)
+      assert.is_truthy(err:find("b.json has the schema jdbfs.run/9, and this jdbfs reads", 1, true),
+        err)
+    end
+    assert.is_nil(support.get(support.path("r.html")))
+  end)
+end)
+
 -- Somewhere in a document one value becomes another.
 local function damage(document, draw)
   local values = { "x", 1, -1, 0, true, {}, { 1 }, { a = 1 }, 1e300, 0.5, json.null }

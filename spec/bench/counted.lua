@@ -10,6 +10,8 @@ local jdbfs = require("jdbfs")
 local scenario, dir, operations = arg[1], arg[2], tonumber(arg[3])
 local PAGE, PAGES = 4096, 256
 
+assert(jdbfs.mkdir(dir)) -- where the disk is a simulated one
+
 local function polled(f, ...)
   local task = jdbfs.spawn(f, ...)
   repeat jdbfs.step(0) until task:status() == "done" or task:status() == "failed"

@@ -7,7 +7,8 @@ local json = require("jdbfs.command.json")
 
 local ipairs, pairs, setmetatable, tonumber, tostring = ipairs, pairs, setmetatable, tonumber,
   tostring
-local concat, floor, open_stream, stdout = table.concat, math.floor, io.open, io.stdout
+local concat, floor, max = table.concat, math.floor, math.max
+local open_stream, stdout = io.open, io.stdout
 
 local POLL = 0.005
 local BEATS_MAX = 60000 -- bytes that fit into the pipe, which the parent never reads
@@ -30,7 +31,7 @@ function Part:line_up()
     if file then
       local at = tonumber(file:read("*a"))
       file:close()
-      jdbfs.sleep((at - core.now_ns()) / 1e9)
+      jdbfs.sleep(max(0, (at - core.now_ns()) / 1e9))
       return true
     end
     jdbfs.sleep(POLL)
