@@ -9,6 +9,12 @@
 #include <string.h>
 #include <unistd.h>
 
+/* The system decides by itself: no call asks for it. */
+void jdb_platform_prefer_large_pages(void *map, size_t size) {
+    (void)map;
+    (void)size;
+}
+
 void jdb_bsd_set_alignment(jdb_file_info *info, uint32_t align, const char *source) {
     info->memory_align = info->read_align = info->write_align = align;
     info->align_source = source;
