@@ -222,7 +222,7 @@ int jl_ending(lua_State *L);                /* in a variable of a task that is b
 int jl_in_task(lua_State *L, jl_state *S);  /* a wait here suspends a task */
 jl_task *jl_live_task(lua_State *L, int i); /* the value, when it is a task that has not ended */
 /* Suspends the task; `begin` is called when its yield has arrived: a yield may raise, and then
- * nothing has begun. No Lua runs, and nothing is collected, before that. Only where jl_in_task(). */
+ * nothing has begun. Before that no Lua runs, and nothing is collected. Where jl_in_task() only. */
 int jl_suspend(lua_State *L, void (*begin)(jl_state *S, jl_task *t), void *beginning);
 /* A gate is a zeroed jl_task that nobody runs: tasks wait at it until it is opened, and their wait
  * returns `reply`, or copies of the n values on top of L. Dropped before its memory goes. */

@@ -1092,8 +1092,8 @@ static int task_wait(lua_State *L) {
     return suspend(L, S, where);
 }
 
-/* join(task): what it returned, once it has ended; or a mark, when that needs a closer look: core.wait
- * and core.results tell the rest. */
+/* join(task): what it returned, once it has ended; or a mark, when that needs a closer look:
+ * core.wait and core.results tell the rest. */
 static int task_join(lua_State *L) {
     jl_state *S = jl_self(L);
     jl_task *t = check_task(L, 1);

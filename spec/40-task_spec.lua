@@ -410,7 +410,7 @@ describe("join", function()
     end
   end)
 
-  it("is left by a task that is cancelled while it waits, and by one that is told already", function()
+  it("is left by a task that is cancelled while it waits, or is told already", function()
     local seen = {}
     jdbfs.run(function()
       local worker = jdbfs.spawn(function()
@@ -461,7 +461,8 @@ describe("the coroutine of a task that has returned", function()
 
   it("is not used again after an error, or with what the program left in it", function()
     local used = {}
-    used[ended_in(function() debug.sethook(coroutine.running(), function() end, "", 1e6) end)] = "hook"
+    local function hook() debug.sethook(coroutine.running(), function() end, "", 1e6) end
+    used[ended_in(hook)] = "hook"
     if setfenv and not process.is_jit then
       used[ended_in(function() setfenv(0, setmetatable({}, { __index = _G })) end)] = "globals"
     end
@@ -487,7 +488,8 @@ describe("the coroutine of a task that has returned", function()
     local ran = {}
     local ok, message = pcall(jdbfs.run, function()
       local others = {}
-      for i = 1, 3 do others[i] = jdbfs.spawn(function(...) ran[#ran + 1] = select("#", ...) end) end
+      local function body(...) ran[#ran + 1] = select("#", ...) end
+      for i = 1, 3 do others[i] = jdbfs.spawn(body) end
       coroutine.resume(old, 1, 2, 3)
       for i = 1, 3 do others[i]:join() end
     end)

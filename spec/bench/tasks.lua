@@ -32,7 +32,7 @@ function measures.heap()
     resume(kept[i])
   end
   local bare = (heap() - before) / n
-  kept = nil
+  for i = 1, n do kept[i] = false end
   local task
   local stop = {}
   local ok, message = pcall(jdbfs.run, function()
