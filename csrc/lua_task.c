@@ -504,8 +504,9 @@ static void begin_nothing(jl_state *S, jl_task *t) {
 /* may_wait(): raises where a wait in this task would. Where only a yield can tell, the task goes on
  * at once. */
 static int task_may_wait(lua_State *L) {
+    if (JL_KNOWS_YIELDABLE) return 0;
     jl_state *S = jl_self(L);
-    if (JL_KNOWS_YIELDABLE || place(L, S) != IN_TASK) return 0;
+    if (place(L, S) != IN_TASK) return 0;
     S->begin = begin_nothing;
     return suspend(L, S, IN_TASK);
 }

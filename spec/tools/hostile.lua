@@ -381,7 +381,7 @@ local HANDS_ON = {
 }
 -- nil alone is an answer: the end of what there was to read, or a metamethod without a result.
 local NIL_ENDS = {
-  ["Cursor.next"] = 1, ["Cursor.__call"] = 2, ["Reader.read"] = 1,
+  ["Cursor.next"] = 1, ["Cursor.__call"] = 2, ["Reader.read"] = 1, ["Reader.next_block"] = 1,
 }
 
 local function failure_fault(n, message, err)
