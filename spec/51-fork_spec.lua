@@ -306,7 +306,7 @@ describe("in a forked child", function()
     forked(name, source)
   end
 
-  -- A read in flight at a fork left the parent with old data where the page became the child's, too.
+  -- A read in flight at a fork left the parent with old data where the child got the page, too.
   where_told("no memory of a buffer is shared with it", [[
     local function flags_at(address)
       local inside
