@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 top=$PWD
 mkdir -p build
-made=$(mktemp -d "${1:-$top/build}/bench.XXXXXX")
+made=$(mktemp -d "$(realpath "${1:-build}")/bench.XXXXXX")
 seconds=${SECONDS_EACH:-4}
 started=()
 cleanup() {
