@@ -44,8 +44,10 @@ local INIT = [[
 
 local PLAIN = [[
   location = /read { content_by_lua_block { ngx.print(read(tonumber(ngx.var.arg_page))) } }
+  location = /begun { content_by_lua_block { ngx.print(ngx.shared.seen:get("begun") or 0) } }
   location = /slow {
     content_by_lua_block {
+      ngx.shared.seen:incr("begun", 1, 0)
       local sum = 0
       for i = 1, 40 do
         sum = sum + read(i)
@@ -103,6 +105,13 @@ local function eventually(what, condition)
     support.sh("sleep 0.02")
   end
   error("waited in vain: " .. what, 2)
+end
+
+-- Requests that were started in the background are with their handlers.
+local function all_begun(server)
+  eventually("requests begin", function()
+    return tonumber((server:get("/begun"))) == server.started
+  end)
 end
 
 local function nothing_left(server)
@@ -402,7 +411,7 @@ describe("nginx", function()
       server:get("/read?page=1")
       local old = server:workers()[1]
       for _ = 1, 4 do server:start_get("/slow") end
-      support.sh("sleep 0.2")
+      all_begun(server)
       server:signal("HUP")
       eventually("a new worker", function()
         local now = server:workers()
@@ -431,7 +440,7 @@ describe("nginx", function()
   both("quits: requests in flight end as they should, then it goes", function()
     with({}, function(server)
       for _ = 1, 4 do server:start_get("/slow") end
-      support.sh("sleep 0.2")
+      all_begun(server)
       assert.is_true(server:stop("QUIT") < 4)
       for _, body in ipairs(server:wait()) do assert.are.equal(SLOW_SUM, body) end
     end)
@@ -441,6 +450,7 @@ describe("nginx", function()
     with({ server = [[
       location = /later {
         content_by_lua_block {
+          ngx.shared.seen:incr("begun", 1, 0)
           ngx.sleep(0.6) -- the dispatcher has ended
           local sum = 0
           for i = 1, 10 do sum = sum + read(i) end
@@ -452,7 +462,7 @@ describe("nginx", function()
     ]] }, function(server)
       all_pages(server)
       server:start_get("/later")
-      support.sh("sleep 0.2")
+      all_begun(server)
       server:stop("QUIT")
       assert.are.equal("66", server:wait()[1])
     end)
@@ -461,7 +471,7 @@ describe("nginx", function()
   both("is terminated at once, with operations in flight", function()
     with({}, function(server)
       for _ = 1, 4 do server:start_get("/slow") end
-      support.sh("sleep 0.2")
+      all_begun(server)
       assert.is_true(server:stop("TERM") < 2)
       server:wait()
     end)
