@@ -9,6 +9,25 @@
  * is counted too, files hold it; jdb_queue_close waits for every operation the kernel still has.
  *
  * Units: offsets and lengths are bytes, times are nanoseconds, errors are errno values.
+ *
+ * The life of an operation:
+ *
+ *     jdb_op *op = jdb_op_take(queue, &kind);              // NULL: kind says why
+ *     jdb_prep_read(op, file, buf, 0, 4096, offset, 0);    // holds file and buf from now on
+ *     if (jdb_op_check(op) != JDB_OK) ...                  // refused without asking the system
+ *     jdb_op_set_waiter(op, whatever_goes_on);
+ *     jdb_submit(queue, op);                               // cannot fail, never blocks
+ *     ...
+ *     jdb_queue_reap(queue, 0);                            // when jdb_queue_pollfd is readable
+ *     while ((op = jdb_queue_next(queue))) {
+ *         if (jdb_op_kind(op) == JDB_OK) use(jdb_op_result(op), jdb_op_waiter(op));
+ *         else jdb_op_failure(op, &failure);               // jdb_failure_message: one sentence
+ *         jdb_op_release(queue, op);                       // lets go of file and buf
+ *     }
+ *     jdb_queue_flush(queue);                              // hands over what was submitted above
+ *
+ * Blocking: jdb_queue_reap with a timeout, jdb_queue_wait_op, jdb_queue_close, jdb_sleep; nothing
+ * else waits. Programs: spec/c/embed_example.c, and spec/c/epoll_example.c with a loop of its own.
  */
 #ifndef JDB_H
 #define JDB_H
