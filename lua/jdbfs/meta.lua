@@ -1250,12 +1250,26 @@ function Writer:write(...) end
 --- The part of the current block that is still free, to be filled in place instead of copied by
 --- write; what was put there counts with advance. Good until the next call but advance. Yields
 --- while all blocks are in flight.
+--- Kinds: ShortWrite, Closed, Alloc, Io.
+--- ```lua
+--- local w = assert(jdbfs.writer(file))
+--- local space = assert(w:space())
+--- space:set(0, "in place")
+--- assert(w:advance(8))
+--- print(w:position()) --> 8
+--- ```
 ---@return jdbfs.Buffer? space never empty
 ---@return string? message
 ---@return jdbfs.Error? err
 function Writer:space() end
---- The first n bytes of space() are written.
----@param n integer
+--- The first n bytes of space() are written. Never waits.
+--- Kinds: ShortWrite, Closed, Io (of a block before).
+--- ```lua
+--- local w = assert(jdbfs.writer(file))
+--- assert(w:space()):fill(1, 0, 100)
+--- print(w:advance(100)) --> true
+--- ```
+---@param n integer bytes, at most #space
 ---@return true?
 ---@return string? message
 ---@return jdbfs.Error? err
@@ -1367,6 +1381,13 @@ function Reader:read(n) end
 function Reader:read_into(b, off, len) end
 --- What is there of the current block, uncopied, from the position on, which moves behind it;
 --- nothing but nil at the end of the file. Good until the next call. Yields.
+--- Kinds: Closed, Alloc, Io.
+--- ```lua
+--- local r = assert(jdbfs.reader(file))
+--- local block = assert(r:next_block())
+--- print(#block, block:string(0, 6)) --> 8192 page 0
+--- print(r:next_block()) --> nil
+--- ```
 ---@return jdbfs.Buffer? bytes
 ---@return string? message
 ---@return jdbfs.Error? err
