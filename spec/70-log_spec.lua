@@ -1186,6 +1186,7 @@ describe("hostile bytes in a log", function()
   end
 
   it("give an error or a cut, and never a record that was not appended", function()
+    if support.on_wine then return pending("takes long in wine, and is about Lua above files") end
     local path = support.path("log")
     local want = {}
     local log = assert(open(path, { segment_size = 16384, batch_size = 8192 }))
@@ -1359,14 +1360,17 @@ describe("a log on a disk that fails", function()
   end
 
   it("keeps its promises when any operation fails once", function()
+    if support.on_wine then return pending("takes long in wine, and is about Lua above files") end
     every_failure("before", false)
   end)
 
   it("keeps its promises when any operation is done and reports a failure", function()
+    if support.on_wine then return pending("takes long in wine, and is about Lua above files") end
     every_failure("after", false)
   end)
 
   it("keeps its promises when everything fails from any operation on", function()
+    if support.on_wine then return pending("takes long in wine, and is about Lua above files") end
     every_failure("before", true)
   end)
 end)
