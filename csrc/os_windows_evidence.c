@@ -159,8 +159,8 @@ static void read_disk(HANDLE volume, jdb_evidence *e, int *unprotected) {
 static void find_disk(HANDLE handle, jdb_evidence *e, int *unprotected) {
     wchar_t *volume = volume_new(handle);
     if (!volume) return;
-    jdb_windows_utf8(volume + 4, e->device, sizeof e->device);
     volume[wcslen(volume) - 1] = 0; /* with the backslash it is the directory on it */
+    jdb_windows_utf8(volume + 4, e->device, sizeof e->device);
     HANDLE disk = CreateFileW(volume, 0, jdb_windows_share_all, NULL, OPEN_EXISTING, 0, NULL);
     free(volume);
     if (disk == INVALID_HANDLE_VALUE) return;

@@ -311,6 +311,18 @@ static int64_t lock_at_open(HANDLE handle, jdb_op *op) {
     return r;
 }
 
+/* An empty file may have space that was reserved behind its end. */
+static int64_t make_empty(struct jdb_windows_file *file) {
+    FILE_STANDARD_INFO there;
+    FILE_ALLOCATION_INFO none = {.AllocationSize.QuadPart = 0};
+    if (!jdb_windows.get_information(file->handle, FileStandardInfo, &there, sizeof there))
+        return jdb_windows_failure();
+    if (there.EndOfFile.QuadPart > 0) return set_size(file, 0);
+    if (there.AllocationSize.QuadPart == 0) return 0;
+    BOOL set = jdb_windows.set_information(file->handle, FileAllocationInfo, &none, sizeof none);
+    return set || is_lack(GetLastError()) ? 0 : jdb_windows_failure();
+}
+
 static void describe(struct jdb_windows_file *file, jdb_op *op, int direct) {
     jdb_file *core = op->file;
     const jdb_open *how = &op->detail->open;
@@ -347,8 +359,7 @@ static int64_t finish_open(HANDLE handle, jdb_op *op, int made, int direct) {
     file->writable = (how->flags & JDB_OPEN_WRITE) != 0;
     int64_t r = accept_kind(handle, op, &attributes);
     if (r == 0) r = lock_at_open(handle, op);
-    if (r == 0 && (how->flags & JDB_OPEN_TRUNCATE) && jdb_os_size((intptr_t)file) > 0)
-        r = set_size(file, 0);
+    if (r == 0 && (how->flags & JDB_OPEN_TRUNCATE)) r = make_empty(file);
     if (r == 0 && (how->flags & JDB_OPEN_DURABLE)) r = jdb_windows_sync(file, 0);
     if (r < 0) {
         jdb_os_close((intptr_t)file);

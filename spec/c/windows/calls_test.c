@@ -393,6 +393,27 @@ static void reservations(void) {
     queue_free(q);
 }
 
+static BOOL WINAPI tell_reserved(HANDLE handle, FILE_INFO_BY_HANDLE_CLASS what, void *out,
+                                 DWORD size) {
+    FILE_STANDARD_INFO *info = out;
+    if (!real.get_information(handle, what, out, size)) return FALSE;
+    if (what == FileStandardInfo) info->AllocationSize.QuadPart = 64 * PAGE;
+    return TRUE;
+}
+
+static void space_that_create_gives_back(void) {
+    jdb_queue *q = iocp();
+    jdb_file_unref(create_file(q, "given back"));
+    memset(&space, 0, sizeof space);
+    space.allocation = 1;
+    jdb_windows.get_information = tell_reserved;
+    jdb_windows.set_information = reserve_space;
+    jdb_file_unref(create_file(q, "given back"));
+    CHECK_EQ(space.allocations, 1);
+    CHECK_EQ(space.allocation, 0);
+    queue_free(q);
+}
+
 /* A write that grew the file while its space is being set would be cut off. */
 static void reservations_wait_for_writes(void) {
     jdb_queue *q = iocp();
@@ -785,6 +806,7 @@ int main(void) {
         {"writes that the system would fill gaps for", writes_that_the_system_would_fill_gaps_for},
         {"alignments", alignments},
         {"reservations", reservations},
+        {"space that create gives back", space_that_create_gives_back},
         {"reservations wait for writes", reservations_wait_for_writes},
         {"flushes of data only", flushes_of_data_only},
         {"flushes of directories", flushes_of_directories},
