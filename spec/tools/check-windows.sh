@@ -192,7 +192,8 @@ run_c_tests() {
     done
     [[ -z ${T-} || " $T " == *" spec/c/windows/calls_test.c "* ]] || return 0
     if "$cc" -std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -pedantic -Wshadow -Werror \
-        -Icsrc -Ispec/c -o "$root/calls_test.exe" spec/c/windows/calls_test.c build/core-windows/libjdb.a \
+        -Icsrc -Ispec/c \
+            -o "$root/calls_test.exe" spec/c/windows/calls_test.c build/core-windows/libjdb.a \
         -Wl,-Bstatic -lssp -lpthread -static-libgcc >"$root/build.log" 2>&1; then
         run_c_test spec/c/windows/calls_test.c "$root/calls_test.exe"
     else
