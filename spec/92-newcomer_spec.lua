@@ -1,6 +1,7 @@
 -- What meets whoever has just installed it: `require` of a C module that was built for another Lua,
--- or is not there. (No compiler, liburing or header files: spec/tools/package.sh. io_uring forbidden,
--- locked memory short: 52. No direct I/O: 20. Read-only file systems: 82. Full disks: 26.)
+-- or is not there. (No compiler, liburing or header files: spec/tools/package.sh. io_uring
+-- forbidden, locked memory short: 52. No direct I/O: 20. Read-only file systems: 82. Full disks:
+-- 26.)
 
 local support = require "support"
 

@@ -479,7 +479,8 @@ function M.lacks(...)
     if name == "root" then
       if not is_root() then return "needs root" end
     elseif sh("PATH=$PATH:/usr/sbin:/sbin command -v " .. M.quote(name)) ~= 0 then
-      local _, hint = sh("bash -c '. spec/tools/packages.sh; install_hint \"$0\"' " .. M.quote(name))
+      local _, hint = sh("bash -c '. spec/tools/packages.sh; install_hint \"$0\"' "
+        .. M.quote(name))
       return name .. " is not installed; " .. hint:gsub("%s+$", "")
     end
   end

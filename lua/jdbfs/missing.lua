@@ -11,8 +11,8 @@ end
 return function(message)
   message = tostring(message)
   local name, make_name, rocks_name = this_lua()
-  local remedy = ("; for %s: make install LUA=%s, or luarocks --lua-version %s install"):format(name,
-    make_name, rocks_name)
+  local remedy = ("; for %s: make install LUA=%s, or luarocks --lua-version %s install"):format(
+    name, make_name, rocks_name)
   -- glibc, musl, macOS, Windows
   local symbol = message:match("undefined symbol: (%S+)") or message:match("Error relocating")
     or message:match("symbol not found") or message:match("procedure could not be found")

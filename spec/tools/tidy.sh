@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . spec/tools/packages.sh
 
 shopt -s nullglob globstar
-c_files=(csrc/*.[ch] spec/c/*.[ch] spec/c/macos/*.[ch] spec/c/macos/sys/*.h spec/tools/*/*.[ch] spec/c/windows/*.[ch])
+c_files=(csrc/*.[ch] spec/c/*.[ch] spec/c/{macos,windows}/**/*.[ch] spec/tools/*/*.[ch])
 lua_files=(lua/**/*.lua lua/bin/* spec/**/*.lua)
 scripts=(spec/tools/*.sh .ci/run)
 rockspec=rockspec/jdbfs-scm-1.rockspec
