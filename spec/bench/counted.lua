@@ -10,13 +10,13 @@ local jdbfs = require("jdbfs")
 local scenario, dir, operations = arg[1], arg[2], tonumber(arg[3])
 local PAGE, PAGES = 4096, 256
 
-assert(jdbfs.mkdir(dir)) -- where the disk is a simulated one
-
 local function polled(f, ...)
   local task = jdbfs.spawn(f, ...)
   repeat jdbfs.step(0) until task:status() == "done" or task:status() == "failed"
   return assert(task:join())
 end
+
+polled(jdbfs.mkdir, dir) -- where the disk is a simulated one
 
 local function open_pages()
   return polled(function()
