@@ -27,7 +27,7 @@ local SCENARIOS = {
   { "read_many_8", allocations = true, lua_bytes = true, instructions = true },
   -- Few on a real disk, which flushes each group; instructions on the simulated one, where groups
   -- gather always alike.
-  { "append_8", allocations = true, lua_bytes = true, instructions = true, short = 160,
+  { "append_8", allocations = true, lua_bytes = true, instructions = true, short = 320,
     backend = "sim" },
   { "spawn_join", allocations = true, lua_bytes = true, instructions = true },
   { "parked", lua_bytes = true },
