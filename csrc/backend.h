@@ -76,6 +76,7 @@ struct jdb_queue {
     uint32_t refs;
     int closed;
     int kept; /* closed by a thread that could not wait: nothing is freed */
+    jdb_queue *kept_next;
     unsigned fork_generation;
     const void *thread; /* identifies the owning thread */
     uint32_t stage_max; /* so many staged are handed over at once */

