@@ -25,12 +25,6 @@ char *jdb_platform_lock_holder(int fd) {
     return strdup("another open file holds a lock on it");
 }
 
-/* Neither system can be asked for them here. */
-void jdb_platform_prefer_large_pages(void *map, size_t size) {
-    (void)map;
-    (void)size;
-}
-
 /* ---- evidence ------------------------------------------------------------------------------- */
 
 static int one_of(const char *name, const char *const *list) {
