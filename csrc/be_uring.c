@@ -186,7 +186,7 @@ static void prepare_transfer(jdb_queue *q, struct uring *u, struct io_uring_sqe 
     io_uring_prep_rw(write ? IORING_OP_WRITE : IORING_OP_READ, sqe, (int)op->file->handle,
                      buf->base + op->buf_off + op->moved, op->chunk, op->off + op->moved);
     const struct jdb_chunk *chunk = buf->chunk;
-    if (!chunk) return;
+    if (!chunk || (op->rw & JDB_RW_ATOMIC)) return; /* EINVAL, up to 6.18 at least */
     int index = jdb_uring_memory(q, u, chunk);
     if (index < 0) return;
     sqe->opcode = write ? IORING_OP_WRITE_FIXED : IORING_OP_READ_FIXED;

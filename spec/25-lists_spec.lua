@@ -342,7 +342,8 @@ describe("a list with an entry that fails", function()
     for page, byte in pairs({ [0] = 0, [1] = 2, [5] = 1 }) do
       assert.equal(byte, (byte_at(b, page)))
     end
-    assert.equal(string.char(3):rep(512) .. "\0", b:string(2 * PAGE, 513))
+    -- Behind it btrfs leaves what was cut off, from its block on the disk.
+    assert.equal(string.char(3):rep(512), b:string(2 * PAGE, 512))
     b:fill(9)
     f:close()
   end)

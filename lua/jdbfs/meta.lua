@@ -673,7 +673,8 @@ function jdbfs.open_wal(path, o) end
 ---@class jdbfs.File
 local File = {}
 --- Reads exactly len bytes (default: the buffer behind b_off). End of file before that is
---- ShortRead: err.actual bytes are in place. Yields.
+--- ShortRead: err.actual bytes are in place; what lies behind them is not defined: btrfs fills the
+--- rest of the block with what the disk has there. Yields.
 --- Kinds: ShortRead, Alignment, Overflow, Busy, Closed, Io.
 --- ```lua
 --- print(file:read_at(buffer, 4096), buffer:string(0, 6)) --> 4096 page 1
