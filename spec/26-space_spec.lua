@@ -135,6 +135,27 @@ describe("preallocate", function()
     end
   end)
 
+  -- Zeros are written behind the end as it was: a write that came there first would be lost.
+  it("in zeros takes nothing from writes of the same handle, before it and behind it", function()
+    for _, first in ipairs({ "write", "preallocate" }) do
+      local LEN = 4096 * PAGE
+      local f = filled(1)
+      local b = jdbfs.buffer(PAGE)
+      b:fill(0x62)
+      jdbfs.run(function()
+        local calls = {
+          preallocate = function() assert(f:preallocate(LEN, "zero")) end,
+          write = function() assert(f:write_at(b, LEN - 2 * PAGE)) end,
+        }
+        jdbfs.spawn(calls[first])
+        jdbfs.spawn(calls[first == "write" and "preallocate" or "write"])
+      end)
+      assert.equal(LEN, f:size())
+      assert.equal(("b"):rep(PAGE), f:read(LEN - 2 * PAGE, PAGE), first .. " first")
+      f:close()
+    end
+  end)
+
   it("that fails cuts off nothing that was written meanwhile", function()
     local prefix, why = process.strace("fallocate:error=ENOSPC:delay_enter=200000")
     if not prefix then return pending(why) end
