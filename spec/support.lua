@@ -277,8 +277,10 @@ local function finish()
   M.wait_idle()
   collect()
   local after, open = jdbfs.stats(), open_files(base)
-  if M.on_windows then -- what is not empty then goes with JDBFS_TEST_DIR
-    for _, name in ipairs(jdbfs.ls(base)) do jdbfs.remove(base .. "/" .. name) end
+  -- A power cut on the simulated disk takes the directory too. One that is not empty then goes with
+  -- JDBFS_TEST_DIR.
+  if M.on_windows then
+    for _, name in ipairs(jdbfs.ls(base) or {}) do jdbfs.remove(base .. "/" .. name) end
     lfs.rmdir(base)
   elseif not lfs.rmdir(base) then
     sh("rm -rf " .. M.quote(base))

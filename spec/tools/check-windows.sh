@@ -40,7 +40,7 @@ finish() {
 # C tests: build, crc, ... are the core's; the others are about the POSIX files below it.
 c_tests=(buf crc measure words io_conformance life_conformance names_conformance)
 
-left_out() { # SPEC: the reason, or nothing
+left_out() { # SPEC BACKEND: the reason, or nothing
     case $1 in
         spec/28-*) echo "the model knows Linux's rules for files that are open" ;;
         spec/43-*) echo "takes long in wine, and the queue is the same everywhere" ;;
@@ -52,8 +52,7 @@ left_out() { # SPEC: the reason, or nothing
         spec/60-* | spec/62-* | spec/63-* | spec/83-*) echo "starts programs by a POSIX shell" ;;
         spec/64-* | spec/65-* | spec/66-*) echo "calculates, and asks no system" ;;
         spec/82-*) echo "fails real devices of Linux" ;;
-        spec/80-*) [[ $2 == sim ]] || echo "is about the simulated disk" ;;
-        spec/81-*) [[ $2 == sim ]] || echo "is about the simulated disk" ;;
+        spec/*sim_spec.lua) [[ $2 == sim ]] || echo "is about the simulated disk" ;;
     esac
 }
 
