@@ -211,6 +211,36 @@ describe("the LSM tree", function()
     tree:close()
   end)
 
+  task("closes the runs that were merged, when their readers are done", function()
+    local path = support.path()
+    local tree = assert(lsm.open(path))
+    collectgarbage("stop") -- it would close them, some time
+    finally(function() collectgarbage("restart") end)
+    assert(tree:put("key", "value"))
+    local readers, done = {}, false
+    for i = 1, 8 do
+      readers[i] = jdbfs.spawn(function()
+        while not done do
+          assert.are.equal("value", tree:get("key"))
+          assert.are.equal("value", select(2, tree:range("key")()))
+          jdbfs.yield()
+        end
+      end)
+    end
+    for i = 1, 12 do
+      assert(tree:put("other", ("%d"):format(i)))
+      assert(tree:flush())
+    end
+    done = true
+    for i = 1, 8 do readers[i]:join() end
+    local open = 0
+    for _, target in ipairs(support.open_files(path)) do
+      if target:find("/run-", 1, true) then open = open + 1 end
+    end
+    assert.are.equal(#tree.runs, open)
+    tree:close()
+  end)
+
   both("names a damaged run", function()
     local path = support.path()
     local tree = assert(lsm.open(path))

@@ -106,18 +106,31 @@ local function each_change(run, number, f)
   return kv.decode(data, f)
 end
 
--- The value, false when it was deleted there, nil when the run does not know the key.
+-- true and the value; false when it was deleted there, nil when the run does not know the key.
 local function get_from(run, key)
   local found
-  if #run.blocks == 0 then return nil end
-  assert(each_change(run, find_block(run, key), function(k, value)
+  if #run.blocks == 0 then return true end
+  local ok, message = each_change(run, find_block(run, key), function(k, value)
     if k == key then found = value end
-  end))
-  return found
+  end)
+  if not ok then return nil, message end
+  return true, found
 end
 
 local function close_runs(runs)
   for _, run in ipairs(runs) do run.file:close() end
+end
+
+-- Whoever reads holds the runs: those that were merged meanwhile are closed by their last reader.
+-- A file that is open keeps its room, and with some systems its name, after it was removed.
+local function hold_runs(self)
+  self.runs.readers = (self.runs.readers or 0) + 1
+  return self.runs
+end
+
+local function release_runs(self, runs)
+  runs.readers = runs.readers - 1
+  if runs.readers == 0 and runs ~= self.runs then close_runs(runs) end
 end
 
 -- ---- the tree -----------------------------------------------------------------------------------
@@ -174,9 +187,7 @@ local function new_run(self, next_change)
   return run, run and name or message
 end
 
--- Runs stay open until their readers are done: closing a file waits for its operations only.
-local function merge_runs(self)
-  local old_names, old_runs = self.names, self.runs
+local function merge_into_one(self, old_runs)
   local entries, message = merged(old_runs, {})
   if not entries then return nil, message end
   for key, entry in pairs(entries) do
@@ -187,6 +198,14 @@ local function merge_runs(self)
   local ok, why, err = write_manifest(self, { name }, self.from)
   if not ok then return nil, why, err end
   self.runs = { run }
+  return true
+end
+
+local function merge_runs(self)
+  local old_names, old_runs = self.names, hold_runs(self)
+  local ok, message, err = merge_into_one(self, old_runs)
+  release_runs(self, old_runs)
+  if not ok then return nil, message, err end
   for _, old in ipairs(old_names) do jdbfs.remove(self.path .. "/" .. old) end
   return true
 end
@@ -248,18 +267,23 @@ function Tree:get(key)
   for _, entries in ipairs({ self.entries, self.full }) do
     if entries[key] then return entries[key].value or nil end
   end
-  local runs = self.runs
+  local runs, ok, value = hold_runs(self), true, nil
   for i = #runs, 1, -1 do
-    local value = get_from(runs[i], key)
-    if value ~= nil then return value or nil end
+    ok, value = get_from(runs[i], key)
+    if not ok or value ~= nil then break end
   end
-  return nil
+  release_runs(self, runs)
+  assert(ok, value)
+  return value or nil
 end
 
 --- An iterator of keys and values in order, from <= key < to; nil: no limit. As things were when it
 --- was made.
 function Tree:range(from, to)
-  local entries = assert(merged(self.runs, { self.full or {}, self.entries }, from, to))
+  local runs = hold_runs(self)
+  local entries, message = merged(runs, { self.full or {}, self.entries }, from, to)
+  release_runs(self, runs)
+  assert(entries, message)
   for key, entry in pairs(entries) do
     if not entry.value then entries[key] = nil end
   end
