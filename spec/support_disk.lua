@@ -136,17 +136,20 @@ function M.with_disk(fs, body)
     return mount(self, options)
   end
 
+  -- The journal first, by the kernel; what it left there goes with the next time.
   function self.check()
+    local status, out
     self:unmount()
     self.mounted = false
-    -- The journal first, by the kernel.
-    local ok, message = mount(self)
-    if not ok then return nil, message end
-    self:unmount()
-    self.mounted = false
-    local status, out = sh(FSCK[self.fs] .. self.device .. " 2>&1")
-    if status ~= 0 then return nil, out end
-    return true
+    for _ = 1, 3 do
+      local ok, message = mount(self)
+      if not ok then return nil, message end
+      self:unmount()
+      self.mounted = false
+      status, out = sh(FSCK[self.fs] .. self.device .. " 2>&1")
+      if status == 0 then return true end
+    end
+    return nil, out
   end
 
   function self.script(source, o)
