@@ -26,6 +26,7 @@ unset JDBFS_TEST_NAMESPACE
 
 . spec/tools/packages.sh
 . spec/tools/mounts.sh
+. spec/tools/failing.sh
 
 make=${MAKE:-make}
 san=${SAN-}
@@ -303,14 +304,6 @@ run_specs() {
 
     if [[ $fs == own ]]; then rm -rf "$dir"; else fs_umount "$n"; fi
     summarise "$base" "$label" "$rc" $((SECONDS - start)) | print_locked
-}
-
-# Few failures on a machine that does several things at once may be the machine's: their files run
-# once more, alone, when all else is done. What passes then has passed; both lines are shown.
-failing_files() { # REPORT: fails when they are many
-    awk -F'\t' '$1 == "fail" || $1 == "error" { bad = 1 }
-        $1 == "seconds" && $2 == "file" && bad { print $3; bad = 0; n++ }
-        END { exit n < 1 || n > 3 }' "$1"
 }
 
 summarise() { # BASE LABEL STATUS SECONDS
