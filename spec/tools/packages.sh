@@ -63,6 +63,8 @@ fedora_of() {
         clang-rt) echo compiler-rt ;;
         shellcheck) echo ShellCheck ;;
         nvim) echo neovim ;;
+        pgrep) echo procps-ng ;;
+        busybox) echo busybox ;;
         luac5.4) echo lua ;;
         mount) echo util-linux ;;
         libfuse3) echo fuse3-devel ;;
