@@ -224,7 +224,7 @@ local function one_run(seed, length)
   for _ = 1, 5 do random(2) end
   local m = new_model(one_of { "write", "flush" })
   local step, name = 0, ""
-  local ok, wrong = pcall(function()
+  local ok, wrong = jdbfs.pcall(function()
     for i = 1, length do
       step, name = i, one_of(NAMES)
       steps[name](m)
