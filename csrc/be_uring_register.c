@@ -96,6 +96,7 @@ int jdb_uring_meet_memory(jdb_queue *q, struct uring *u, const struct jdb_chunk 
     struct known_chunk *known = &u->chunks[chunk->id];
     if (known->serial != chunk->serial) {
         if (known->serial) jdb_uring_sweep(q, u);
+        if (known->serial) return -1; /* the kernel still has that one: its pages, not these */
         known->serial = chunk->serial;
         if (chunk->id >= u->chunk_top) u->chunk_top = chunk->id + 1;
     }
