@@ -527,6 +527,7 @@ describe("replay", function()
       { "0,r,0,4096\nrubbish\n", "trace:2: " },
       { "0,r,1,4096\n", "trace:1: " },
       { ("9"):rep(400) .. ",r,0,4096\n", "trace:1: " }, -- a time that never comes
+      { "0,r,9007199254740992,4096\n", "trace:1: offset and length are beyond" },
       { "0,x,0,4096\n", "trace:1: \"x\"" }, { "fio version 9 iolog\nf add\n", "trace:1: " },
       { "fio version 2 iolog\nf jump 0 4096\n", "trace:2: " }, { "", "no operation" } }) do
       local _, status, err = replay(case[1])

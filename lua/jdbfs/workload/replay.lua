@@ -12,6 +12,8 @@ local function wrong(path, number, message)
   error({ abort = ("%s:%d: %s"):format(path, number, message) }, 0)
 end
 
+local SIZE_MAX = 2 ^ 53 -- bytes: what every Lua tells apart from one more
+
 local function add(trace, number, at, op, off, length, stream)
   local kind = OPS[op]
   if not kind then wrong(trace.path, number, ("%q is no operation"):format(op)) end
@@ -19,9 +21,12 @@ local function add(trace, number, at, op, off, length, stream)
   local whole = at and off and length and at >= 0 and at < math.huge and off % 1 == 0
     and length % 1 == 0
   if not whole then wrong(trace.path, number, "time, offset or length is no number") end
-  local moves = kind ~= "fsync" and kind ~= "fdatasync"
-  if moves and (length == 0 or off % 512 ~= 0 or length % 512 ~= 0) then
+  if kind == "fsync" or kind == "fdatasync" then
+    off, length = 0, 0
+  elseif length == 0 or off % 512 ~= 0 or length % 512 ~= 0 then
     wrong(trace.path, number, "offset and length are not whole blocks of 512 bytes")
+  elseif off + length > SIZE_MAX then
+    wrong(trace.path, number, "offset and length are beyond 8 PiB")
   end
   local list = trace.streams[stream]
   if not list then
