@@ -126,6 +126,7 @@ uint64_t jdb_pool_workers(const jdb_queue *queue);
 void jdb_threads_close(jdb_queue *queue);
 int jdb_threads_submit(jdb_queue *queue, jdb_op *op);
 void jdb_threads_flush(jdb_queue *queue);
+void jdb_threads_reap(jdb_queue *queue, unsigned want, int64_t timeout_ns);
 int jdb_threads_pollfd(jdb_queue *queue);
 void jdb_threads_signal(jdb_queue *queue);
 

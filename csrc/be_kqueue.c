@@ -56,15 +56,13 @@ int jdb_os_notify_fd(int handle) { return fd_of(handle); }
 
 void jdb_os_notify_signal(int handle) { change_event(fd_of(handle), 0, NOTE_TRIGGER); }
 
-/* timeout < 0: none. Ends early when a signal came. */
-static void take_event(int handle, int64_t timeout_ns) {
+void jdb_os_notify_wait(int handle, int64_t timeout_ns) {
     struct kevent event;
     struct timespec limit = {timeout_ns / 1000000000, timeout_ns % 1000000000};
     kevent(fd_of(handle), NULL, 0, &event, 1, timeout_ns < 0 ? NULL : &limit);
 }
 
-void jdb_os_notify_clear(int handle) { take_event(handle, 0); }
-void jdb_os_notify_wait(int handle, int64_t timeout_ns) { take_event(handle, timeout_ns); }
+void jdb_os_notify_clear(int handle) { jdb_os_notify_wait(handle, 0); }
 
 /* ---- the backend ---------------------------------------------------------------------------- */
 
@@ -75,24 +73,13 @@ static int kqueue_open(jdb_queue *q) {
     return 0;
 }
 
-static void kqueue_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
-    (void)want;
-    if (timeout_ns == 0 && jdb_pool_watcher(q) >= 0) jdb_os_notify_clear(jdb_pool_watcher(q));
-    jdb_os_notify_clear(q->notify);
-    jdb_pool_collect(q);
-    if (q->arrived.head || timeout_ns == 0) return;
-    q->stats.entries++;
-    jdb_os_notify_wait(q->notify, timeout_ns);
-    jdb_pool_collect(q);
-}
-
 const struct jdb_backend jdb_backend_kqueue = {
     .name = "kqueue",
     .open = kqueue_open,
     .close = jdb_threads_close,
     .submit = jdb_threads_submit,
     .flush = jdb_threads_flush,
-    .reap = kqueue_reap,
+    .reap = jdb_threads_reap,
     .pollfd = jdb_threads_pollfd,
     .signal = jdb_threads_signal,
 };

@@ -206,7 +206,7 @@ int jdb_threads_submit(jdb_queue *q, jdb_op *op) {
 
 void jdb_threads_flush(jdb_queue *q) { (void)q; }
 
-static void threads_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
+void jdb_threads_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     (void)want;
     if (timeout_ns == 0 && jdb_pool_watcher(q) >= 0) jdb_os_notify_clear(jdb_pool_watcher(q));
     jdb_os_notify_clear(q->notify);
@@ -214,7 +214,6 @@ static void threads_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     if (q->arrived.head || timeout_ns == 0) return;
     q->stats.entries++;
     jdb_os_notify_wait(q->notify, timeout_ns);
-    jdb_os_notify_clear(q->notify);
     jdb_pool_collect(q);
 }
 
@@ -243,7 +242,7 @@ const struct jdb_backend jdb_backend_threads = {
     .close = jdb_threads_close,
     .submit = jdb_threads_submit,
     .flush = jdb_threads_flush,
-    .reap = threads_reap,
+    .reap = jdb_threads_reap,
     .pollfd = jdb_threads_pollfd,
     .signal = jdb_threads_signal,
 };

@@ -380,7 +380,6 @@ static void reap_lost(jdb_queue *q, struct uring *u, int64_t timeout_ns) {
     if (q->inflight > q->pool_inflight && (timeout_ns < 0 || timeout_ns > look_again))
         timeout_ns = look_again;
     jdb_os_notify_wait(q->notify, timeout_ns);
-    jdb_os_notify_clear(q->notify);
     jdb_pool_collect(q);
     collect(q, u);
 }

@@ -80,7 +80,8 @@ void jdb_os_lock_give(jdb_os_lock *lock);
 
 size_t jdb_os_page_size(void);
 
-/* A waitable handle. Signals merge; clear before collecting what was signalled. */
+/* A waitable handle. Signals merge; clear before collecting what was signalled. A wait ends at a
+ * signal, which it clears, or after the timeout (below 0: none). */
 int jdb_os_notify_new(void);
 void jdb_os_notify_free(int handle);
 int jdb_os_notify_fd(int handle); /* what a host's loop can poll; -EOPNOTSUPP: nothing */

@@ -69,6 +69,7 @@ void jdb_os_notify_wait(int handle, int64_t timeout_ns) {
     struct pollfd fd = {.fd = handle, .events = POLLIN};
     struct timespec limit = {timeout_ns / 1000000000, timeout_ns % 1000000000};
     ppoll(&fd, 1, timeout_ns < 0 ? NULL : &limit, NULL);
+    jdb_os_notify_clear(handle);
 }
 
 /* ---- alignment and direct I/O --------------------------------------------------------------- */

@@ -88,7 +88,6 @@ static void *carry(void *argument) {
     struct jdb_os_relay *relay = argument;
     for (;;) {
         jdb_os_notify_wait(relay->notify, -1);
-        jdb_os_notify_clear(relay->notify);
         if (atomic_load(&relay->stop)) break;
         if (atomic_exchange(&relay->sent, 1) == 0 && !send_byte(relay)) break;
     }

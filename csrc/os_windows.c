@@ -268,9 +268,8 @@ void jdb_os_notify_clear(int handle) {
     }
 }
 
-/* Takes what it waited for; whoever waits clears next. */
 void jdb_os_notify_wait(int handle, int64_t timeout_ns) {
-    take_signals(handle, jdb_windows_milliseconds(timeout_ns));
+    if (take_signals(handle, jdb_windows_milliseconds(timeout_ns))) jdb_os_notify_clear(handle);
 }
 
 /* A relay stands in for a descriptor that can be polled; there is none. */
