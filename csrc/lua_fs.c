@@ -99,6 +99,7 @@ static int fs_atomic_write(lua_State *L) {
         jl_buf *b = jl_check_buf(L, 2);
         if (!b->mem)
             return jl_fail_kind(L, JDB_CLOSED, "atomic_write", path, "the buffer was freed");
+        if (!jdb_buf_data(b->mem)) return jl_fail_kind(L, JDB_FORKED, "atomic_write", path, NULL);
         if (!jdb_buf_readable(b->mem, b->off, b->len))
             return jl_fail_kind(L, JDB_BUSY, "atomic_write", path, "the buffer is in flight");
         data = (const char *)jdb_buf_data(b->mem) + b->off;
