@@ -239,6 +239,28 @@ describe("rename", function()
     support.holds(file, "x")
   end)
 
+  both("tells slashes and dots behind a name from the name", function()
+    if support.on_windows then return pending("Windows has errors of its own for these") end
+    local file, dir, inner = made("x"), support.path("dir"), support.path("dir/inner")
+    local new = support.path()
+    assert(jdbfs.mkdir(inner))
+    for _, case in ipairs {
+      { "ENOTDIR", file .. "/", new }, { "ENOTDIR", file, new .. "/" },
+      { "ENOTDIR", dir, file }, { "EISDIR", file, dir },
+      { "EBUSY", dir .. "/.", new }, { "EBUSY", dir, inner .. "/.." },
+      { "EINVAL", dir, inner .. "/x" }, { "ENOTEMPTY", inner, dir },
+    } do
+      fails({ kind = "Io", op = "rename", path = case[2], name = case[1] },
+        jdbfs.rename(case[2], case[3]))
+    end
+    fails({ name = "EISDIR", path = new .. "/" }, jdbfs.create(new .. "/"))
+    fails({ name = "EISDIR", path = dir }, jdbfs.atomic_write(dir, "x"))
+    assert.is_true(jdbfs.mkdir(new .. "/"))
+    assert.is_true(jdbfs.rename(dir .. "/", new .. "/"))
+    assert.is_true(jdbfs.rename(new, new))
+    assert.is_true(jdbfs.exists(new .. "/inner") and not jdbfs.exists(dir))
+  end)
+
   both("names both paths when it fails", function()
     local from, to = support.path("old name"), support.path("new name")
     local err = fails({ kind = "Io", op = "rename", path = from }, jdbfs.rename(from, to))

@@ -278,6 +278,54 @@ describe("a fault", function()
     support.raises("unknown option", sim.fault, { operation = "open" })
     support.raises("errno, transfer or omit", sim.fault, { op = "open" })
     support.raises("unknown option", sim.reset, { speed = 1 })
+    support.raises("option nth is negative", sim.fault, { op = "open", errno = "EIO", nth = -1 })
+    support.raises("option per_million is too large", sim.fault,
+      { op = "open", errno = "EIO", rate = 2^40 })
+  end)
+
+  it_simulates("is one of 32 at most", function()
+    for _ = 1, 32 do assert(sim.fault { op = "punch", errno = "EIO" }) end
+    support.fails({ kind = "Io", name = "ENOSPC", op = "sim.fault" },
+      sim.fault { op = "punch", errno = "EIO" })
+  end)
+end)
+
+describe("reset", function()
+  it_simulates("refuses a disk that cannot be", function()
+    for _, o in ipairs {
+      { sector = 0 }, { sector = 513 }, { sector = 8192 }, { atomic = 256 }, { atomic = 4097 },
+      { latency = { 2, 1 } }, { latency = { 0, 1e9 } },
+    } do
+      support.fails({ kind = "Io", name = "EINVAL", op = "sim.reset" }, sim.reset(o))
+    end
+    support.raises("option capacity is negative", sim.reset, { capacity = -1 })
+    support.raises("option sector is too large", sim.reset, { sector = 2^32 })
+    support.raises("negative", sim.cut, -1)
+    support.raises("negative", sim.crash, { seed = -1 })
+  end)
+
+  it_simulates("waits for nobody: with an operation in flight it is refused", function()
+    local file = assert(jdbfs.create("f"))
+    local writer = jdbfs.spawn(function() return file:write_at(page("x"), 0) end)
+    jdbfs.yield()
+    support.fails({ kind = "Busy", op = "sim.reset" }, sim.reset())
+    assert.are.equal(PAGE, writer:join())
+    assert(file:close())
+    assert(sim.reset())
+  end)
+
+  it_simulates("gives a disk with atomic writes, whose limits are kept", function()
+    assert(sim.reset { atomic = 2048 })
+    local file, b = assert(jdbfs.create("f")), page("x")
+    assert.are.same({ min = 512, max = 2048 }, assert(file:info()).atomic)
+    for _, len in ipairs { 512, 1024, 2048 } do
+      assert.are.equal(len, file:write_at(b, 2 * len, 0, len, "atomic"))
+    end
+    for _, len in ipairs { 0, 1536, 4096 } do
+      support.fails({ kind = "Alignment" }, file:write_at(b, 0, 0, len, "atomic"))
+    end
+    support.fails({ kind = "Alignment" }, file:write_at(b, 512, 0, 1024, "atomic"))
+    assert(file:close())
   end)
 end)
 
@@ -334,10 +382,28 @@ describe("the backend sim", function()
     r = support.script([[
       local jdbfs, sim = require "jdbfs", require "jdbfs.sim"
       assert(jdbfs.setup { backend = "threads" })
-      local ok, message, err = sim.reset()
-      io.write(tostring(ok), " ", err.kind)
+      for _, control in ipairs { "reset", "fault", "cut", "crash", "kill", "state" } do
+        local o = control == "cut" and 1 or control == "fault" and { errno = "EIO" } or nil
+        local ok, message, err = sim[control](o)
+        assert(ok == nil and err.kind == "Unsupported" and err.op == "sim." .. control, message)
+        assert(message:find("the backend is not \"sim\"", 1, true), message)
+      end
+      io.write("refused")
     ]], { own_disk = true, env = { JDBFS_BACKEND = "" } })
-    assert.are.equal("nil Unsupported", r.out .. r.err)
+    assert.are.equal("refused", r.out .. r.err)
+  end)
+
+  it("cannot be controlled where no queue can be made", function()
+    local r = support.script([[
+      local sim = require "jdbfs.sim"
+      for _, control in ipairs { "reset", "fault", "cut", "crash", "kill", "state" } do
+        local o = control == "cut" and 1 or control == "fault" and { errno = "EIO" } or nil
+        local ok, message, err = sim[control](o)
+        assert(ok == nil and err.kind == "Unsupported" and err.op == "sim." .. control, message)
+      end
+      io.write("refused")
+    ]], { own_disk = true, env = { JDBFS_BACKEND = "nonsense" } })
+    assert.are.equal("refused", r.out .. r.err)
   end)
 end)
 

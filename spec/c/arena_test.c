@@ -131,7 +131,7 @@ static void forked(void) {
             jdb_buf_unref(own);
         }
         churn(5, 500);
-        _exit(0);
+        test_leave(0);
     }
     CHECK(waitpid(child, &status, 0) == child);
     CHECK_EQ(status, 0);

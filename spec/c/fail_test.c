@@ -259,10 +259,18 @@ static int scenario(void) {
     if (op) attempt(q, op, jdb_prep_open(q, op, paths[1], &how), &f);
     if (f) some_transfers(q, f);
     if (f && (op = take_if(q))) {
+        jdb_prep_file(op, JDB_SYNC_ALL, f);
+        attempt(q, op, 0, NULL);
+    }
+    if (f && (op = take_if(q))) {
         jdb_prep_file(op, JDB_CLOSE, f);
         attempt(q, op, 0, NULL);
     }
     if (f) jdb_file_unref(f);
+    if (strcmp(backend, "sim") == 0) {
+        int r = jdb_sim_crash(q, 1);
+        CHECK(r == 0 || r == -ENOMEM);
+    }
     check_idle(q);
     queue_free(q);
     check_nothing_lives();
@@ -316,6 +324,24 @@ static void run_part(const void *argument) {
     each_in_turn(part->kind, part->for_ever);
 }
 
+/* A process's first buffer needs more than those that follow: each of that in turn. */
+static void first_buffer(const void *argument) {
+    static const enum kind kinds[] = {MEMORY, MAPPING};
+    int nth = *(const int *)argument;
+    long before = atomic_load(&allocated);
+    atomic_store(&for_ever, nth < 0);
+    for (int i = 0; i < 2; i++) atomic_store(&armed[kinds[i]], nth < 0 ? -nth : nth);
+    jdb_buf *b = jdb_buf_new(PAGE, PAGE);
+    disarm();
+    CHECK(atomic_load(&refusals) > 0);
+    if (b) jdb_buf_unref(b);
+    else CHECK_EQ(atomic_load(&allocated), before);
+    b = jdb_buf_new(PAGE, PAGE);
+    CHECK(b && jdb_arena_bytes() == JDB_CHUNK_SIZE);
+    jdb_buf_unref(b);
+    check_nothing_lives();
+}
+
 int main(void) {
     static const char *const kinds[] = {"memory", "mapping", "descriptor", "thread"};
     char name[96];
@@ -324,6 +350,8 @@ int main(void) {
         printf("a sanitizer owns the calls that this test makes fail\n");
         return 77;
     }
+    for (int nth = -5; nth <= 5; nth++)
+        if (nth != 0) failures += test_apart("a process's first buffer", 60, first_buffer, &nth);
     unsetenv("JDBFS_BACKEND");
     snprintf(paths[0], sizeof paths[0], "%s/d/e", test_dir());
     snprintf(paths[1], sizeof paths[1], "%s/f", test_dir());

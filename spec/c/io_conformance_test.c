@@ -424,6 +424,46 @@ static void sizes(const char *backend) {
     queue_free(q);
 }
 
+/* The system takes 2 GiB less a page at once. Not handed over: it would touch all of that. */
+static void beyond_one_call(const char *backend) {
+    jdb_queue *q = queue_new(backend, 4, 0);
+    jdb_file *f = numbered_file(q);
+    size_t once = ((size_t)1 << 31) - PAGE, size = once + 3 * PAGE;
+    jdb_buf *b = jdb_buf_new(size, PAGE);
+    if (b) {
+        jdb_op *ops[] = {prep_read(q, f, b, 0, size, 0), prep_write(q, f, b, 0, size, 0)};
+        for (int i = 0; i < 2; i++) {
+            CHECK_EQ(jdb_op_check(ops[i]), JDB_OK);
+            CHECK_EQ(jdb_op_next_chunk(ops[i]), once);
+            ops[i]->moved = once;
+            CHECK_EQ(jdb_op_next_chunk(ops[i]), 3 * PAGE);
+            jdb_op_release(q, ops[i]);
+        }
+        jdb_buf_unref(b);
+    } else {
+        printf("%s: no address space for 2 GiB\n", backend);
+    }
+    jdb_file_unref(f);
+    queue_free(q);
+}
+
+/* What Lua's numbers cannot ask for. */
+static void beyond_63_bits(const char *backend) {
+    jdb_queue *q = queue_new(backend, 4, 0);
+    jdb_file *f = numbered_file(q);
+    jdb_op *op = take(q);
+    jdb_prep_punch(op, f, (uint64_t)INT64_MAX + 1, PAGE);
+    refused(q, op, JDB_OVERFLOW, "offset is beyond 2^63-1");
+    op = take(q);
+    jdb_prep_punch(op, f, PAGE, INT64_MAX);
+    refused(q, op, JDB_OVERFLOW, "offset + length is beyond 2^63-1");
+    op = take(q);
+    jdb_prep_truncate(op, f, (uint64_t)INT64_MAX + 1);
+    refused(q, op, JDB_OVERFLOW, "length is beyond 2^63-1");
+    jdb_file_unref(f);
+    queue_free(q);
+}
+
 int main(void) {
     static const struct test tests[] = {
         {"opens at once", opens_at_once},
@@ -439,6 +479,8 @@ int main(void) {
         {"end of file", end_of_file},
         {"short transfers", short_transfers},
         {"sizes", sizes},
+        {"beyond one call", beyond_one_call},
+        {"beyond 63 bits", beyond_63_bits},
         {NULL, NULL},
     };
     static const char *const system[] = {"busy", "short transfers", NULL};

@@ -619,7 +619,7 @@ static void fork_in_flight(const char *backend) {
     if (child == 0) {
         alarm(60);
         gate_close(g.other);
-        _exit(in_child(backend, q, f, b, spare));
+        test_leave(in_child(backend, q, f, b, spare));
     }
     int status;
     CHECK_EQ(waitpid(child, &status, 0), child);

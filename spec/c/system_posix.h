@@ -79,6 +79,13 @@ static inline int test_apart(const char *name, unsigned seconds, void (*run)(con
     return status != 0;
 }
 
+/* Ends a forked child, which has no more to give back than coverage has counted. */
+static inline void test_leave(int status) {
+    const char *san = getenv("JDBFS_TEST_SAN");
+    if (san && strcmp(san, "coverage") == 0) exit(status);
+    _exit(status);
+}
+
 /* ---- gates ----------------------------------------------------------------------------------- */
 
 static inline void gate_open(int for_reading, intptr_t *ours, intptr_t *other) {

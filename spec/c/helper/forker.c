@@ -2,6 +2,8 @@
  * _exit, poll, and a second Lua state. Compiled by spec/support_process.lua. */
 #define _GNU_SOURCE
 #include <poll.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -34,8 +36,12 @@ static int do_getpid(lua_State *L) {
     return 1;
 }
 
+/* What coverage has counted is written by an ordinary end only. */
 static int do_exit(lua_State *L) {
-    _exit((int)luaL_checkinteger(L, 1));
+    const char *san = getenv("JDBFS_TEST_SAN");
+    int status = (int)luaL_checkinteger(L, 1);
+    if (san && strcmp(san, "coverage") == 0) exit(status);
+    _exit(status);
     return 0;
 }
 
