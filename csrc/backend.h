@@ -118,8 +118,9 @@ void jdb_pool_perform(jdb_queue *queue, jdb_op *op);
 void jdb_pool_collect(jdb_queue *queue);
 void jdb_pool_watch(jdb_queue *queue, int handle); /* workers signal this one as well */
 int jdb_pool_watcher(const jdb_queue *queue);      /* that one, or -1 */
-/* Signals the notifiers at that time; the last call counts. Starts one more thread. */
-void jdb_pool_alarm(jdb_queue *queue, int64_t when_ns);
+/* Signals the notifiers at that time; the last call counts. Starts one more thread: where that
+ * fails, with -errno, they are signalled now. */
+int jdb_pool_alarm(jdb_queue *queue, int64_t when_ns);
 void jdb_pool_close(jdb_queue *queue); /* joins; in a forked child forgets */
 uint64_t jdb_pool_workers(const jdb_queue *queue);
 /* Of the backend "threads", for others in which the pool does everything as well. */

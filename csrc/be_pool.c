@@ -92,15 +92,17 @@ static void *watch_clock(void *argument) {
     return NULL;
 }
 
-void jdb_pool_alarm(jdb_queue *q, int64_t when_ns) {
+int jdb_pool_alarm(jdb_queue *q, int64_t when_ns) {
     struct jdb_pool *pool = q->pool;
     pthread_mutex_lock(&pool->lock);
     pool->alarm_at = when_ns > 0 ? when_ns : 1;
     pthread_cond_signal(&pool->alarm_set);
     pthread_mutex_unlock(&pool->lock);
-    if (pool->has_alarm) return;
-    if (jdb_os_thread_start(&pool->alarm, STACK_SIZE, watch_clock, pool) == 0) pool->has_alarm = 1;
-    else notify_all(pool); /* too early is better than never */
+    if (pool->has_alarm) return 0;
+    int r = jdb_os_thread_start(&pool->alarm, STACK_SIZE, watch_clock, pool);
+    pool->has_alarm = r == 0;
+    if (r != 0) notify_all(pool); /* too early is better than never */
+    return -r;
 }
 
 int jdb_pool_open(jdb_queue *q) {

@@ -687,8 +687,7 @@ static void set_alarm(jl_state *S) {
     if (!S->polled || S->timer_count == 0) return;
     int64_t when = S->timers[0].when;
     if (S->alarm_at <= when && S->alarm_at > jdb_queue_now(S->queue)) return;
-    S->alarm_at = when;
-    jdb_queue_alarm(S->queue, when);
+    S->alarm_at = jdb_queue_alarm(S->queue, when) == 0 ? when : INT64_MAX;
 }
 
 /* Ends every task of earlier runs, and of this one when asked to, whatever they wait for. */

@@ -579,15 +579,13 @@ void jdb_queue_signal(jdb_queue *q) {
     if (!q->closed) q->backend->signal(q);
 }
 
-void jdb_queue_alarm(jdb_queue *q, int64_t when_ns) {
-    if (jdb_queue_usable(q) != JDB_OK) return;
-    if (!q->backend->world) {
-        jdb_pool_alarm(q, when_ns);
-        return;
-    }
+int jdb_queue_alarm(jdb_queue *q, int64_t when_ns) {
+    if (jdb_queue_usable(q) != JDB_OK) return -EPERM;
+    if (!q->backend->world) return jdb_pool_alarm(q, when_ns);
     /* The host sleeps until then, and nothing else makes virtual time go on. */
     jdb_queue_sleep(q, when_ns - jdb_queue_now(q));
     jdb_queue_signal(q);
+    return 0;
 }
 
 int jdb_relay_new(jdb_queue *q, const char **path) {
