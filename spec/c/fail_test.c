@@ -7,7 +7,9 @@
 #include <stdatomic.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 
 #define OURS __attribute__((visibility("default")))
 
@@ -239,6 +241,22 @@ static void some_transfers(jdb_queue *q, jdb_file *f) {
     jdb_buf_unref(b);
 }
 
+/* A host that is woken by bytes, and connects from here. */
+static void some_relay(jdb_queue *q) {
+    const char *path;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int r = jdb_relay_new(q, &path);
+    CHECK(r <= 0);
+    if (r < 0) return;
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(fd >= 0);
+    CHECK_EQ(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    CHECK(jdb_relay_accept(q) <= 0);
+    jdb_relay_free(q);
+    close(fd);
+}
+
 /* 1: everything in it went well. */
 static int scenario(void) {
     int error;
@@ -253,6 +271,7 @@ static int scenario(void) {
     CHECK(fd >= 0 || fd == -EMFILE || fd == -ENOMEM);
     some_names(q);
     some_buffers();
+    some_relay(q);
     jdb_op *op = take_if(q);
     jdb_open how = {
         .flags = JDB_OPEN_WRITE | JDB_OPEN_CREATE, .mode = 0666, .direct = JDB_DIRECT_PREFER};

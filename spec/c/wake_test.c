@@ -1,6 +1,7 @@
 /* How hosts are woken: the alarm of the descriptor, and the relay that sends bytes instead. */
 #include "fixture.h"
 
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -124,16 +125,59 @@ static void relay_survives_its_host(const char *backend) {
     queue_free(q);
 }
 
+static int relay_refused(jdb_queue *q) {
+    const char *path;
+    int r = jdb_relay_new(q, &path);
+    CHECK(r <= 0);
+    return r;
+}
+
+/* One that could not be made leaves nothing, and the next can be made. */
+static void relay_that_cannot_be(const char *backend) {
+    jdb_queue *q = queue_new(backend, 8, 4);
+    struct rlimit limit, few;
+    char long_name[60];
+    CHECK_EQ(jdb_relay_accept(q), -ENOTCONN);
+    CHECK(jdb_queue_pollfd(q) >= 0);
+    setenv("TMPDIR", "/nowhere/at/all", 1);
+    CHECK_EQ(relay_refused(q), -ENOENT);
+    memset(long_name, 'x', sizeof long_name);
+    long_name[sizeof long_name - 1] = 0;
+    setenv("TMPDIR", long_name, 1); /* a socket's name is short: another directory then */
+    CHECK_EQ(relay_refused(q), 0);
+    jdb_relay_free(q);
+    unsetenv("TMPDIR");
+    int lowest = dup(0);
+    close(lowest);
+    CHECK_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    few = limit;
+    few.rlim_cur = (rlim_t)lowest;
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+    CHECK_EQ(relay_refused(q), -EMFILE);
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    CHECK_EQ(relay_refused(q), 0);
+    CHECK_EQ(jdb_relay_accept(q), -EAGAIN); /* nobody has connected */
+    jdb_relay_free(q);
+    CHECK_EQ(dup(0), lowest);
+    close(lowest);
+    close(relay_start(q));
+    jdb_queue_close(q);
+    CHECK_EQ(relay_refused(q), -EPERM);
+    jdb_queue_unref(q);
+}
+
 int main(void) {
     static const struct test tests[] = {
         {"the alarm makes the descriptor readable, in time", alarm_rings},
         {"one byte until armed", one_byte_until_armed},
         {"the relay tells of completions", relay_tells_of_completions},
         {"the relay survives its host", relay_survives_its_host},
+        {"a relay that cannot be", relay_that_cannot_be},
         {NULL, NULL}};
     /* Virtual time rings at once, and nothing completes behind the program's back. */
     static const char *const system[] = {"the alarm makes the descriptor readable, in time",
                                          "one byte until armed", "the relay tells of completions",
-                                         "the relay survives its host", NULL};
+                                         "the relay survives its host",
+                                         "a relay that cannot be", NULL};
     return run_on_every_backend(tests, system);
 }
