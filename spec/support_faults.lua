@@ -11,6 +11,7 @@
 --                    faults there were
 --   census()         what must be the same before and after; changed(before) says what is not
 --   errno(name)      its number here
+--   module           the file that `faults` comes from, for scripts: package.loadlib
 --   figures(text)    prints figures for the reader of a test run
 --   long             whether the long versions are asked for (JDBFS_TEST_LONG=1)
 --
@@ -29,6 +30,7 @@ local function load_faults()
   for pattern in package.cpath:gmatch("[^;]+") do
     local file = pattern:gsub("%?", "jdbfs/core")
     if lfs.attributes(file) then
+      M.module = file
       return assert(package.loadlib(file, "luaopen_jdbfs_faults"),
         "not a build with faults (make FAULTS=1): " .. file)()
     end

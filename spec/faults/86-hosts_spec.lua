@@ -78,7 +78,7 @@ describe("a descriptor for the host", function()
         check("nothing is left", count("/proc/self/fd") <= before + 1)
         check("later", jdbfs.pollfd() == jdbfs.pollfd())
         check("usable", jdbfs.exists(dir))
-      ]], { args = { plan, (package.cpath:match("[^;]+"):gsub("%?", "jdbfs/core")) } })
+      ]], { args = { plan, support_faults.module } })
       assert.are.equal(name .. "\n", out)
     end
   end)
