@@ -27,13 +27,12 @@ PLATFORM_LIBS  = $(PLATFORM_LIBS_$(PLATFORM))
 FAULTS_SRC     := be_faults
 FAULTS_LUA_SRC := lua_faults
 FAULTS_WRAP := jdb_backends jdb_arrive jdb_pool_submit jdb_pool_perform jdb_os_perform \
-    jdb_op_abandon jdb_os_map jdb_os_unmap malloc calloc realloc free strdup strndup \
-    posix_memalign getline __getdelim \
+    jdb_op_abandon jdb_os_map jdb_os_unmap malloc calloc realloc free strdup getline __getdelim \
     pthread_create io_uring_queue_init_params io_uring_register_probe io_uring_register_eventfd \
     io_uring_enter2 io_uring_submit_and_wait_timeout \
     io_uring_wait_cqe_timeout open openat close fopen opendir closedir readdir fstat stat lstat \
     fstatat fstatfs fstatvfs statvfs fcntl ioctl syscall pread pwrite pwritev2 write ftruncate \
-    fallocate fsync fdatasync flock rename renameat mkdir unlink unlinkat fchmod fchown eventfd
+    fallocate fsync fdatasync flock renameat mkdir unlink unlinkat fchmod fchown eventfd
 ifdef FAULTS
 FAULTS_SUFFIX := -faults
 PLATFORM_SRC  += $(FAULTS_SRC)

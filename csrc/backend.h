@@ -125,7 +125,6 @@ void jdb_pool_close(jdb_queue *queue); /* joins; in a forked child forgets */
 uint64_t jdb_pool_workers(const jdb_queue *queue);
 /* Of the backend "threads", for others in which the pool does everything as well. */
 void jdb_threads_close(jdb_queue *queue);
-int jdb_threads_submit(jdb_queue *queue, jdb_op *op);
 void jdb_threads_flush(jdb_queue *queue);
 void jdb_threads_reap(jdb_queue *queue, unsigned want, int64_t timeout_ns);
 int jdb_threads_pollfd(jdb_queue *queue);

@@ -91,7 +91,7 @@ static int errno_of_name(const char *name) {
         const char *known = jdb_errno_name(e);
         if (known && strcmp(known, name) == 0) return e;
     }
-    return atoi(name);
+    return 0;
 }
 
 static int parse_key(struct rule *r, char *key) {
@@ -666,17 +666,6 @@ WRAP(char *, strdup, (const char *text)) {
     return no_memory() ? NULL : counted(__real_strdup(text));
 }
 
-WRAP(char *, strndup, (const char *text, size_t size)) {
-    return no_memory() ? NULL : counted(__real_strndup(text, size));
-}
-
-WRAP(int, posix_memalign, (void **memory, size_t align, size_t size)) {
-    if (no_memory()) return ENOMEM;
-    int r = __real_posix_memalign(memory, align, size);
-    if (r == 0) atomic_fetch_add(&pieces, 1);
-    return r;
-}
-
 WRAP(ssize_t, __getdelim, (char **line, size_t *size, int end, FILE *file)) {
     int had = *line != NULL;
     if (no_memory()) return -1;
@@ -914,10 +903,6 @@ WRAP(int, fallocate, (int fd, int mode, off_t off, off_t size)) {
 WRAP(int, fsync, (int fd)) { CALL(int, "fsync", -1, __real_fsync(fd)); }
 WRAP(int, fdatasync, (int fd)) { CALL(int, "fdatasync", -1, __real_fdatasync(fd)); }
 WRAP(int, flock, (int fd, int how)) { CALL(int, "flock", -1, __real_flock(fd, how)); }
-
-WRAP(int, rename, (const char *from, const char *to)) {
-    CALL(int, "rename", -1, __real_rename(from, to));
-}
 
 WRAP(int, renameat, (int a, const char *from, int b, const char *to)) {
     CALL(int, "renameat", -1, __real_renameat(a, from, b, to));

@@ -200,12 +200,6 @@ static int threads_open(jdb_queue *q) {
 
 void jdb_threads_close(jdb_queue *q) { (void)q; }
 
-int jdb_threads_submit(jdb_queue *q, jdb_op *op) {
-    (void)q;
-    (void)op;
-    return -EAGAIN;
-}
-
 void jdb_threads_flush(jdb_queue *q) { (void)q; }
 
 void jdb_threads_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
@@ -242,7 +236,7 @@ const struct jdb_backend jdb_backend_threads = {
     .name = "threads",
     .open = threads_open,
     .close = jdb_threads_close,
-    .submit = jdb_threads_submit,
+    .submit = NULL, /* of what is native, and nothing is */
     .flush = jdb_threads_flush,
     .reap = jdb_threads_reap,
     .pollfd = jdb_threads_pollfd,

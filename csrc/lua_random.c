@@ -175,25 +175,26 @@ static int random_fill(lua_State *L) {
  * Sequential streams of a job share the pages like cards: the id-th takes each n-th. */
 static int random_pages(lua_State *L) {
     static const char *const names[] = {"uniform", "zipf", "pareto", "hotspot", "seq", NULL};
-    struct jl_random *r = check_random(L);
-    r->pages = (enum pages)luaL_checkoption(L, 2, NULL, names);
-    r->page_count = whole(L, 3, 1, exact);
-    r->page_size = whole(L, 4, 1, exact);
-    r->step = whole(L, 6, 1, exact);
-    r->next = (whole(L, 5, 1, exact) - 1) % r->page_count;
-    jdb_permutation_init(&r->permutation, r->page_count, whole(L, 7, 0, exact));
-    r->scatter = lua_toboolean(L, 8) && (r->pages != UNIFORM && r->pages != SEQUENTIAL);
-    if (r->pages == ZIPF) jdb_zipf_init(&r->page_zipf, r->page_count, check_theta(L, 9));
-    if (r->pages == PARETO || r->pages == HOTSPOT) {
-        r->share = luaL_checknumber(L, 9);
-        if (!(r->share > 0 && r->share < 1)) luaL_argerror(L, 9, "between 0 and 1 expected");
+    struct jl_random *stream = check_random(L), r = *stream; /* all of it, or nothing */
+    r.pages = (enum pages)luaL_checkoption(L, 2, NULL, names);
+    r.page_count = whole(L, 3, 1, exact);
+    r.page_size = whole(L, 4, 1, exact);
+    r.step = whole(L, 6, 1, exact);
+    r.next = (whole(L, 5, 1, exact) - 1) % r.page_count;
+    jdb_permutation_init(&r.permutation, r.page_count, whole(L, 7, 0, exact));
+    r.scatter = lua_toboolean(L, 8) && (r.pages != UNIFORM && r.pages != SEQUENTIAL);
+    if (r.pages == ZIPF) jdb_zipf_init(&r.page_zipf, r.page_count, check_theta(L, 9));
+    if (r.pages == PARETO || r.pages == HOTSPOT) {
+        r.share = luaL_checknumber(L, 9);
+        if (!(r.share > 0 && r.share < 1)) luaL_argerror(L, 9, "between 0 and 1 expected");
     }
-    if (r->pages == PARETO) r->share = log(r->share) / log(1 - r->share);
-    if (r->pages == HOTSPOT) {
-        double hot = luaL_checknumber(L, 10) * (double)r->page_count;
-        if (!(hot >= 0 && hot <= (double)r->page_count)) luaL_argerror(L, 10, "0 to 1 expected");
-        r->hot = hot < 1 ? 1 : (uint64_t)hot;
+    if (r.pages == PARETO) r.share = log(r.share) / log(1 - r.share);
+    if (r.pages == HOTSPOT) {
+        double hot = luaL_checknumber(L, 10) * (double)r.page_count;
+        if (!(hot >= 0 && hot <= (double)r.page_count)) luaL_argerror(L, 10, "0 to 1 expected");
+        r.hot = hot < 1 ? 1 : (uint64_t)hot;
     }
+    *stream = r;
     return 0;
 }
 

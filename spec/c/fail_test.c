@@ -273,8 +273,9 @@ static int scenario(void) {
     some_buffers();
     some_relay(q);
     jdb_op *op = take_if(q);
-    jdb_open how = {
-        .flags = JDB_OPEN_WRITE | JDB_OPEN_CREATE, .mode = 0666, .direct = JDB_DIRECT_PREFER};
+    jdb_open how = {.flags = JDB_OPEN_WRITE | JDB_OPEN_CREATE | JDB_OPEN_TRUNCATE,
+                    .mode = 0666,
+                    .direct = JDB_DIRECT_PREFER};
     if (op) attempt(q, op, jdb_prep_open(q, op, paths[1], &how), &f);
     if (f) some_transfers(q, f);
     if (f && (op = take_if(q))) {

@@ -1,10 +1,12 @@
 /* What the specs need of the system and Lua does not have, as a Lua module: fork, waitpid, getpid,
- * _exit, poll, and a second Lua state. Compiled by spec/support_process.lua. */
+ * _exit, poll, connect, and a second Lua state. Compiled by spec/support_process.lua. */
 #define _GNU_SOURCE
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/types.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -45,6 +47,17 @@ static int do_exit(lua_State *L) {
     return 0;
 }
 
+/* connect(path): a stream socket's descriptor. */
+static int do_connect(lua_State *L) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strncpy(address.sun_path, luaL_checkstring(L, 1), sizeof address.sun_path - 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0)
+        return luaL_error(L, "connect failed");
+    lua_pushinteger(L, fd);
+    return 1;
+}
+
 /* poll(fd, seconds): whether the descriptor is readable. */
 static int do_poll(lua_State *L) {
     struct pollfd fd = {(int)luaL_checkinteger(L, 1), POLLIN, 0};
@@ -73,7 +86,8 @@ int luaopen_forker(lua_State *L) {
         const char *name;
         lua_CFunction function;
     } functions[] = {{"fork", do_fork},  {"waitpid", do_waitpid}, {"getpid", do_getpid},
-                     {"_exit", do_exit}, {"poll", do_poll},       {"state", do_state}};
+                     {"_exit", do_exit}, {"poll", do_poll},       {"state", do_state},
+                     {"connect", do_connect}};
     lua_newtable(L);
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
         lua_pushcfunction(L, functions[i].function);
