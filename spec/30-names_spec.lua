@@ -106,6 +106,25 @@ describe("ls", function()
     assert.same({ ".hidden", "10", "9", "B", "a", "a b", "ab", "b", "\255" }, jdbfs.ls(here()))
   end)
 
+  it("knows files from directories where the file system does not tell", function()
+    local why = support.on_sim or support.lacks("root", "unshare", "mkfs.ext4")
+    if why then return pending(why) end
+    local point, image = support.path("point"), support.quote(support.path("image"))
+    local mount = ("mount -o loop %s %s"):format(image, support.quote(point))
+    if not jdbfs.mkdir(point) or support.sh(("truncate -s 16M %s && PATH=$PATH:/usr/sbin:/sbin " ..
+        "mkfs.ext4 -q -O ^filetype %s && unshare -m %s"):format(image, image, mount)) ~= 0 then
+      return pending("a loop device cannot be mounted here")
+    end
+    local r = support.script([=[
+      os.execute(arg[2])
+      local jdbfs = require("jdbfs")
+      assert(jdbfs.mkdir(arg[1] .. "/directory"))
+      assert(jdbfs.atomic_write(arg[1] .. "/file", "x"))
+      io.write(table.concat(jdbfs.ls(arg[1]), " "))
+    ]=], { args = { point, mount }, prefix = "unshare -m" })
+    assert.equal("file", r.out, r.err)
+  end)
+
   both("of an empty directory is an empty list", function()
     assert.same({}, jdbfs.ls(here()))
   end)

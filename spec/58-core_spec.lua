@@ -95,6 +95,8 @@ describe("a meter", function()
     end
     raises("not in a task", m.start, m)
     jdbfs.run(function()
+      local f = assert(jdbfs.create(support.path("f"), { direct = "prefer" }))
+      assert(f:write_at(jdbfs.buffer(PAGE), 0) and f:close())
       local due, start = m:start()
       m:stop(track, due, start, "it failed")
       m:add(track, -5)

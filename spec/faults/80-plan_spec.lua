@@ -32,7 +32,8 @@ describe("a plan", function()
   end)
 
   it("that makes no sense is refused", function()
-    for _, text in ipairs { "read_at:nth=1", "read_at:colour=red:errno=EIO", "plant=tree" } do
+    for _, text in ipairs { "read_at:nth=1", "read_at:colour=red:errno=EIO", "plant=tree",
+      "read_at:errno=EFLY", ("read_at:errno=EIO;"):rep(33) } do
       support.raises("no plan", faults.plan, text)
     end
     faults.plan()
