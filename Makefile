@@ -119,6 +119,9 @@ SAN_CFLAGS := -fsanitize=thread -fno-omit-frame-pointer
 else ifeq ($(SAN),coverage)
 SAN_SUFFIX := -cov
 SAN_CFLAGS := --coverage -fprofile-update=atomic -O0
+# Around the module's entry: spec/tools/cover.c.
+COVER_CFLAGS := -Dluaopen_jdbfs_core=uncovered_jdbfs_core \
+                -DJDBFS_COVER='"$(CURDIR)/build/coverage/ran"'
 else
 $(error jdbfs: SAN=$(SAN) is none of address, undefined, thread, coverage)
 endif
@@ -129,7 +132,7 @@ MUST_LDFLAGS += $(SAN_CFLAGS) -Wl,-z,nodelete
 endif
 
 CORE_CFLAGS = $(CFLAGS) $(CPPFLAGS) $(MUST_CFLAGS) $(URING_CFLAGS)
-LUA_CFLAGS  = $(CFLAGS) $(CPPFLAGS) $(MUST_CFLAGS) \
+LUA_CFLAGS  = $(CFLAGS) $(CPPFLAGS) $(MUST_CFLAGS) $(COVER_CFLAGS) \
               $(addprefix -isystem ,$(filter-out /usr/include,$(LUA_INC)))
 ALL_LDFLAGS = $(MUST_LDFLAGS) $(LDFLAGS)
 
@@ -174,6 +177,7 @@ MODULE   := $(LUA_DIR)/jdbfs/core.$(MODULE_SUFFIX)
 CORE_OBJ := $(patsubst %,$(CORE_DIR)/%.o,$(CORE_SRC) $(PLATFORM_SRC))
 STANDIN_OBJ := $(patsubst %,$(CORE_DIR)/standin/%.o,$(STANDIN_SRC))
 LUA_OBJ  := $(patsubst %,$(LUA_DIR)/%.o,$(LUA_SRC))
+COVER_OBJ := $(if $(COVER_CFLAGS),$(LUA_DIR)/cover.o)
 C_TESTS  := $(patsubst spec/c/%.c,$(CORE_DIR)/spec/%,$(wildcard spec/c/*.c))
 ifeq ($(STANDIN),macos)
 C_TESTS  := $(filter %_conformance_test %/wake_test %/durability_test,$(C_TESTS)) \
@@ -204,11 +208,11 @@ all-luas:
 	    $(MAKE) --no-print-directory all LUA=$$lua LUA_INCDIR= || exit; \
 	done
 
-$(MODULE): $(LUA_OBJ) $(CORE_LIB)
+$(MODULE): $(LUA_OBJ) $(COVER_OBJ) $(CORE_LIB)
 	@mkdir -p $(@D)
 	$(call note,LD,$@)
-	$(Q)$(CC) $(MODULE_LDFLAGS) -o $@ $(LUA_OBJ) $(CORE_LIB) $(ALL_LDFLAGS) $(LUA_LIB) \
-	    $(PLATFORM_LIBS)
+	$(Q)$(CC) $(MODULE_LDFLAGS) -o $@ $(LUA_OBJ) $(COVER_OBJ) $(CORE_LIB) $(ALL_LDFLAGS) \
+	    $(LUA_LIB) $(PLATFORM_LIBS)
 
 $(CORE_LIB): $(CORE_OBJ) $(STANDIN_OBJ)
 	$(call note,AR,$@)
@@ -221,6 +225,10 @@ $(CORE_OBJ): $(CORE_DIR)/%.o: csrc/%.c $(CORE_DIR)/flags | $(CORE_DIR)/checked
 $(LUA_OBJ): $(LUA_DIR)/%.o: csrc/%.c $(LUA_DIR)/flags | $(CORE_DIR)/checked $(LUA_DIR)/checked
 	$(call note,CC,$@)
 	$(Q)$(CC) $(LUA_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(COVER_OBJ): spec/tools/cover.c $(LUA_DIR)/flags
+	$(call note,CC,$@)
+	$(Q)$(CC) $(LUA_CFLAGS) -c -o $@ $<
 
 $(STANDIN_OBJ): $(CORE_DIR)/standin/%.o: spec/c/macos/%.c $(CORE_DIR)/flags | $(CORE_DIR)/checked
 	@mkdir -p $(@D)

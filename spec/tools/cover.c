@@ -1,70 +1,83 @@
-/* cover.c: which lines of the Lua modules run. Loaded into the interpreter by `make coverage`
- * before anything else; new coroutines inherit a C hook. At exit the lines are added to the file
- * that JDBFS_COVER names, as "file<TAB>line". */
+/* cover.c: which lines of the Lua modules run. Linked into the module by `make coverage`, so that
+ * it is wherever jdbfs is: in children, in workers of the command, in nginx, in Tarantool. What ran
+ * is noted in a file that all of them map, JDBFS_COVER, so that a killed process has noted it, too.
+ * coverage.sh makes that file: a record for each source, its name and then a byte for each line. */
+#include <fcntl.h>
 #include <lauxlib.h>
 #include <lua.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-enum { FILES = 128, LINES = 8192 };
+#undef luaopen_jdbfs_core
+#define EXPORT __attribute__((visibility("default")))
 
-static struct {
-    char name[64]; /* "lua/jdbfs/log.lua" */
-    unsigned char ran[LINES];
-} files[FILES];
+#define TREE "/build/coverage/" /* the copies: see coverage-split.lua */
 
-/* The last one is likely the next: sources are compared by address first. */
-static const char *last_source;
-static int last_index;
+enum { NAME = 64, RECORD = 8192 };
 
-static int index_of(const char *source) {
-    const char *name = strstr(source, "lua/jdbfs/");
-    if (source[0] != '@' || !name || strlen(name) >= sizeof files[0].name) return -1;
-    for (int i = 0; i < FILES; i++) {
-        if (!files[i].name[0]) strcpy(files[i].name, name);
-        if (strcmp(files[i].name, name) == 0) return i;
+static unsigned char *records;
+static size_t count;
+
+static __attribute__((constructor)) void map(void) {
+    struct stat st;
+    int fd = open(JDBFS_COVER, O_RDWR | O_CLOEXEC);
+    if (fd < 0) return;
+    if (fstat(fd, &st) == 0 && st.st_size > 0) {
+        void *at = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (at != MAP_FAILED) {
+            records = at;
+            count = (size_t)st.st_size / RECORD;
+        }
     }
-    return -1;
+    close(fd);
+}
+
+static unsigned char *record_of(const char *source) {
+    /* The last one is likely the next. States in several threads have one each. */
+    static _Thread_local unsigned char *last;
+    const char *name = strstr(source, TREE);
+    if (source[0] != '@' || !name) return NULL;
+    name += strlen(TREE);
+    if (last && strcmp((char *)last, name) == 0) return last;
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp((char *)records + i * RECORD, name) == 0) return last = records + i * RECORD;
+    }
+    return NULL;
 }
 
 static void on_line(lua_State *L, lua_Debug *ar) {
     if (!lua_getinfo(L, "S", ar)) return;
-    if (ar->source != last_source) {
-        last_source = ar->source;
-        last_index = index_of(ar->source);
+    unsigned char *record = record_of(ar->source);
+    if (record && ar->currentline > 0 && ar->currentline < RECORD - NAME)
+        record[NAME + ar->currentline] = 1;
+}
+
+/* What LuaJIT has compiled calls no hook. */
+static void interpret_only(lua_State *L) {
+    lua_getglobal(L, "jit");
+    if (lua_istable(L, -1)) {
+        lua_getfield(L, -1, "off");
+        lua_call(L, 0, 0);
     }
-    if (last_index >= 0 && ar->currentline > 0 && ar->currentline < LINES)
-        files[last_index].ran[ar->currentline] = 1;
-}
-
-static void tell(void) {
-    const char *path = getenv("JDBFS_COVER");
-    FILE *f = path ? fopen(path, "ae") : NULL;
-    if (!f) return;
-    for (int i = 0; i < FILES && files[i].name[0]; i++)
-        for (int line = 0; line < LINES; line++)
-            if (files[i].ran[line]) fprintf(f, "%s\t%d\n", files[i].name, line);
-    fclose(f);
-}
-
-/* debug.gethook as if our hook were not there: the command takes a foreign one for Ctrl-C. */
-static int gethook(lua_State *L) {
-    lua_State *other = lua_isthread(L, 1) ? lua_tothread(L, 1) : L;
-    lua_Hook hook = lua_gethook(other);
-    if (!hook || hook == on_line) return 0;
-    lua_pushliteral(L, "external hook");
-    return 1;
-}
-
-int luaopen_cover(lua_State *L);
-
-int luaopen_cover(lua_State *L) {
-    lua_sethook(L, on_line, LUA_MASKLINE, 0);
-    lua_getglobal(L, "debug");
-    lua_pushcfunction(L, gethook);
-    lua_setfield(L, -2, "gethook");
     lua_pop(L, 1);
-    atexit(tell);
+}
+
+EXPORT int luaopen_cover(lua_State *L);
+
+/* New coroutines inherit the hook. */
+int luaopen_cover(lua_State *L) {
+    if (!records || lua_gethook(L)) return 0;
+    interpret_only(L);
+    lua_sethook(L, on_line, LUA_MASKLINE, 0);
     return 0;
+}
+
+EXPORT int luaopen_jdbfs_core(lua_State *L);
+int uncovered_jdbfs_core(lua_State *L);
+
+int luaopen_jdbfs_core(lua_State *L) {
+    luaopen_cover(L);
+    return uncovered_jdbfs_core(L);
 }

@@ -1,5 +1,5 @@
 -- What the tests reached: coverage.lua DIRECTORY LEAST, called by coverage.sh. Reads gcov's text
--- (gcov/*.txt), luac's listings (gcov/*.luac) and the lines that ran (lines).
+-- (gcov/*.txt), which lines of Lua ran (ran, see cover.c), and what those lines are.
 --
 -- A C line counts as run when it ran in one of the builds. An error branch is a way out of an `if`
 -- that never was taken, on a line that refuses something. Both, and Lua lines that never ran, may
@@ -7,6 +7,8 @@
 -- one whose line ran after all is told: what is a matter of luck stays listed.
 
 local dir, least = arg[1], tonumber(arg[2])
+package.path = "spec/tools/?.lua"
+local split = require "coverage-split"
 
 local function read(path)
   local f = io.open(path)
@@ -71,29 +73,26 @@ end
 
 -- ---- Lua ----------------------------------------------------------------------------------------
 
-local function read_luac(path)
-  local name = path:match("([^/]*)%.luac$"):gsub(",", "/")
-  local source, number = {}, 0
-  for text in lines_of(read(name)) do
-    number = number + 1
-    source[number] = trim(text)
-  end
+local function read_lua(name, ran, start)
   files[name] = {}
-  for at, opcode in read(path):gmatch("\n%s*%d+%s+%[(%d+)%]%s+(%u[%u%d_]*)") do
-    local text = source[tonumber(at)] or ""
+  local source = files[name]
+  local copy = split.copy(name)
+  split.instructions(dir .. "/" .. name, function(at, opcode)
+    local line = copy[at]
+    local text = trim(line.text)
     -- What only ends a block has an instruction that nothing reaches; entering a function with
     -- variable arguments is no line.
-    if opcode ~= "VARARGPREP" and not text:match("^end[%s,;%)}]*$") and text ~= "" then
-      files[name][tonumber(at)] = { text = text, count = 0, branches = {} }
-    end
-  end
+    if opcode == "VARARGPREP" or text:match("^end[%s,;%)}]*$") or text == "" then return end
+    local known = source[line.line] or { text = trim(line.whole), count = 0, branches = {} }
+    source[line.line] = known
+    local count = ran:byte(start + 64 + at)
+    known[line.refusal and "refused" or "count"] = count
+  end)
 end
 
 local function read_ran()
-  for name, at in (read(dir .. "/lines") or ""):gmatch("([^\t\n]*)\t(%d+)") do
-    local line = files[name] and files[name][tonumber(at)]
-    if line then line.count = 1 end
-  end
+  local ran = read(dir .. "/ran") or ""
+  for start = 1, #ran, 8192 do read_lua(ran:match("^[^%z]+", start), ran, start) end
 end
 
 -- ---- what is listed -----------------------------------------------------------------------------
@@ -122,7 +121,9 @@ local function is_error_branch(line)
 end
 
 local function branch_missed(line)
-  if line.count == 0 or not is_error_branch(line) then return false end
+  if line.count == 0 then return false end
+  if line.refused then return line.refused == 0 end
+  if not is_error_branch(line) then return false end
   for _, taken in pairs(line.branches) do
     if taken == 0 then return true end
   end
@@ -132,7 +133,6 @@ end
 -- ---- report -------------------------------------------------------------------------------------
 
 for _, path in ipairs(files_in("*.txt")) do read_gcov(path) end
-for _, path in ipairs(files_in("*.luac")) do read_luac(path) end
 read_ran()
 
 local listed = read_listed()

@@ -38,6 +38,8 @@ case $san in
     coverage) suffix=-cov ;;
     *) echo "jdbfs: SAN=$san is none of address, undefined, thread, coverage" >&2; exit 2 ;;
 esac
+modules=$top/lua
+[[ $san == coverage ]] && modules=$top/build/coverage/lua # copies: see coverage-split.lua
 # What another system runs, over stand-ins for its calls: see the Makefile.
 standin=${STANDIN-}
 suffix+=${standin:+-$standin-standin}
@@ -129,12 +131,7 @@ prepare_san() {
     case $san in
         address) runtime=$("${CC:-cc}" -print-file-name=libasan.so) ;;
         thread) runtime=$("${CC:-cc}" -print-file-name=libtsan.so) ;;
-        coverage)
-            # From its start on the interpreter notes which lines of ours run.
-            san_env=("JDBFS_COVER=$top/build/coverage/lines")
-            c_env=()
-            return 0
-            ;;
+        coverage) return 0 ;;
     esac
     # A huge buffer must be refused, not end the process.
     c_env=(ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=1
@@ -162,8 +159,8 @@ interpreter() {
     [[ -x $wrapper ]] || {
         local start=''
         if [[ $san == coverage ]]; then
-            bash spec/tools/coverage.sh hook "$1" >&2
-            start="-e 'assert(package.loadlib(\"$top/build/coverage/cover-$1.so\","
+            # From its start on the interpreter notes which lines of ours run.
+            start="-e 'assert(package.loadlib(\"$top/build/$1-cov/jdbfs/core.so\","
             start+="\"luaopen_cover\"))()'"
         fi
         printf '#!/bin/sh\nexec %s "%s" %s "$@"\n' \
@@ -291,7 +288,7 @@ run_specs() {
     local kills=${JDBFS_KILLS:-$([[ $id == 5.4 && $fs == own && -z $san ]] && echo 20 || echo 5)}
 
     timeout -k 10 "$timeout" env --default-signal=INT,QUIT "${clean_lua_env[@]}" \
-        LUA_PATH="$top/lua/?.lua;$top/lua/?/init.lua;$top/spec/?.lua;;" \
+        LUA_PATH="$modules/?.lua;$modules/?/init.lua;$top/spec/?.lua;;" \
         LUA_CPATH="$top/build/$id$faults$suffix/?.so;;" JDBFS_TEST_FIGURES="$base.figures" \
         JDBFS_KILLS="$kills" JDBFS_BACKEND="$backend" \
         JDBFS_TEST_DIR="$dir" JDBFS_TEST_FS="$fs_name" \
