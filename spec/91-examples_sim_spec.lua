@@ -1,6 +1,6 @@
 -- What the examples promise of a crash: the power is cut at every step of a program on the
 -- simulated disk, again and again with other seeds. And with a flush left out the promise must be
--- seen broken.
+-- seen broken. What they promise of failures: each operation fails in turn.
 -- JDBFS_CRASH_POINTS: crashes a program, default 100.
 
 local jdbfs = require "jdbfs"
@@ -10,9 +10,19 @@ local support = require "support"
 local copy = require "jdbfs.example.copy"
 local kv = require "jdbfs.example.kv"
 local lsm = require "jdbfs.example.lsm"
+local objects = require "jdbfs.example.objects"
 local pages = require "jdbfs.example.pages"
+local sim = require "jdbfs.sim"
 
-local must = rig.must
+local FAILED = {}
+local may_fail = false -- where operations fail on purpose, a failure ends the run
+
+local function must(...)
+  local value, message = ...
+  if not may_fail or value then return rig.must(...) end
+  error(type(message) == "string" and FAILED or "a failure without a message", 0)
+end
+
 local POINTS = tonumber(os.getenv("JDBFS_CRASH_POINTS") or "") or 100
 
 -- After a crash a store that keeps single values has what was acknowledged, or what was asked for
@@ -65,6 +75,13 @@ add("the page store", {
     end
     store:close()
   end,
+  again = function()
+    local store = must(pages.open("pages"))
+    for number, place in ipairs(store.map) do
+      if place ~= 0 then must(store:read(number)) end
+    end
+    store:close()
+  end,
   check = function(state)
     local store, message = pages.open("pages")
     if not store then
@@ -110,6 +127,7 @@ add("the key-value store", {
     end
     store:close()
   end,
+  again = function() must(kv.open("kv")):close() end,
   check = function(state)
     local store = kv.open("kv")
     if not store then
@@ -125,6 +143,16 @@ add("the LSM tree", {
   body = function(state)
     local tree = must(lsm.open("tree", { memory = 700, log = { segment_size = 8192 } }))
     for i = 1, 14 do put(state, tree, "k" .. i % 4, ("value %d "):format(i):rep(30)) end
+    tree:close()
+  end,
+  again = function()
+    local tree = must(lsm.open("tree"))
+    local whole, next_change = jdbfs.pcall(tree.range, tree)
+    must(whole, next_change)
+    for i = 0, 3 do
+      local found, value = jdbfs.pcall(tree.get, tree, "k" .. i)
+      must(found, value)
+    end
     tree:close()
   end,
   check = function(state)
@@ -149,8 +177,66 @@ add("the copy", {
     must(copy("from", "to", { block = 8192, depth = 4 }))
     state.sure = true
   end,
+  again = function() end,
   check = function(state)
+    if may_fail and not state.sure then assert(not jdbfs.exists("to"), "half a copy is there") end
     if state.sure then assert(rig.content("from") == rig.content("to"), "the copy is another") end
+  end,
+})
+
+local function source_of(text)
+  local left = text
+  return function()
+    local piece
+    piece, left = left:sub(1, 50000), left:sub(50001)
+    if piece ~= "" then return piece end
+  end
+end
+
+local function get_object(store, name)
+  local object, message, err = store:get(name)
+  if not object then return nil, message, err end
+  local parts, at, piece = {}, 0, nil
+  repeat
+    piece, message, err = object:read(at, object.size)
+    parts[#parts + 1], at = piece, at + #(piece or "")
+  until not piece or piece == ""
+  object:close()
+  if not piece then return nil, message, err end
+  return table.concat(parts)
+end
+
+add("the store of objects", {
+  body = function(state)
+    local store = must(objects.open("objects", { buffers = 2 }))
+    for version, size in ipairs({ 3, 61441, 131073 }) do
+      for name = 1, 2 do
+        local text = ("%d"):format(version):rep(size)
+        local at = ask(state, "o" .. name, text)
+        must(store:put("o" .. name, source_of(text)))
+        state.sure["o" .. name] = at
+      end
+    end
+    local at = ask(state, "o2", false)
+    must(store:delete("o2"))
+    state.sure.o2 = at
+    must(store:list())
+    must(store:sweep())
+  end,
+  again = function()
+    local store = must(objects.open("objects"))
+    for _, name in ipairs(must(store:list())) do must(get_object(store, name)) end
+  end,
+  check = function(state)
+    local store = assert(objects.open("objects"))
+    check_values(state, function(name)
+      local text, message, err = get_object(store, name)
+      assert(text or err.name == "ENOENT", message)
+      return text
+    end)
+    for _, name in ipairs(assert(jdbfs.ls("objects"))) do
+      assert(name:sub(1, 1) == "o", "an upload was not swept")
+    end
   end,
 })
 
@@ -178,6 +264,50 @@ describe("a flush left out", function()
         tried, noticed = tried + 1, noticed + (broken and 1 or 0)
       end
       assert.is_true(noticed >= 2, ("%d of %d"):format(noticed, tried))
+    end)
+  end
+end)
+
+describe("when any operation fails", function()
+  support.setup()
+
+  after_each(function() may_fail = false end)
+
+  -- f(state) until it ends or fails; the process then ends, and the next one has no faults.
+  local function failing(f, state, n)
+    assert(sim.fault { nth = n, errno = "EIO" })
+    local before = sim.state().faults
+    may_fail = true
+    local ok, message = pcall(jdbfs.run, f, state)
+    local met = sim.state().faults > before
+    assert(ok or met and message == FAILED, message)
+    assert(sim.kill())
+    return met
+  end
+
+  local function each_in_turn(w, program, before)
+    for n = 1, 10000 do
+      may_fail = false
+      assert(sim.reset { seed = n })
+      local state = {}
+      if w.setup then jdbfs.run(w.setup, state) end
+      if before then
+        jdbfs.run(before, state)
+        assert(sim.kill())
+      end
+      if not failing(program, state, n) then return n end
+      local ok, message = pcall(jdbfs.run, w.check, state)
+      assert(ok, ("operation %d: %s"):format(n, tostring(message)))
+    end
+  end
+
+  for _, w in ipairs(workloads) do
+    it(w.name .. " says so and keeps its promise", function()
+      assert.is_true(each_in_turn(w, w.body) > 10)
+    end)
+
+    it(w.name .. " opened again says so and keeps its promise", function()
+      each_in_turn(w, w.again, w.body)
     end)
   end
 end)

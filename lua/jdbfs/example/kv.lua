@@ -120,23 +120,28 @@ end
 
 function Store:close() return self.log:close() end
 
---- o: as for jdbfs.log.
-function M.open(path, o)
-  local log, message, err = jdbfs.log(path, o)
-  if not log then return nil, message, err end
-  local self = setmetatable({ log = log, entries = {}, gate = jdbfs.semaphore(WRITERS) }, Store)
-  local cursor = log:records()
+local function load(self, path)
+  local cursor = self.log:records()
   while true do
-    local number, data, failure = cursor:next()
-    if not number then
-      if not failure then return self end
-      return nil, data, failure
-    end
+    local number, data, err = cursor:next()
+    if not number then return not err, data, err end
     local ok, why = M.decode(data, function(key, value)
       M.apply(self.entries, number, key, value)
     end)
     if not ok then return nil, ("%s, record %d: %s"):format(path, number, why) end
   end
+end
+
+--- o: as for jdbfs.log.
+function M.open(path, o)
+  local log, message, err = jdbfs.log(path, o)
+  if not log then return nil, message, err end
+  local self = setmetatable({ log = log, entries = {}, gate = jdbfs.semaphore(WRITERS) }, Store)
+  local ok
+  ok, message, err = load(self, path)
+  if ok then return self end
+  log:close()
+  return nil, message, err
 end
 
 return M

@@ -295,27 +295,39 @@ function Tree:close()
   return self.log:close()
 end
 
+-- The text of the manifest; false when there is none yet.
+local function read_manifest(path)
+  local file, message, err = jdbfs.open(path, { direct = "off" })
+  if not file then
+    if err.name == "ENOENT" then return false end
+    return nil, message, err
+  end
+  local size, text
+  size, message, err = file:size()
+  if size then text, message, err = file:read(0, size) end
+  file:close()
+  return text, message, err
+end
+
 local function load_manifest(self)
   local path = self.path .. "/MANIFEST"
-  self.names, self.from, self.runs, self.made = {}, 1, {}, 0
-  local there, message = jdbfs.exists(path)
-  if there then
-    local file = assert(jdbfs.open(path, { direct = "off" }))
-    local text = assert(file:read(0, file:size()))
-    file:close()
+  local text, message, err = read_manifest(path)
+  if text == nil then return nil, message, err end
+  if text then
     self.from = tonumber(text:match("^%d+"))
     if not self.from then return nil, path .. " is damaged" end
     for name in text:gmatch("run%-%d+") do self.names[#self.names + 1] = name end
-  elseif there == nil then
-    return nil, message
   end
   local named = {}
   for i, name in ipairs(self.names) do
     named[name], self.made = true, math.max(self.made, tonumber(name:match("%d+")))
-    self.runs[i], message = open_run(self.path .. "/" .. name)
-    if not self.runs[i] then return nil, message end
+    self.runs[i], message, err = open_run(self.path .. "/" .. name)
+    if not self.runs[i] then return nil, message, err end
   end
-  for _, name in ipairs(assert(jdbfs.ls(self.path))) do
+  local files
+  files, message, err = jdbfs.ls(self.path)
+  if not files then return nil, message, err end
+  for _, name in ipairs(files) do
     if name:match("^run%-") and not named[name] then jdbfs.remove(self.path .. "/" .. name) end
   end
   return true
@@ -327,9 +339,11 @@ local function load_log(self)
   while true do
     local number, data, err = cursor:next()
     if not number then return not err, data, err end
+    local ok, why = true, nil
     if number >= self.from then
-      assert(kv.decode(data, function(key, value) kv.apply(self.entries, number, key, value) end))
+      ok, why = kv.decode(data, function(key, value) kv.apply(self.entries, number, key, value) end)
     end
+    if not ok then return nil, ("%s, record %d: %s"):format(self.path, number, why) end
   end
 end
 
@@ -340,7 +354,8 @@ function M.open(path, o)
   local made, message, err = jdbfs.mkdir(path, { durable = true })
   if not made then return nil, message, err end
   local self = setmetatable({ path = path, memory = o and o.memory or 4194304, entries = {},
-    bytes = 0, gate = jdbfs.semaphore(WRITERS), flushing = jdbfs.semaphore(1) }, Tree)
+    names = {}, from = 1, runs = {}, made = 0, bytes = 0, gate = jdbfs.semaphore(WRITERS),
+    flushing = jdbfs.semaphore(1) }, Tree)
   self.log, message, err = jdbfs.log(path .. "/wal", o and o.log)
   if not self.log then return nil, message, err end
   local ok

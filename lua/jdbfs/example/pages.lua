@@ -40,6 +40,7 @@ local function put(self, place, number, data, flags)
   return ok, message, err
 end
 
+-- The page's data and generation. nil when it is not whole; nil, message when it cannot be read.
 local function get(self, place, number)
   local page = self.buffers:get()
   local data, generation
@@ -196,18 +197,21 @@ local function load_map(self, root)
   return true
 end
 
--- The newer of two headers that are whole.
+-- The newer of two headers that are whole. One that could not be read may be the newer one.
 local function load(self)
   local newest, root = -1, nil
   for place = 0, 1 do
     local data, generation = get(self, place, ROOT)
+    if not data and generation then return nil, generation end
     if data and generation > newest then newest, root = generation, data end
   end
   if root then
     self.generation = newest
     return load_map(self, root)
   end
-  if self.file:size() > 2 * PAGE then return nil, "neither header is whole" end
+  local size, message = self.file:size()
+  if not size then return nil, message end
+  if size > 2 * PAGE then return nil, "neither header is whole" end
   return self:commit() -- a new store, or one whose first commit never returned
 end
 
