@@ -52,18 +52,47 @@ end
 local Disk = {}
 Disk.__index = Disk
 
-function Disk:unmount()
-  for _ = 1, 100 do
-    local status, out = sh("umount " .. support.quote(self.point))
-    if status == 0 or not out:find("busy", 1, true) then return end
+-- Whether its file system lives, be it in another namespace.
+local function is_in_use(self)
+  local name = self.device:match("[^/]+$")
+  local places = { "/sys/fs/ext4/", "/sys/fs/xfs/" }
+  if lfs.attributes("/sys/fs/btrfs") then
+    for uuid in lfs.dir("/sys/fs/btrfs") do
+      places[#places + 1] = "/sys/fs/btrfs/" .. uuid .. "/devices/"
+    end
+  end
+  for _, place in ipairs(places) do
+    if lfs.symlinkattributes(place .. name) then return true end
+  end
+  return false
+end
+
+-- Specs that run beside this one make mount namespaces (unshare -m), with copies of all mounts. As
+-- long as one has a copy the file system is not gone: a mount would be the old one again, whatever
+-- the options, and fsck would see it in use.
+local function wait_until_free(self)
+  for _ = 1, 1200 do
+    if not is_in_use(self) then return end
     support.sh("sleep 0.05")
   end
-  sh("umount -l " .. support.quote(self.point))
+  error(self.device .. " is still mounted in another namespace")
+end
+
+function Disk:unmount()
+  local left
+  for _ = 1, 100 do
+    local status, out = sh("umount " .. support.quote(self.point))
+    left = status == 0 or not out:find("busy", 1, true)
+    if left then break end
+    support.sh("sleep 0.05")
+  end
+  if not left then sh("umount -l " .. support.quote(self.point)) end
+  wait_until_free(self)
 end
 
 local function stop(self)
   pcall(self.control, "clear")
-  if self.mounted then self:unmount() end
+  if self.mounted then pcall(self.unmount, self) end
   if self.device then sh("losetup -d " .. self.device) end
   for _ = 1, 100 do
     if sh("umount " .. support.quote(self.fuse)) == 0 then return end
@@ -133,23 +162,19 @@ function M.with_disk(fs, body)
 
   function self.remount(options)
     self:unmount()
+    self.mounted = false
     return mount(self, options)
   end
 
-  -- The journal first, by the kernel; what it left there goes with the next time.
+  -- The journal first, by the kernel.
   function self.check()
-    local status, out
+    local ok, message = self.remount()
+    if not ok then return nil, message end
     self:unmount()
     self.mounted = false
-    for _ = 1, 3 do
-      local ok, message = mount(self)
-      if not ok then return nil, message end
-      self:unmount()
-      self.mounted = false
-      status, out = sh(FSCK[self.fs] .. self.device .. " 2>&1")
-      if status == 0 then return true end
-    end
-    return nil, out
+    local status, out = sh(FSCK[self.fs] .. self.device .. " 2>&1")
+    if status ~= 0 then return nil, out end
+    return true
   end
 
   function self.script(source, o)
