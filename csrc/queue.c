@@ -335,6 +335,9 @@ static void note_write(const jdb_op *op) {
     int durable = written || (op->flags & JDB_OP_DSYNC) ||
                   ((op->flags & JDB_OP_CHILD) && (op->link->flags & JDB_OP_DSYNC));
     if (!written) jdb_span_add(&file->dirty, op->off, op->off + op->moved);
+    /* No flush will cover it any more. */
+    if (!written && file->info.poisoned)
+        jdb_file_poison(file, file->info.poisoned, op->off, op->off + op->moved);
     if (!durable) return;
     if (op->result < 0 && !harmless((int)-op->result, written && !file->info.direct))
         jdb_file_poison(file, (int)-op->result, op->off, op->off + op->len);

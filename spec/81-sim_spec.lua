@@ -540,3 +540,31 @@ describe("operations in any order of completion", function()
     assert.are.equal(seeds, kinds)
   end)
 end)
+
+-- On a real disk one cannot choose what is finished, and told to nobody yet, when its caller goes.
+describe("a write that failed", function()
+  it("is told by close, at whatever moment its caller was cancelled", function()
+    if jdbfs.info().backend ~= "sim" then return pending("needs JDBFS_BACKEND=sim") end
+    local cancelled = 0
+    for seed = 1, 40 do
+      assert(sim.reset { seed = seed, latency = { 0.001, 0.001 } })
+      jdbfs.run(function()
+        local f, other = assert(jdbfs.create("f")), assert(jdbfs.create("g"))
+        local writer
+        jdbfs.spawn(function()
+          other:size()
+          if writer:cancel() then cancelled = cancelled + 1 end
+        end)
+        assert(sim.fault { op = "write_at", errno = "EIO" })
+        writer = jdbfs.spawn(function() return f:write_at(page("x"), 0) end)
+        local ok, _, err = writer:join()
+        assert(ok == nil, ok)
+        local was = err.kind == "Cancelled"
+        if was then support.fails({ kind = "Io", name = "EIO", op = "close" }, f:close()) end
+        assert.is_true(f:close())
+        assert(other:close())
+      end)
+    end
+    assert.is_true(cancelled > 0)
+  end)
+end)
