@@ -568,3 +568,25 @@ describe("a write that failed", function()
     assert.is_true(cancelled > 0)
   end)
 end)
+
+describe("a transfer that was short", function()
+  it_simulates("goes on before those that came later", function()
+    assert(sim.reset { seed = 1, latency = { 0.001, 0.001 } })
+    local f, b = assert(jdbfs.create("f")), page("x")
+    local depth, ended, place = jdbfs.info().depth, 0, nil
+    local resubmitted = jdbfs.stats().resubmitted
+    assert(sim.fault { op = "write_at", transfer = 512 })
+    local tasks = {}
+    for i = 1, 3 * depth do
+      tasks[i] = jdbfs.spawn(function()
+        assert(f:write_at(b, i * PAGE))
+        ended = ended + 1
+        if i == 1 then place = ended end
+      end)
+    end
+    for _, task in ipairs(tasks) do task:join() end
+    assert.are.equal(resubmitted + 1, jdbfs.stats().resubmitted)
+    assert.is_true(place <= 2 * depth, place)
+    assert(f:close())
+  end)
+end)
