@@ -315,6 +315,97 @@ describe("a disk whose flushes fail", function()
   end)
 end)
 
+-- JDBFS_KERNEL_FAULTS: how many; JDBFS_TEST_SEED: the seed.
+describe("a disk that fails now and then", function()
+  process.setup()
+
+  it("is told by each operation that it hit, by no other, and a model knows the data", function()
+    return with_disk("ext4", function(disk)
+      disk.script(PREPARED .. "make():close()")
+      local faults = os.getenv("JDBFS_KERNEL_FAULTS") or "30"
+      local seed = os.getenv("JDBFS_TEST_SEED") or tostring(os.time() % 100000)
+      local out = disk.script(PREPARED .. [==[
+        local range, wanted, seed = arg[6], tonumber(arg[7]), tonumber(arg[8])
+        math.randomseed(seed)
+        local random = math.random
+        local f = assert(jdbfs.open_rw(path))
+        local holds = {} -- by page: the bytes that it may be made of
+        for i = 0, 63 do holds[i] = { [97] = true } end
+        local counts = { write = 0, read = 0, operations = 0 }
+
+        -- Whether the disk failed the call, which must then have said so, and only then.
+        local function told(label, want, direction, call)
+          local fault = random(2) == 1
+          local _, before = met(direction)
+          if fault then control(("fail %s EIO count=1 %s"):format(direction, range)) end
+          local ok, message, err = call()
+          control("clear")
+          local _, after = met(direction)
+          counts.operations = counts.operations + 1
+          counts[direction] = counts[direction] + after - before
+          if after == before then
+            check(label .. ", seed " .. seed, ok, message)
+            return false
+          end
+          want.name, want.kind, want.path = "EIO", "Io", path
+          failed(label .. ", seed " .. seed, want, ok, message, err)
+          return true
+        end
+
+        local function write(page, pages, flags)
+          local value = random(255)
+          local b = jdbfs.buffer(pages * PAGE)
+          b:fill(value)
+          local want = { op = "write_at", offset = page * PAGE, length = pages * PAGE }
+          local lost = told("write_at", want, "write", function()
+            return f:write_at(b, page * PAGE, 0, pages * PAGE, flags)
+          end)
+          for i = page, page + pages - 1 do
+            if not lost then holds[i] = {} end
+            holds[i][value] = true
+          end
+          check("poisoned", f:info().poisoned == (lost and flags == "dsync"))
+          if lost and flags then
+            failed("then", { kind = "Poisoned" }, f:sync_data())
+            check("close", f:close())
+            f = assert(jdbfs.open_rw(path))
+          end
+        end
+
+        local function read(page, pages)
+          local b = jdbfs.buffer(pages * PAGE)
+          local want = { op = "read_at", offset = page * PAGE, length = pages * PAGE }
+          if told("read_at", want, "read", function() return f:read_at(b, page * PAGE) end) then
+            return
+          end
+          for i = 0, pages - 1 do
+            local value = b:u8(i * PAGE)
+            check("data, seed " .. seed, holds[page + i][value], page + i, value)
+            check("whole", b:string(i * PAGE, PAGE) == string.char(value):rep(PAGE), page + i)
+          end
+        end
+
+        local function one()
+          local page, pages = random(0, 60), random(4)
+          if random(2) == 1 then read(page, pages)
+          else write(page, pages, random(2) == 1 and "dsync" or nil) end
+        end
+
+        jdbfs.run(function()
+          while counts.write + counts.read < wanted do one() end
+        end)
+        while counts.write + counts.read < wanted + 5 do one() end
+        check("close", f:close())
+        print(("seed %d, %d operations, %d writes and %d reads failed"):format(seed,
+          counts.operations, counts.write, counts.read))
+      ]==], { args = { (disk.range(disk.point .. "/f")), faults, seed } })
+      assert.matches("reads failed\n$", out)
+      support.figures("faults of the kernel: " .. out:gsub("\n", ""))
+      assert(disk.check())
+    end)
+  end)
+end)
+
 describe("a disk that runs out of room below the file system", function()
   process.setup()
 
