@@ -2,9 +2,10 @@
 # guest.sh KERNEL COMMAND: runs COMMAND as root, in this folder, under another Debian kernel (6.1,
 # 6.12: the newest of that line) in a machine that qemu emulates without help of the processor:
 # about 25 times slower.
-# guest.sh KERNEL: runs there what a kernel decides, built on this machine: the C tests and the
-# specs SPECS= on Lua 5.4 with both backends, and those that set sysctl kernel.io_uring_disabled,
-# which they must not do to a machine that others use. Ends with "N passed, N failed, N skipped".
+# guest.sh KERNEL: runs there what a kernel decides, built on this machine: the C tests (C_TESTS=)
+# and the specs SPECS= on Lua 5.4 with both backends, and those that set sysctl
+# kernel.io_uring_disabled, which they must not do to a machine that others use. Ends with
+# "N passed, N failed, N skipped".
 #
 # The guest sees this machine's files by 9p, read-only, below a layer in its memory that is gone
 # afterwards; build/test is a disk of its own, ext4. Kernels are fetched once, into build/guest.
@@ -104,8 +105,8 @@ spec/52-fallback_spec.lua spec/82-real_faults_spec.lua}
         cat "$work/log"
         exit 1
     }
-    command="uname -sr; JDBFS_TEST_BUILT=1 JDBFS_TEST_SLOW=30 JDBFS_TEST_SYSCTL=1 TIMEOUT=${LIMIT:-3600} \
-JOBS=2 LUAS=lua5.4 FS=own BACKENDS='io_uring threads' T='$(echo spec/c/*.c) $specs' \
+    command="uname -sr; JDBFS_TEST_BUILT=1 JDBFS_TEST_SLOW=30 JDBFS_TEST_SYSCTL=1 \
+TIMEOUT=${LIMIT:-3600} JOBS=2 LUAS=lua5.4 FS=own BACKENDS='io_uring threads' T='${C_TESTS-$(echo spec/c/*.c)} $specs' \
 bash spec/tools/test.sh"
 fi
 fetch
