@@ -106,7 +106,8 @@ spec/52-fallback_spec.lua spec/82-real_faults_spec.lua}
         exit 1
     }
     command="uname -sr; JDBFS_TEST_BUILT=1 JDBFS_TEST_SLOW=30 JDBFS_TEST_SYSCTL=1 \
-TIMEOUT=${LIMIT:-3600} JOBS=2 LUAS=lua5.4 FS=own BACKENDS='io_uring threads' T='${C_TESTS-$(echo spec/c/*.c)} $specs' \
+TIMEOUT=${LIMIT:-3600} JOBS=2 LUAS=lua5.4 FS=own BACKENDS='io_uring threads' \
+T='${C_TESTS-$(echo spec/c/*.c)} $specs' \
 bash spec/tools/test.sh"
 fi
 fetch
