@@ -27,6 +27,16 @@ struct jdb_os_relay {
     struct sockaddr_un address;
 };
 
+/* Some systems have no flags for these: there a program that another thread starts meanwhile may
+ * get the descriptor. */
+#ifdef SOCK_CLOEXEC
+enum { LISTENER = SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK };
+static int accept_closed(int listener) { return accept4(listener, NULL, NULL, SOCK_CLOEXEC); }
+#else
+enum { LISTENER = SOCK_STREAM };
+static int accept_closed(int listener) { return accept(listener, NULL, NULL); }
+#endif
+
 /* Nobody else can connect: the directory is ours alone. */
 static int name_socket(struct jdb_os_relay *relay) {
     const char *base = jdb_os_getenv("TMPDIR");
@@ -50,7 +60,7 @@ static void remove_name(struct jdb_os_relay *relay) {
 }
 
 static int listen_on(struct jdb_os_relay *relay) {
-    relay->listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    relay->listener = socket(AF_UNIX, LISTENER, 0);
     if (relay->listener < 0) return -errno;
     fcntl(relay->listener, F_SETFD, FD_CLOEXEC);
     fcntl(relay->listener, F_SETFL, O_NONBLOCK);
@@ -101,7 +111,7 @@ static int start_thread(struct jdb_os_relay *relay) {
 }
 
 int jdb_os_relay_accept(struct jdb_os_relay *relay) {
-    relay->peer = accept(relay->listener, NULL, NULL);
+    relay->peer = accept_closed(relay->listener);
     int error = errno;
     remove_name(relay);
     close(relay->listener);

@@ -410,6 +410,21 @@ describe("join", function()
     end
   end)
 
+  it("wakes those who wait in the order in which they came", function()
+    jdbfs.run(function()
+      local worker, order = jdbfs.spawn(function() jdbfs.sleep(0.001) end), {}
+      local waiters = {}
+      for i = 1, 5 do
+        waiters[i] = jdbfs.spawn(function()
+          worker:join()
+          order[#order + 1] = i
+        end)
+      end
+      for i = 1, 5 do waiters[i]:join() end
+      assert.are.same({ 1, 2, 3, 4, 5 }, order)
+    end)
+  end)
+
   it("is left by a task that is cancelled while it waits, or is told already", function()
     local seen = {}
     jdbfs.run(function()

@@ -93,6 +93,34 @@ describe("a descriptor of jdbfs", function()
     assert.is_true(count >= 2)
     assert(file:close())
   end)
+
+  -- A flag set afterwards is late for a program that another thread starts in between.
+  it("is asked for with O_CLOEXEC in the call that makes it", function()
+    local works, why = process.strace("getppid:retval=7")
+    if not works then return pending(why) end
+    local trace = path("trace")
+    process.script([==[
+      local core = require "jdbfs.core"
+      local f = check("create", jdbfs.create(dir .. "/f", { durable_create = true }))
+      check("log", jdbfs.log(dir .. "/log", { segment_size = 16384, direct = "prefer" }))
+      check("atomic_write", jdbfs.atomic_write(dir .. "/a", "x"))
+      check("mkdir", jdbfs.mkdir(dir .. "/d/e", { durable = true }))
+      check("ls", jdbfs.ls(dir) and jdbfs.probe(dir) and f:info())
+      check("relay", jdbfs.pollfd() and core.relay())
+      core.relay_accept()
+    ]==], { prefix = "timeout 60 strace -f -qq -o " .. support.quote(trace) ..
+      " -e trace=open,openat,openat2,socket,accept,accept4,eventfd2,io_uring_setup",
+      env = { TMPDIR = path(".") } })
+    local calls, made = support.get(trace), {}
+    for call, arguments in calls:gmatch("(%l[%w_]+)(%b())") do
+      local ours = call:find("open", 1, true) == nil or arguments:find(path("."), 1, true)
+      if ours and call ~= "io_uring_setup" and not arguments:find('%.lua"') then
+        assert(arguments:find("CLOEXEC", 1, true), call .. arguments)
+        made[call] = true
+      end
+    end
+    assert(made.openat and made.socket and made.accept4 and made.eventfd2, calls)
+  end)
 end)
 
 -- ---- names --------------------------------------------------------------------------------------
