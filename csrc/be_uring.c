@@ -154,6 +154,7 @@ static int uring_open(jdb_queue *q) {
         /* Older kernels have no probe call: they lack READ and WRITE, too. */
         r = probe_operations(q, u);
         if (r == -EINVAL) r = -ENOSYS;
+        if (r == 0 && q->options.iopoll) r = jdb_uring_poll_open(q, u, &mode);
         if (r != 0) io_uring_queue_exit(&u->ring);
     }
     size_t used = strlen(q->reason);
@@ -172,6 +173,11 @@ static int uring_open(jdb_queue *q) {
     else
         snprintf(q->reason + used, sizeof q->reason - used, "%sio_uring works here",
                  used ? "; " : "");
+    if (u->polled) {
+        size_t end = strlen(q->features);
+        snprintf(q->features + end, sizeof q->features - end, ",iopoll%s",
+                 q->options.iopoll == JDB_IOPOLL_HYBRID ? ",hybrid_iopoll" : "");
+    }
     io_uring_ring_dontfork(&u->ring);
     u->enter_fd = u->ring.ring_fd;
     jdb_uring_register_ring(q, u);
@@ -227,9 +233,8 @@ static int asleep(const struct uring *u) {
     return (kernel_flags(u) & IORING_SQ_NEED_WAKEUP) != 0;
 }
 
-/* The ring is beyond repair, as under a seccomp filter that came later. What the kernel has not
- * taken goes to the pool, and all that follows; what it has is looked for without entering. */
-static void lose(jdb_queue *q, struct uring *u, int error) {
+/* What the kernel has not taken goes to the pool. */
+static void give_to_pool(jdb_queue *q, struct uring *u) {
     struct io_uring_sq *sq = &u->ring.sq;
     unsigned head = __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
     unsigned mask = *sq->kring_mask;
@@ -240,9 +245,18 @@ static void lose(jdb_queue *q, struct uring *u, int error) {
     for (unsigned i = head; i != sq->sqe_tail; i++) {
         jdb_op *op = (jdb_op *)(uintptr_t)sq->sqes[i & mask].user_data;
         if (op) jdb_arrive(q, op, -EAGAIN);
+        if (op) u->in_flight--;
     }
     sq->sqe_head = sq->sqe_tail = head;
     __atomic_store_n(sq->ktail, head, __ATOMIC_RELEASE);
+}
+
+/* The ring is beyond repair, as under a seccomp filter that came later. All that follows goes to
+ * the pool; what the kernel has is looked for without entering. */
+static void lose(jdb_queue *q, int error) {
+    struct uring *u = q->impl;
+    give_to_pool(q, u);
+    if (u->polled) give_to_pool(q, u->polled);
     q->staged = 0;
     q->native = 0;
     u->lost = 1;
@@ -251,12 +265,17 @@ static void lose(jdb_queue *q, struct uring *u, int error) {
              name ? name : "unknown error");
 }
 
+static uint32_t staged_in(const struct uring *u) {
+    return u->flags & IORING_SETUP_SQPOLL ? 0 : io_uring_sq_ready(&u->ring);
+}
+
 /* A failed call frees nothing: what the kernel did not take stays staged and is sent again. */
-static void after_enter(jdb_queue *q, struct uring *u, int r) {
+static void after_enter(jdb_queue *q, int r) {
+    const struct uring *u = q->impl;
     q->stats.entries++;
-    q->staged = u->flags & IORING_SETUP_SQPOLL ? 0 : io_uring_sq_ready(&u->ring);
+    q->staged = staged_in(u) + (u->polled ? staged_in(u->polled) : 0);
     if (r >= 0 || r == -EINTR || r == -ETIME || r == -EAGAIN || r == -EBUSY || r == -ENOMEM) return;
-    lose(q, u, r);
+    lose(q, r);
 }
 
 /* Makes what was prepared visible to the kernel; how much of it waits to be taken. */
@@ -293,13 +312,14 @@ static int enter_timed(const jdb_queue *q, struct uring *u, unsigned staged, uns
 static int enter(jdb_queue *q, struct uring *u, unsigned want, int64_t timeout_ns) {
     unsigned flags = u->enter_flags, staged = publish(u);
     int r;
-    if (want > 0 || (kernel_flags(u) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)))
+    if (want > 0 || (u->flags & IORING_SETUP_IOPOLL) ||
+        (kernel_flags(u) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)))
         flags |= IORING_ENTER_GETEVENTS;
     if (taken_over(q, u, want, &flags)) return 0;
     if (want == 0 || (timeout_ns < 0 && (want == 1 || !q->options.min_wait_ns)))
         r = io_uring_enter2(u->enter_fd, staged, want, flags, NULL, _NSIG / 8);
     else r = enter_timed(q, u, staged, want, flags, timeout_ns);
-    after_enter(q, u, r);
+    after_enter(q, r);
     return r;
 }
 
@@ -313,21 +333,27 @@ static void arm(jdb_queue *q, struct uring *u) {
     q->staged++;
 }
 
+/* Whether the kernel took it all, and takes more. */
+static int hand_over(jdb_queue *q, struct uring *u) {
+    while (io_uring_sq_ready(&u->ring) > 0) {
+        int r = enter(q, u, 0, 0);
+        if ((u->flags & IORING_SETUP_SQPOLL) || (r <= 0 && r != -EINTR)) return 0;
+    }
+    return 1;
+}
+
 static void uring_flush(jdb_queue *q) {
     struct uring *u = q->impl;
     if (u->lost) return;
+    if (u->polled && !hand_over(q, u->polled) && u->lost) return;
     arm(q, u);
-    while (io_uring_sq_ready(&u->ring) > 0) {
-        int r = enter(q, u, 0, 0);
-        if (u->flags & IORING_SETUP_SQPOLL) return;
-        if (u->lost || (r <= 0 && r != -EINTR)) return;
-    }
+    if (!hand_over(q, u)) return;
     arm(q, u);
     if (io_uring_sq_ready(&u->ring) > 0) enter(q, u, 0, 0);
 }
 
 static int uring_submit(jdb_queue *q, jdb_op *op) {
-    struct uring *u = q->impl;
+    struct uring *u = jdb_uring_for(q->impl, op);
     struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
     if (!sqe) {
         uring_flush(q);
@@ -335,6 +361,7 @@ static int uring_submit(jdb_queue *q, jdb_op *op) {
         if (!sqe) return -EAGAIN;
     }
     prepare(q, u, sqe, op);
+    u->in_flight++;
     q->staged++;
     return 0;
 }
@@ -347,8 +374,13 @@ static unsigned collect(jdb_queue *q, struct uring *u) {
         count++;
         if (cqe->user_data == LIBURING_UDATA_TIMEOUT) continue;
         jdb_op *op = io_uring_cqe_get_data(cqe);
-        if (op) jdb_arrive(q, op, cqe->res);
-        else pool = 1;
+        if (!op) {
+            pool = 1;
+            continue;
+        }
+        u->in_flight--;
+        int refused = cqe->res == -EOPNOTSUPP && (u->flags & IORING_SETUP_IOPOLL);
+        jdb_arrive(q, op, refused ? jdb_uring_poll_refused(op) : cqe->res);
     }
     io_uring_cq_advance(&u->ring, count);
     if (pool) {
@@ -370,18 +402,26 @@ static void wait(jdb_queue *q, struct uring *u, unsigned want, int64_t timeout_n
     }
 }
 
+/* Completions are put in the second ring by whoever enters it only: that is tried again. */
+static void collect_both(jdb_queue *q, struct uring *u) {
+    collect(q, u);
+    if (!u->polled || u->polled->in_flight == 0) return;
+    if (u->lost) io_uring_get_events(&u->polled->ring);
+    collect(q, u->polled);
+}
+
 static void reap_lost(jdb_queue *q, struct uring *u, int64_t timeout_ns) {
     const int64_t look_again = 10000000;
     if (u->host_fd >= 0) jdb_os_notify_clear(u->host_fd);
     jdb_os_notify_clear(q->notify);
     jdb_pool_collect(q);
-    collect(q, u);
+    collect_both(q, u);
     if (q->arrived.head || timeout_ns == 0) return;
     if (q->inflight > q->pool_inflight && (timeout_ns < 0 || timeout_ns > look_again))
         timeout_ns = look_again;
     jdb_os_notify_wait(q->notify, timeout_ns);
     jdb_pool_collect(q);
-    collect(q, u);
+    collect_both(q, u);
 }
 
 static int deferred(const struct uring *u) { return (kernel_flags(u) & IORING_SQ_TASKRUN) != 0; }
@@ -400,6 +440,37 @@ static void post_deferred(struct uring *u) {
     }
 }
 
+static void look(jdb_queue *q, struct uring *u) {
+    if (u->host_fd >= 0) jdb_os_notify_clear(u->host_fd);
+    uring_flush(q);
+    if (q->pool_inflight > 0) jdb_pool_collect(q);
+    if (deferred(u)) {
+        q->stats.entries++;
+        post_deferred(u);
+    }
+    collect_both(q, u);
+}
+
+/* Nothing announces what is polled for, so nobody sleeps while something is: both rings are looked
+ * at until enough is there, or the kernel does that when nothing but these can end. */
+static void spin(jdb_queue *q, struct uring *u, unsigned want, int64_t timeout_ns) {
+    struct uring *p = u->polled;
+    int64_t until = timeout_ns < 0 ? INT64_MAX : jdb_os_now() + timeout_ns;
+    uint32_t before = q->inflight;
+    int alone = timeout_ns < 0 && before == p->in_flight, r = 0;
+    if (want > before) want = before;
+    do {
+        if (u->lost) {
+            reap_lost(q, u, timeout_ns);
+            return;
+        }
+        uint32_t left = want - (before - q->inflight);
+        r = enter(q, p, !alone ? 0 : left < p->in_flight ? left : p->in_flight, -1);
+        if (alone) collect(q, p);
+        else if (!u->lost) look(q, u);
+    } while (before - q->inflight < want && r != -EINTR && jdb_os_now() < until);
+}
+
 static void uring_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     struct uring *u = q->impl;
     if (u->lost) {
@@ -408,27 +479,22 @@ static void uring_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     }
     arm(q, u);
     if (u->chunks && u->freed != jdb_arena_freed()) jdb_uring_sweep(q, u);
-    if (timeout_ns != 0) {
-        /* With something at hand nobody waits, and the few that are staged go with the next. */
-        if (collect(q, u) == 0) {
-            wait(q, u, want, timeout_ns);
-            collect(q, u);
-        }
-        return;
-    }
-    if (u->host_fd >= 0) jdb_os_notify_clear(u->host_fd);
-    uring_flush(q);
-    if (q->pool_inflight > 0) jdb_pool_collect(q);
-    if (deferred(u)) {
-        q->stats.entries++;
-        post_deferred(u);
-    }
-    collect(q, u);
+    if (u->polled && u->polled->in_flight > 0) {
+        if (u->polled->chunks && u->polled->freed != jdb_arena_freed())
+            jdb_uring_sweep(q, u->polled);
+        spin(q, u, timeout_ns == 0 ? 0 : want, timeout_ns);
+    } else if (timeout_ns == 0) {
+        look(q, u);
+    } else if (collect(q, u) == 0) {
+        wait(q, u, want, timeout_ns);
+        collect(q, u);
+    } /* else: with something at hand nobody waits, and the few that are staged go with the next */
 }
 
 static int uring_pollfd(jdb_queue *q) {
     struct uring *u = q->impl;
     if (u->host_fd >= 0) return u->host_fd;
+    if (u->polled) return -EOPNOTSUPP;
     int fd = jdb_os_notify_new();
     if (fd < 0) return fd;
     int r = io_uring_register_eventfd(&u->ring, fd);
@@ -449,8 +515,7 @@ static void uring_signal(jdb_queue *q) {
     if (u->host_fd >= 0) jdb_os_notify_signal(u->host_fd);
 }
 
-static void uring_close(jdb_queue *q) {
-    struct uring *u = q->impl;
+static void close_ring(jdb_queue *q, struct uring *u) {
     jdb_uring_register_close(u, jdb_queue_is_own(q));
     if (q->fork_generation == jdb_os_fork_generation()) {
         io_uring_queue_exit(&u->ring);
@@ -458,7 +523,13 @@ static void uring_close(jdb_queue *q) {
         /* The ring was not inherited; unmapping its addresses could hit something else. */
         jdb_os_close(u->ring.ring_fd);
     }
-    free(u); /* host_fd is the pool's to close: its workers signal it */
+    free(u);
+}
+
+static void uring_close(jdb_queue *q) {
+    struct uring *u = q->impl;
+    if (u->polled) close_ring(q, u->polled);
+    close_ring(q, u); /* host_fd is the pool's to close: its workers signal it */
     q->impl = NULL;
 }
 

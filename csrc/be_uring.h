@@ -30,7 +30,22 @@ struct uring {
     int memory_refused, files_refused;
     uint32_t *slots; /* free numbers of registered files; NULL: none yet */
     uint32_t slot_count;
+    struct uring *polled; /* the second ring of option iopoll; NULL: none */
+    unsigned in_flight;   /* of that ring: handed to it and not found yet */
 };
+
+/* be_uring_poll.c: transfers of direct files whose device is asked, again and again, whether they
+ * are done. Makes the second ring; 0, or -errno with words in *refused (NULL: none but that). */
+int jdb_uring_poll_open(jdb_queue *queue, struct uring *uring, const char **refused);
+/* A transfer that the file's system would not have there: the other ring does it, and all that
+ * follow. The result that stands for that. */
+int jdb_uring_poll_refused(jdb_op *op);
+
+/* The ring for an operation. Durable writes wait for a flush, which nobody polls for. */
+static inline struct uring *jdb_uring_for(struct uring *u, const jdb_op *op) {
+    if (!u->polled || !op->file->info.polled || op->step > JDB_WRITE || op->rw) return u;
+    return op->file->info.dsync ? u : u->polled;
+}
 
 /* be_uring_register.c: registered memory, files and the ring itself. All of it is faster, none of
  * it is needed: what the kernel refuses is done without, and queue->registered tells. */
@@ -54,7 +69,9 @@ static inline int jdb_uring_memory(jdb_queue *q, struct uring *u, const struct j
     return jdb_uring_meet_memory(q, u, chunk);
 }
 
+/* The file has a number with one ring only, the one of its transfers. */
 static inline int jdb_uring_file(jdb_queue *q, struct uring *u, jdb_file *file) {
+    if (file->polled && u == q->impl) return -1;
     return file->slot ? (int)file->slot - 1 : jdb_uring_meet_file(q, u, file);
 }
 

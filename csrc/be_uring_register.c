@@ -141,6 +141,7 @@ void jdb_uring_forget(jdb_queue *q, jdb_file *file) {
     struct uring *u = q->impl;
     uint32_t slot = file->slot;
     int none = -1;
+    if (file->polled) u = u->polled;
     /* Another process's ring, or another thread's: the number goes with the ring. */
     if (!slot || jdb_queue_usable(q) != JDB_OK) return;
     file->slot = 0;

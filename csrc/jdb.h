@@ -146,7 +146,8 @@ enum {
     JDB_OPEN_DURABLE = 1 << 7,     /* the name itself is durable on return */
     JDB_OPEN_LOCK_SHARED = 1 << 8, /* fail with JDB_BUSY when another holds it */
     JDB_OPEN_LOCK_EXCLUSIVE = 1 << 9,
-    JDB_OPEN_NOFOLLOW = 1 << 10 /* ELOOP when the last name is a symbolic link */
+    JDB_OPEN_NOFOLLOW = 1 << 10, /* ELOOP when the last name is a symbolic link */
+    JDB_OPEN_POLLED = 1 << 11    /* set by the queue, for its option iopoll */
 };
 
 /* How a durable write is done where both ways are open. */
@@ -192,6 +193,8 @@ typedef struct jdb_file_info {
     jdb_method method;               /* of durable writes */
     jdb_sync_level sync_level;     /* of flushes: as asked for, or less since the system said no */
     uint32_t requests;             /* its device takes at once; 0: not known */
+    int polled;                    /* 1: transfers are polled for, see jdb_options.iopoll */
+    const char *polled_reason;     /* why not, when they should be; else NULL */
     int poisoned;                  /* errno of the failed flush or durable write; 0: none */
     uint64_t doubt_from, doubt_to; /* the bytes whose durability is in doubt then */
     jdb_evidence evidence;         /* as the last JDB_INFO found it; class "unknown" before */
@@ -291,6 +294,13 @@ const jdb_file_info *jdb_op_probe(const jdb_op *op);
 
 /* ---- the queue ------------------------------------------------------------------------------ */
 
+/* Whether the kernel asks the device for completions, instead of being interrupted for each. */
+typedef enum jdb_iopoll {
+    JDB_IOPOLL_OFF,
+    JDB_IOPOLL_BUSY,
+    JDB_IOPOLL_HYBRID /* sleeps first, for half as long as they usually take */
+} jdb_iopoll;
+
 typedef struct jdb_options {
     const char *backend; /* NULL or "auto": the first that works */
     uint32_t depth;      /* operations the kernel holds at once; 0: 256; at most JDB_DEPTH_MAX */
@@ -299,6 +309,7 @@ typedef struct jdb_options {
     /* io_uring's own modes; 0: off. Where one cannot work no queue is made. */
     int64_t sqpoll_ns;   /* a kernel thread takes what is handed over; it sleeps after so long */
     int64_t min_wait_ns; /* completions are gathered for so long at most before any is reaped */
+    jdb_iopoll iopoll;   /* transfers of direct files; whoever waits for one uses up a processor */
 } jdb_options;
 
 enum { JDB_DEPTH_MAX = 4096, JDB_WORKERS_MAX = 256 };

@@ -406,7 +406,7 @@ int jl_push_file_info(lua_State *L, const jdb_file *file) {
     static const char *const levels[] = {"full", "barrier", "os"};
     jdb_file_info info;
     jdb_file_info_get(file, &info);
-    lua_createtable(L, 0, 22);
+    lua_createtable(L, 0, 24);
     jl_set_text(L, "path", jdb_file_path(file));
     jl_set_text(L, "direct_policy", policies[info.policy]);
     jl_set_text(L, "backend", jdb_queue_backend(jl_self(L)->queue));
@@ -416,6 +416,8 @@ int jl_push_file_info(lua_State *L, const jdb_file *file) {
     jl_set_text(L, "durable_reason", jdb_file_method_reason(file));
     jl_set_text(L, "sync_level", levels[info.sync_level]);
     set_flag(L, "poisoned", info.poisoned != 0);
+    set_flag(L, "polled", info.polled);
+    jl_set_text(L, "polled_reason", info.polled_reason);
     jl_set_file_info(L, &info);
     return 1;
 }

@@ -101,6 +101,7 @@ struct jl_state {
     jl_task *woken_head, *woken_tail;
     int hold;         /* the host's dispatcher flushes, not each submission */
     int dispatching;  /* it will look at the woken list by itself */
+    int has_host;     /* one was chosen */
     int renews;       /* after a fork the child makes a queue of its own */
     int inherited;    /* that has happened: older files are the parent's */
     int polled;       /* somebody watches the descriptor: it must announce timers as well */

@@ -164,6 +164,8 @@ int jl_push_result(lua_State *L, jdb_op *op) {
     }
 }
 
+#define UNANNOUNCED "option iopoll: no descriptor announces what is polled for"
+
 /* ---- setup, info, stats --------------------------------------------------------------------- */
 
 static uint32_t count_option(lua_State *L, const char *name, uint32_t most) {
@@ -184,6 +186,13 @@ static int64_t time_option(lua_State *L, const char *name) {
     if (!(s > 0 && s <= 10)) luaL_error(L, "option %s: seconds, above 0 to 10, expected", name);
     int64_t ns = (int64_t)(s * 1e9);
     return ns > 0 ? ns : 1;
+}
+
+static jdb_iopoll iopoll_option(lua_State *L) {
+    if (lua_isboolean(L, -1)) return lua_toboolean(L, -1) ? JDB_IOPOLL_BUSY : JDB_IOPOLL_OFF;
+    if (lua_type(L, -1) != LUA_TSTRING || strcmp(lua_tostring(L, -1), "hybrid") != 0)
+        luaL_error(L, "option iopoll: true, false or \"hybrid\" expected");
+    return JDB_IOPOLL_HYBRID;
 }
 
 static void backend_option(lua_State *L, jl_state *S) {
@@ -215,10 +224,15 @@ static int setup(lua_State *L) {
             S->options.workers = count_option(L, name, JDB_WORKERS_MAX);
         else if (strcmp(name, "sqpoll") == 0) S->options.sqpoll_ns = time_option(L, name);
         else if (strcmp(name, "min_wait") == 0) S->options.min_wait_ns = time_option(L, name);
+        else if (strcmp(name, "iopoll") == 0) S->options.iopoll = iopoll_option(L);
         else if (strcmp(name, "registered") == 0)
             S->options.unregistered = !boolean_option(L, name);
         else luaL_error(L, "unknown option %s", name);
         lua_pop(L, 1);
+    }
+    if (S->options.iopoll && S->has_host) {
+        S->options.iopoll = JDB_IOPOLL_OFF;
+        return jl_fail_kind(L, JDB_UNSUPPORTED, "setup", NULL, UNANNOUNCED);
     }
     lua_pushboolean(L, 1);
     return 1;
@@ -281,6 +295,7 @@ static int stats(lua_State *L) {
 /* ---- for hosts ------------------------------------------------------------------------------ */
 
 static int pollfd(lua_State *L) {
+    jl_state *S = jl_self(L);
     jdb_failure failure;
     jdb_queue *q = jl_queue(L, &failure);
     if (!q) {
@@ -291,9 +306,9 @@ static int pollfd(lua_State *L) {
     if (fd < 0) {
         jdb_failure refused = {
             jdb_kind_of_errno(-fd), -fd, "pollfd", NULL, NULL, NULL, -1, -1, -1, -1};
+        if (S->options.iopoll) refused.cause = UNANNOUNCED;
         return jl_fail(L, &refused);
     }
-    jl_state *S = jl_self(L);
     if (!S->polled) S->alarm_at = INT64_MAX;
     S->polled = 1;
     lua_pushinteger(L, fd);
@@ -306,6 +321,15 @@ static int pending(lua_State *L) {
     uint64_t n = S->queue ? jdb_queue_pending(S->queue) : 0;
     for (const jl_task *t = S->ready_head; t; t = t->next) n++;
     jl_push_size(L, n + S->timer_count);
+    return 1;
+}
+
+/* admit_host(): its loop will wait for the descriptor; true, unless there can be none. */
+static int admit_host(lua_State *L) {
+    jl_state *S = jl_self(L);
+    if (S->options.iopoll) return jl_fail_kind(L, JDB_UNSUPPORTED, "host", NULL, UNANNOUNCED);
+    S->has_host = 1;
+    lua_pushboolean(L, 1);
     return 1;
 }
 
@@ -385,6 +409,7 @@ int jl_open_queue(lua_State *L) {
                                          {"pollfd", pollfd},
                                          {"pending", pending},
                                          {"flush", flush},
+                                         {"admit_host", admit_host},
                                          {"relay", relay},
                                          {"relay_accept", relay_accept},
                                          {"relay_arm", relay_arm},

@@ -132,6 +132,7 @@ int jdb_prep_open(jdb_queue *queue, jdb_op *op, const char *path, const jdb_open
     if (prep_detail(op, JDB_OPEN, path, NULL) != 0) return -1;
     op->file = jdb_file_new(queue, path);
     op->detail->open = *how;
+    if (queue->options.iopoll) op->detail->open.flags |= JDB_OPEN_POLLED;
     return op->file ? 0 : -1;
 }
 

@@ -179,6 +179,7 @@ struct jdb_file {
     } dirty, flushing; /* written since the last flush began; covered by the running one */
     uint64_t read_align, write_align, memory_align;
     uint32_t slot, uses; /* of the backend: its number there, from 1; transfers until it has one */
+    int polled;          /* opened with option iopoll: that number is the second ring's */
     jdb_file_info info;
     char file_system[32];
 };

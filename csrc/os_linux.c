@@ -164,9 +164,22 @@ int jdb_platform_open_flags(const jdb_open *how, int *optional) {
     return how->flags & JDB_OPEN_DSYNC ? O_DSYNC : 0;
 }
 
+static void ask_poll_queues(int fd, jdb_file_info *info) {
+    struct statx_raw st;
+    memset(&st, 0, sizeof st);
+    long r = syscall(SYS_statx, fd, "", AT_EMPTY_PATH, 0, &st);
+    uint32_t major_number = info->device ? st.device_major : st.disk_major;
+    uint32_t minor_number = info->device ? st.device_minor : st.disk_minor;
+    if (r == 0 && jdb_linux_has_poll_queues(major_number, minor_number)) return;
+    info->polled = 0;
+    info->polled_reason = "option iopoll refused: the device of this file has no poll queues, or is "
+                          "not known (queue/io_poll; nvme.poll_queues makes some)";
+}
+
 int64_t jdb_platform_set_flags(int fd, int flags, int direct, jdb_file_info *info) {
-    (void)info;
-    return fcntl(fd, F_SETFL, direct ? flags | O_DIRECT : flags) == 0 ? 0 : -errno;
+    if (fcntl(fd, F_SETFL, direct ? flags | O_DIRECT : flags) != 0) return -errno;
+    if (direct && info->polled) ask_poll_queues(fd, info);
+    return 0;
 }
 
 void jdb_platform_describe(int fd, jdb_file_info *info, char *file_system, size_t size) {

@@ -195,6 +195,15 @@ uint32_t jdb_linux_requests(uint32_t major_number, uint32_t minor_number) {
     return least;
 }
 
+/* A partition's are its disk's. */
+int jdb_linux_has_poll_queues(uint32_t major_number, uint32_t minor_number) {
+    char path[128];
+    if (major_number == 0) return 0;
+    snprintf(path, sizeof path, "/sys/dev/block/%u:%u", major_number, minor_number);
+    if (read_count(path, "queue/io_poll")) return 1;
+    return (int)read_count(path, "../queue/io_poll");
+}
+
 /* ---- the class ------------------------------------------------------------------------------ */
 
 static int one_of(const char *name, const char *const *list) {

@@ -18,7 +18,8 @@
 /* What is added to the flags of open; *optional: flags that only the file's owner may use. */
 int jdb_platform_open_flags(const jdb_open *how, int *optional);
 /* The descriptor's flags for transfers, and, if `direct`, past the cache. A refusal of that may say
- * why in info->direct_reason. */
+ * why in info->direct_reason. Where info->polled cannot be, it is cleared, and info->polled_reason
+ * says why. */
 int64_t jdb_platform_set_flags(int fd, int flags, int direct, jdb_file_info *info);
 /* The name of the file system and, as info->direct says, alignments, direct_write_unit and
  * direct_reason. */
@@ -33,6 +34,7 @@ int64_t jdb_platform_rename_noreplace(int dir, const char *from, const char *to)
 void jdb_platform_keep_from_children(void *map, size_t size);
 /* That the device with this number takes at once; 0: not known. */
 uint32_t jdb_linux_requests(uint32_t major_number, uint32_t minor_number);
+int jdb_linux_has_poll_queues(uint32_t major_number, uint32_t minor_number);
 void jdb_platform_prefer_large_pages(void *map, size_t size);
 int64_t jdb_platform_device_size(int fd);
 int64_t jdb_platform_probe(jdb_op *op);

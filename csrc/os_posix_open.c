@@ -68,6 +68,11 @@ static int64_t accept_kind(int fd, jdb_op *op) {
     return 0;
 }
 
+static int64_t refuse_direct(jdb_file_info *info, const char *why) {
+    info->direct_reason = why;
+    return -EOPNOTSUPP;
+}
+
 /* The descriptor's flags as transfers need them; info.direct tells whether the cache is passed. */
 static int64_t set_flags(int fd, jdb_op *op) {
     jdb_file_info *info = &op->file->info;
@@ -75,13 +80,18 @@ static int64_t set_flags(int fd, jdb_op *op) {
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0) return -errno;
     flags &= ~O_NONBLOCK;
+    info->polled = (op->detail->open.flags & JDB_OPEN_POLLED) != 0;
     info->direct = policy != JDB_DIRECT_OFF && jdb_platform_set_flags(fd, flags, 1, info) == 0;
+    if (info->direct && policy == JDB_DIRECT_REQUIRE && info->polled_reason)
+        return refuse_direct(info, info->polled_reason);
     if (info->direct) return 0;
+    if (info->polled) info->polled_reason = "only direct files are polled for";
+    info->polled = 0;
     if (policy == JDB_DIRECT_REQUIRE) {
-        if (!info->direct_reason)
-            info->direct_reason = "the file system refuses direct I/O; option direct = "
-                                  "\"prefer\" or \"off\" uses the page cache";
-        return -EOPNOTSUPP;
+        return refuse_direct(info, info->direct_reason
+                                       ? info->direct_reason
+                                       : "the file system refuses direct I/O; option direct = "
+                                         "\"prefer\" or \"off\" uses the page cache");
     }
     return jdb_platform_set_flags(fd, flags, 0, info);
 }
@@ -103,6 +113,7 @@ static void describe(int fd, jdb_op *op) {
         file->dsync_by_flush = file->info.dsync;
     }
     if (!file->info.direct) return;
+    file->polled = file->info.polled;
     file->memory_align = file->info.memory_align;
     file->read_align = file->info.read_align;
     file->write_align = file->info.write_align;

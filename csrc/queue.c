@@ -672,7 +672,10 @@ int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *fa
                  forced ? "JDBFS_BACKEND" : "backend", name);
         return refuse(failure, JDB_UNSUPPORTED, 0, text);
     }
-    const char *mode = options->sqpoll_ns ? "sqpoll" : options->min_wait_ns ? "min_wait" : NULL;
+    const char *mode = options->sqpoll_ns     ? "sqpoll"
+                       : options->min_wait_ns ? "min_wait"
+                       : options->iopoll      ? "iopoll"
+                                              : NULL;
     if (mode && name && strcmp(name, "auto") != 0 && strcmp(name, "io_uring") != 0) {
         snprintf(text, sizeof text, "option %s is io_uring's; the backend is %.40s", mode, name);
         return refuse(failure, JDB_UNSUPPORTED, 0, text);

@@ -134,6 +134,7 @@ build = {
             "csrc/histogram.c",
             "csrc/random.c",
             "csrc/be_uring.c",
+            "csrc/be_uring_poll.c",
             "csrc/be_uring_register.c",
             "csrc/be_pool.c",
             "csrc/be_sim.c",

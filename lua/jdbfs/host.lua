@@ -358,6 +358,8 @@ function H.choose(M, host)
   local chosen, why = host, nil
   if type(host) == "string" then chosen, why = by_name(host) end
   if not chosen then return core.failure("Unsupported", "host", nil, why) end
+  local admitted, message, err = core.admit_host()
+  if not admitted then return nil, message, err end
   adapter = chosen
   if adapter.forks then core.renews() end
   install(M)

@@ -8,7 +8,8 @@
 # "N passed, N failed, N skipped".
 #
 # The guest sees this machine's files by 9p, read-only, below a layer in its memory that is gone
-# afterwards; build/test is a disk of its own, ext4. Kernels are fetched once, into build/guest.
+# afterwards; build/test is a disk of its own, ext4, and so is /polled, whose device has a poll queue
+# for option iopoll. Kernels are fetched once, into build/guest.
 # MEMORY=2048 (MiB), LIMIT=3600 (seconds). Exit status: COMMAND's; 125 when the guest had none.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -49,17 +50,17 @@ make_initrd() {
     local module dir=$work/initrd
     mkdir -p "$dir"/{bin,modules,host,layer,root}
     cp "$(command -v busybox)" "$dir/bin/busybox"
-    for module in virtio_pci virtio_blk 9pnet_virtio 9p overlay ext4; do
+    for module in virtio_pci virtio_blk 9pnet_virtio 9p overlay ext4 nvme; do
         modprobe -d "$root" -S "$version" --show-depends "$module"
     done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' >"$work/modules"
     while read -r module; do
         cp "$module" "$dir/modules/"
-        basename "$module"
+        basename "$module" | sed 's/^nvme\.ko.*/& poll_queues=1/'
     done <"$work/modules" >"$dir/modules/order"
     cat >"$dir/init" <<INIT
 #!/bin/busybox sh
 cd /modules
-while read -r module; do /bin/busybox insmod "\$module"; done <order
+while read -r module; do /bin/busybox insmod \$module; done <order # with its options
 at() { /bin/busybox mount -t "\$@"; }
 at 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose,ro host /host
 at tmpfs none /layer
@@ -80,6 +81,9 @@ export PATH=$(printf %q "$PATH") HOME=/root LANG=C.UTF-8
 cd $(printf %q "$top")
 ln -s /proc/self/fd /dev/fd
 mount -t ext4 /dev/vda build/test
+mkdir /polled
+mount -t ext4 /dev/nvme0n1 /polled
+export JDBFS_TEST_POLLED=/polled
 for module in loop fuse; do modprobe "\$module"; done
 rc=0
 bash -c $(printf %q "$command") || rc=\$?
@@ -99,7 +103,7 @@ trap 'exit 143' TERM HUP
 if [[ -z $command ]]; then
     specs=${SPECS:-spec/20-file_spec.lua spec/24-durability_spec.lua spec/25-lists_spec.lua \
 spec/26-space_spec.lua spec/40-task_spec.lua spec/50-lifetime_spec.lua spec/51-fork_spec.lua \
-spec/52-fallback_spec.lua spec/82-real_faults_spec.lua}
+spec/52-fallback_spec.lua spec/58-iopoll_spec.lua spec/82-real_faults_spec.lua}
     "${MAKE:-make}" --no-print-directory c-tests >"$work/log" 2>&1 &&
         "${MAKE:-make}" --no-print-directory all LUA=lua5.4 >"$work/log" 2>&1 || {
         cat "$work/log"
@@ -112,13 +116,16 @@ bash spec/tools/test.sh"
 fi
 fetch
 make_initrd
-truncate -s 2G "$work/disk"
+truncate -s 2G "$work/disk" "$work/polled"
 mkfs.ext4 -q -F "$work/disk"
+mkfs.ext4 -q -F "$work/polled"
 timeout "${LIMIT:-3600}" qemu-system-x86_64 -accel tcg,thread=multi -machine q35 -cpu max \
     -smp 2 -m "${MEMORY:-2048}" -nodefaults -display none -serial stdio -no-reboot \
     -kernel "$root/boot/vmlinuz-$version" -initrd "$work/initrd.gz" \
     -append "console=ttyS0 panic=-1 quiet loglevel=3" \
     -drive "file=$work/disk,format=raw,if=virtio,cache=writeback" \
+    -drive "file=$work/polled,format=raw,if=none,id=polled,cache=writeback" \
+    -device nvme,drive=polled,serial=polled \
     -fsdev "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap" \
     -device virtio-9p-pci,fsdev=host,mount_tag=host </dev/null |
     stdbuf -o0 tr -d '\r' | tee "$work/out" |
