@@ -343,7 +343,10 @@ static DWORD replace(const wchar_t *from, const wchar_t *to) {
     return error == ERROR_NOT_SUPPORTED ? replace_patiently(from, to) : error;
 }
 
+/* To the system a file may always get the name that it has. */
 static DWORD move_to_free_name(const wchar_t *from, const wchar_t *to) {
+    int same = wcscmp(from, to) == 0;
+    if (same && jdb_windows_attributes(to) != INVALID_FILE_ATTRIBUTES) return ERROR_FILE_EXISTS;
     return jdb_windows.move(from, to, MOVEFILE_WRITE_THROUGH) ? 0 : GetLastError();
 }
 

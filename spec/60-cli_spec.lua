@@ -3,18 +3,9 @@
 local command = require("support_command")
 local jdbfs = require("jdbfs")
 local result = require("jdbfs.command.result")
+local support = require("support")
 local units = require("jdbfs.command.units")
 local lfs = require("lfs")
-
--- The names in a directory, as one string.
-local function entries(dir)
-  local names = {}
-  for name in lfs.dir(dir) do
-    if name ~= "." and name ~= ".." then names[#names + 1] = name end
-  end
-  table.sort(names)
-  return table.concat(names, " ")
-end
 
 -- Runs body with some functions of the module replaced.
 local function with_module(replacements, body)
@@ -129,7 +120,7 @@ describe("jdbfs run", function()
   end)
 
   after_each(function()
-    assert(os.remove(dir))
+    assert(lfs.rmdir(dir))
   end)
 
   it("runs a short set of workloads, reports them and removes what it made", function()
@@ -142,7 +133,7 @@ describe("jdbfs run", function()
     for line in out:gmatch("[^\n]+") do
       assert.is_true(#line:gsub("[\128-\191]", "") <= 100, line)
     end
-    assert.are.equal("", entries(dir))
+    assert.are.equal("", support.names(dir))
   end)
 
   it("shows progress on stderr in plain lines, and none with --quiet", function()
@@ -230,7 +221,7 @@ describe("jdbfs run", function()
       local status, _, err = run()
       assert.are.equal(2, status)
       assert.is_truthy(err:find("free", 1, true))
-      assert.are.equal("", entries(dir))
+      assert.are.equal("", support.names(dir))
     end)
   end)
 
@@ -238,7 +229,7 @@ describe("jdbfs run", function()
     local status, out = run("randwrite", "--dry-run")
     assert.are.equal(0, status)
     assert.is_truthy(out:find("1 MiB", 1, true))
-    assert.are.equal("", entries(dir))
+    assert.are.equal("", support.names(dir))
   end)
 
   it("draws another name when a file of its name exists", function()
@@ -257,7 +248,7 @@ describe("jdbfs run", function()
     end)
     assert.are.equal(2, #asked)
     assert.are_not.equal(asked[1], asked[2])
-    assert.are.equal("", entries(dir))
+    assert.are.equal("", support.names(dir))
   end)
 
   it("takes a refusal of direct I/O as a refusal, with a hint", function()
@@ -270,7 +261,7 @@ describe("jdbfs run", function()
       assert.is_truthy(err:find("--buffered", 1, true))
     end)
     -- Nothing was made but the directory.
-    assert.are.equal("", entries(dir))
+    assert.are.equal("", support.names(dir))
   end)
 
   it("removes the first file when the second cannot be made", function()
@@ -286,59 +277,48 @@ describe("jdbfs run", function()
       assert.are.equal(1, status)
       assert.matches("^jdbfs: create %S+/wal: no space left\n$", err)
     end)
-    assert.are.equal("", entries(dir))
+    assert.are.equal("", support.names(dir))
   end)
 
+  -- What another process says that runs these words and more.
+  local function process(o, ...)
+    local r = support.process({ "lua/bin/jdbfs", "run", "--dir", dir, "--size", "1m", "--warmup",
+      "0s", ... }, o)
+    return r.status, r.out, r.err
+  end
+
   it("is what the script runs", function()
-    local interpreter = os.getenv("JDBFS_TEST_LUA")
-    if not interpreter then return pending("JDBFS_TEST_LUA names no interpreter") end
-    local pipe = assert(io.popen(("%s lua/bin/jdbfs run wal --dir '%s' --size 1m --time 50ms"
-      .. " --warmup 0s 2>/dev/null; echo status $?"):format(interpreter, dir)))
-    local out = pipe:read("*a")
-    pipe:close()
-    assert.is_truthy(out:find("client.commit", 1, true), out)
-    assert.is_truthy(out:find("status 0", 1, true), out)
-    assert.are.equal("", entries(dir))
+    local status, out, err = process({}, "wal", "--time", "50ms")
+    assert.is_truthy(out:find("client.commit", 1, true), out .. err)
+    assert.are.equal(0, status)
+    assert.are.equal("", support.names(dir))
   end)
 
   for _, signal in ipairs({ "INT", "TERM", "HUP" }) do
     it("tells what was measured and removes its files after SIG" .. signal, function()
-      local interpreter = os.getenv("JDBFS_TEST_LUA")
-      if not interpreter then return pending("JDBFS_TEST_LUA names no interpreter") end
-      local line = ("%s lua/bin/jdbfs run randread --dir '%s' --size 1m --time 60s --warmup 0s")
-        :format(interpreter, dir)
-      -- Without --foreground the signal would come twice, and the second one kills.
-      local pipe = assert(io.popen(("timeout --foreground --preserve-status -s %s 1 %s"
-        .. " 2>&1; echo status $?"):format(signal, line)))
-      local out = pipe:read("*a")
-      pipe:close()
-      assert.is_truthy(out:find("status 130", 1, true), out)
-      assert.is_truthy(out:find("service", 1, true), out)
-      assert.are.equal("", entries(dir))
+      local status, out, err = process({ stop = { signal, 1 } }, "randread", "--time", "60s")
+      assert.are.equal(130, status, out .. err)
+      assert.is_truthy(out:find("service", 1, true), out .. err)
+      assert.are.equal("", support.names(dir))
     end)
   end
 
   it("removes its files when nobody reads what it says", function()
-    local interpreter = os.getenv("JDBFS_TEST_LUA")
-    if not interpreter then return pending("JDBFS_TEST_LUA names no interpreter") end
-    local pipe = assert(io.popen(("%s lua/bin/jdbfs run randread --dir '%s' --size 1m --time 500ms"
-      .. " --interval 50ms 2>&1 | head -1"):format(interpreter, dir)))
-    assert.matches("randread", pipe:read("*a"))
+    local pipe = assert(io.popen(support.command_line({ support.interpreter(), "lua/bin/jdbfs",
+      "run", "randread", "--dir", dir, "--size", "1m", "--time", "500ms" })))
+    assert.matches("randread", pipe:read("*l"))
     pipe:close()
-    assert.are.equal("", entries(dir))
+    assert.are.equal("", support.names(dir))
   end)
 
   it("ends with a document on standard output after Ctrl-C, too", function()
-    local interpreter = os.getenv("JDBFS_TEST_LUA")
-    if not interpreter then return pending("JDBFS_TEST_LUA names no interpreter") end
-    local pipe = assert(io.popen(("timeout --foreground --preserve-status -s INT 1 %s lua/bin/jdbfs"
-      .. " run mixed --dir '%s' --size 1m --time 60s --warmup 0s --json - 2>/dev/null"):format(
-      interpreter, dir)))
-    local d = assert(result.decode(pipe:read("*a")))
-    pipe:close()
+    local status, out, err = process({ stop = { "INT", 1 } }, "mixed", "--time", "60s", "--json",
+      "-")
+    local d = assert(result.decode(out), out .. err)
+    assert.are.equal(130, status)
     assert.are.equal(130, d.exit)
     assert.is_true(d.jobs[1].ops[1].n > 0)
-    assert.are.equal("", entries(dir))
+    assert.are.equal("", support.names(dir))
   end)
 
   it("leaves alone whatever else is in the directory", function()
@@ -347,7 +327,7 @@ describe("jdbfs run", function()
     file:write("mine")
     file:close()
     assert.are.equal(0, (run("randread", "randwrite")))
-    assert.are.equal("data", entries(dir))
+    assert.are.equal("data", support.names(dir))
     file = assert(io.open(path, "rb"))
     assert.are.equal("mine", file:read("*a"))
     file:close()

@@ -36,10 +36,7 @@ local function setup()
 end
 
 -- What is in the directory that the runs were given.
-local function left()
-  local _, out = support.sh("ls -A " .. support.quote(dir))
-  return (out:gsub("%s+$", ""))
-end
+local function left() return support.names(dir) end
 
 describe("a workload file", function()
   setup()
@@ -497,6 +494,7 @@ describe("replay", function()
   end)
 
   it("reads what blkparse prints: what processes queued", function()
+    if support.on_wine then return pending("wine makes no holes, and the trace trims") end
     local d, status, err = replay(table.concat({
       "  8,0    3        1    10.000000000   697  Q  WS 8 + 8 [jbd2]",
       "  8,0    3        2    10.000001829   697  G  WS 8 + 8 [jbd2]",
@@ -642,12 +640,10 @@ describe("--verify", function()
   end
 
   it("keeps a log with --state, by which the file is verified after a kill", function()
-    local interpreter = os.getenv("JDBFS_TEST_LUA")
-    if not interpreter then return pending("JDBFS_TEST_LUA names no interpreter") end
     local file, state = support.path("file"), support.path("state")
-    support.sh(("timeout --foreground -s KILL 2 %s lua/bin/jdbfs run randwrite --verify --file %s"
-      .. " --keep --state %s --sync fdatasync --size 256k --qd 8 --time 60s --warmup 0s --quiet")
-      :format(interpreter, support.quote(file), support.quote(state)))
+    support.process({ "lua/bin/jdbfs", "run", "randwrite", "--verify", "--file", file, "--keep",
+      "--state", state, "--sync", "fdatasync", "--size", "256k", "--qd", "8", "--time", "60s",
+      "--warmup", "0s", "--quiet" }, { stop = { "KILL", 2 } })
     local status, out, err = command("verify", file, "--state", state)
     assert.are.equal(0, status, out .. err)
     assert.matches("ok", out)

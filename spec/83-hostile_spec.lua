@@ -8,16 +8,17 @@ local support = require "support"
 local function run_hostile(steps, prelude)
   local here = require("lfs").currentdir()
   local san = (os.getenv("JDBFS_TEST_SAN") or "") ~= ""
-  -- The address sanitizer reserves all of the address space.
+  -- The address sanitizer reserves all of the address space; Windows has no such limit.
   local limit = "ulimit -v 1500000; exec \"$@\""
   local dir = support.path("hostile")
-  support.sh("mkdir -p " .. support.quote(dir))
+  assert(support.jdbfs.mkdir(dir))
   local source = (prelude or "") .. "arg = { [0] = 'hostile', arg[1] }\n" ..
     "dofile(" .. ("%q"):format(here .. "/spec/tools/hostile.lua") .. ")"
   local r = support.script(source, {
     args = { dir },
     env = { HOSTILE_STEPS = tostring(steps), HOSTILE_SEED = os.getenv("HOSTILE_SEED") },
-    prefix = not san and "sh -c " .. support.quote(limit) .. " sh" or nil,
+    prefix = not san and not support.on_windows and "sh -c " .. support.quote(limit) .. " sh"
+      or nil,
   })
   return r, (support.get(dir .. "/last") or ""):match("[^\n]*")
 end

@@ -22,9 +22,14 @@
 --                       o.interpreter: a program instead of this interpreter;
 --                       o.own_disk: it needs no files of ours, simulated ones of its own will do.
 --                       Gives {status =, out =, err =}
+--   process(words, o)   the same for the interpreter with these words, such as {"lua/bin/jdbfs",
+--                       "run"}; o.stop: {"INT" or another signal, seconds}: it is sent after that
+--                       time. Windows knows INT (Ctrl-C) and KILL, the others make the test pending
+--   command_line(words) these words as one text for io.popen
 --   interpreter()       the program that runs this, for a process of one's own
 --   sh(command)         exit status and what it wrote to both streams
 --   quote(text)         for the shell
+--   names(dir)          what is in a directory, sorted, as one text
 --   lacks(...)          why a test cannot run: "root", or commands it needs; nil: it can.
 --                       `local why = support.lacks("strace") if why then return pending(why) end`
 --   on_sim              why a test that looks at the system's own files cannot run: the files are
@@ -436,28 +441,65 @@ local function environment(extra)
   return table.concat(words, " ")
 end
 
-local function windows_script(file, o)
-  local words = {}
+local function windows_line(words)
+  local quoted = {}
+  for i, word in ipairs(words) do quoted[i] = '"' .. tostring(word) .. '"' end
+  return table.concat(quoted, " ")
+end
+
+-- Windows has no program that sends signals: check-windows.sh builds spec/c/windows/stop.c.
+local function windows_process(words, o)
+  local stop = o.stop
   if o.prefix then set_pending("needs a POSIX shell") end
-  for _, value in ipairs({ o.interpreter or M.interpreter(), file, unpack(o.args or {}) }) do
-    words[#words + 1] = '"' .. tostring(value) .. '"'
+  if stop then
+    if stop[1] ~= "INT" and stop[1] ~= "KILL" then set_pending("Windows has no SIG" .. stop[1]) end
+    local helper = os.getenv("JDBFS_TEST_STOP") or set_pending("JDBFS_TEST_STOP names no program")
+    words = { helper, stop[1], math.floor(stop[2] * 1000), unpack(words) }
   end
-  return windows_shell(table.concat(words, " "), o.env or {})
+  return windows_shell(windows_line(words), o.env or {})
+end
+
+local function run_process(words, o)
+  if M.on_windows then return windows_process(words, o) end
+  local line = { "timeout -k 5 120", environment(o.env) }
+  if o.prefix then line[#line + 1] = o.prefix end
+  if o.stop then
+    -- Without --foreground the signal would come twice, and the second one kills.
+    line[#line + 1] = ("timeout --foreground --preserve-status -s %s %g"):format(unpack(o.stop))
+  end
+  for _, word in ipairs(words) do line[#line + 1] = M.quote(tostring(word)) end
+  return shell(table.concat(line, " "))
+end
+
+function M.process(words, o)
+  o = o or {}
+  if not o.own_disk then needs_system() end -- another process has another disk
+  return run_process({ o.interpreter or M.interpreter(), unpack(words) }, o)
 end
 
 function M.script(source, o)
   o = o or {}
-  -- Another process has another disk.
   if not o.own_disk then needs_system() end
   local file = M.path()
   real_io.put(file, source)
-  if M.on_windows then return windows_script(file, o) end
-  local words = { "timeout -k 5 120", environment(o.env) }
-  if o.prefix then words[#words + 1] = o.prefix end
-  words[#words + 1] = M.quote(o.interpreter or M.interpreter())
-  words[#words + 1] = M.quote(file)
-  for _, value in ipairs(o.args or {}) do words[#words + 1] = M.quote(tostring(value)) end
-  return shell(table.concat(words, " "))
+  return M.process({ file, unpack(o.args or {}) }, o)
+end
+
+function M.command_line(words)
+  -- The shell of Windows takes the outermost quotes away.
+  if M.on_windows then return '"' .. windows_line(words) .. '"' end
+  local quoted = {}
+  for i, word in ipairs(words) do quoted[i] = M.quote(tostring(word)) end
+  return table.concat(quoted, " ")
+end
+
+function M.names(path)
+  local list = {}
+  for name in M.lfs.dir(path) do
+    if name ~= "." and name ~= ".." then list[#list + 1] = name end
+  end
+  table.sort(list)
+  return table.concat(list, " ")
 end
 
 function M.figures(text)

@@ -113,7 +113,7 @@ ops.open = {
       apply = function()
         if not node then
           node = names.new_file()
-          node.mode = s.o and s.o.mode or model.facts.mode
+          node.mode = model.facts.modes and s.o and s.o.mode or model.facts.mode
           names.link(model, s.path, node)
         end
         if s.how == "create" then node.bytes:resize(0) end
@@ -578,6 +578,7 @@ ops.preallocate = {
   text = function(s) return method(s, "preallocate", 2, s.len, s.how) end,
   ready = function(model, s)
     local h = handle(model, s)
+    if s.how == "keep_size" and not model.facts.reserve then return false end
     return h and h.node.bytes.size < 2 ^ 30
   end,
   expect = function(model, s)
@@ -607,7 +608,9 @@ ops.punch = {
     return step
   end,
   text = function(s) return method(s, "punch", 2, s.off, s.len) end,
-  ready = function(model, s) return handle(model, s) and exact(s.off, s.len) end,
+  ready = function(model, s)
+    return model.facts.punch and handle(model, s) and exact(s.off, s.len)
+  end,
   expect = function(model, s)
     local h = handle(model, s)
     local faults = change_faults(h, s.off, s.len)

@@ -60,6 +60,31 @@ function M.make(model, path)
   end
 end
 
+local function contains(node, wanted)
+  if node == wanted then return true end
+  for _, child in pairs(node.dir or {}) do
+    if contains(child, wanted) then return true end
+  end
+  return false
+end
+
+--- Whether nothing that is open keeps the name of this path: some systems keep those.
+function M.is_free(model, path)
+  local node = M.find(model, path)
+  if not node then return true end
+  if node.dir and model.facts.open_directories then return true end
+  if not node.dir and model.facts.open_names then return true end
+  for _, h in pairs(model.f) do
+    if not h.closed and contains(node, h.node) then return false end
+  end
+  for _, l in pairs(model.l) do
+    if not l.closed and l.name:sub(1, #path + 1) == path .. "/" then return false end
+  end
+  return true
+end
+
+local function path_is_free(model, s) return M.is_free(model, s.path) end
+
 local function io_error(model, op, path, ...)
   return { fail({ kind = "Io", op = op, path = model.path(path), name = { ... } }) }
 end
@@ -189,7 +214,7 @@ ops.remove = {
     return { path = any_path(ctx), o = ctx.r:one_in(5) and { durable = true } or nil }
   end,
   text = function(s) return text.call("jdbfs.remove", 2, text.path(s.path), s.o) end,
-  ready = always,
+  ready = path_is_free,
   expect = function(model, s)
     local node, why = M.find(model, s.path)
     if not node then return io_error(model, "remove", s.path, why) end
@@ -236,7 +261,7 @@ ops.rename = {
   text = function(s)
     return text.call("jdbfs.rename", 3, text.path(s.path), text.path(s.to), s.o)
   end,
-  ready = always,
+  ready = function(model, s) return M.is_free(model, s.path) and M.is_free(model, s.to) end,
   expect = function(model, s)
     local faults = rename_faults(model, s)
     if faults[1] then
@@ -265,7 +290,9 @@ ops.atomic_write = {
     local data = s.b and text.raw(text.buf(s.b)) or text.content_call(s.seed, s.len)
     return text.call("jdbfs.atomic_write", 2, text.path(s.path), data)
   end,
-  ready = function(model, s) return not s.b or model.b[s.b] end,
+  ready = function(model, s)
+    return (not s.b or model.b[s.b]) and path_is_free(model, s)
+  end,
   expect = function(model, s)
     local dir, why, old = M.walk(model, s.path)
     local view, faults = s.b and model.b[s.b], {}

@@ -421,6 +421,7 @@ end)()]]):format(NAME_CALLS[s.how](s), s.after, text.path(s.path).raw)
     local dir, _, node = names.walk(model, s.path)
     return dir and not (node and node.dir) and (not node or node.bytes.size < 2 ^ 20)
       and (model.facts.require or s.how ~= "open_rw") and not (node and next(node.locks))
+      and names.is_free(model, s.path)
   end,
   expect = function(model, s)
     local _, _, node = names.walk(model, s.path)

@@ -39,19 +39,15 @@ finish() {
 # ---- what does not run here -------------------------------------------------------------------
 
 # C tests: build, crc, ... are the core's; the others are about the POSIX files below it.
-c_tests=(buf crc measure words io_conformance life_conformance names_conformance)
+c_tests=(buf crc measure words durability io_conformance life_conformance names_conformance)
 
 left_out() { # SPEC BACKEND: the reason, or nothing
     case $1 in
-        spec/28-*) echo "the model knows Linux's rules for files that are open" ;;
-        spec/43-*) echo "takes long in wine, and the queue is the same everywhere" ;;
         spec/44-*) echo "looks into /proc" ;;
         spec/51-*) echo "there is no fork" ;;
         spec/52-*) echo "is about io_uring that is refused" ;;
         spec/53-* | spec/54-* | spec/55-*) echo "hosts wait for descriptors" ;;
         spec/56-*) echo "builds a C module with the system's compiler" ;;
-        spec/60-* | spec/62-* | spec/63-* | spec/83-*) echo "starts programs by a POSIX shell" ;;
-        spec/64-* | spec/65-* | spec/66-*) echo "calculates, and asks no system" ;;
         spec/82-*) echo "fails real devices of Linux" ;;
         spec/*sim_spec.lua) [[ $2 == sim ]] || echo "is about the simulated disk" ;;
     esac
@@ -182,6 +178,15 @@ run_c_test() { # NAME PROGRAM
     fi
 }
 
+# What stops programs for the specs: support.process.
+build_stop() {
+    "$cc" -std=c11 -O2 -Wall -Wextra -Werror -static-libgcc -o "$root/stop.exe" \
+        spec/c/windows/stop.c >"$root/build.log" 2>&1 && return
+    echo "FAIL spec/c/windows/stop.c: does not build"
+    tail -n 40 "$root/build.log" | sed 's/^/     | /'
+    failed=$((failed + 1))
+}
+
 run_c_tests() {
     local test
     told_build "the core" 5.4 core || return 0
@@ -217,7 +222,8 @@ run_specs() { # LUA BACKEND SPEC...: into $root/LUA-BACKEND.*
         LUA_CPATH="Z:$box/$id/?.dll;Z:$root/$id/?.dll" \
         JDBFS_BACKEND="$backend" JDBFS_TEST_DIR="$id-$backend" JDBFS_TEST_WINE=1 \
         JDBFS_TEST_FS="$([[ $backend == sim ]] && echo sim || echo NTFS)" JDBFS_TEST_SAN='' \
-        JDBFS_TEST_LUA="Z:${root//\//\\}\\$id\\$(exe_of "$id")" JDBFS_KILLS=2 \
+        JDBFS_TEST_LUA="Z:${root//\//\\}\\$id\\$(exe_of "$id")" JDBFS_KILLS=4 \
+        JDBFS_TEST_STOP="Z:${root//\//\\}\stop.exe" \
         JDBFS_TEST_REPORT="../$id-$backend.report" \
         timeout -k 10 "$timeout" wine "$root/$id/$(exe_of "$id")" spec/tools/windows_busted.lua \
         -o spec/tools/report.lua "$@") >"$name.out" 2>&1 </dev/null || rc=$?
@@ -291,6 +297,7 @@ cp -r lua spec csrc rockspec README.md Makefile "$box/"
 trap 'WINEPREFIX=$root/prefix wineserver -k 2>/dev/null || true; rm -rf "$box"' EXIT
 
 run_c_tests
+build_stop
 runs=()
 for id in ${LUAS:-5.4 luajit}; do
     if [[ ! -f /usr/share/lua/$(abi_of "$id")/busted/runner.lua ]]; then
