@@ -108,7 +108,7 @@ void jdb_finish(jdb_queue *queue, jdb_op *op);
  * starts. start: begins the flushes that are due. done: the running one has a result. */
 void jdb_flush_join(jdb_queue *queue, jdb_op *op);
 void jdb_flush_start(jdb_queue *queue);
-int jdb_flush_done(jdb_queue *queue, jdb_op *leader);
+void jdb_flush_done(jdb_queue *queue, jdb_op *leader);
 
 /* be_pool.c: worker threads, a backend of their own and the fallback of the others. Threads start
  * with the first operation; when none can be started the operation runs in place. */

@@ -186,7 +186,8 @@ static int uring_open(jdb_queue *q) {
 }
 
 /* The kernel neither looks up nor pins what is registered. */
-static void prepare_transfer(jdb_queue *q, struct uring *u, struct io_uring_sqe *sqe, jdb_op *op) {
+static inline void prepare_transfer(jdb_queue *q, struct uring *u, struct io_uring_sqe *sqe,
+                                    jdb_op *op) {
     const struct jdb_buf *buf = op->buf;
     int write = op->step == JDB_WRITE;
     io_uring_prep_rw(write ? IORING_OP_WRITE : IORING_OP_READ, sqe, (int)op->file->handle,
@@ -199,7 +200,7 @@ static void prepare_transfer(jdb_queue *q, struct uring *u, struct io_uring_sqe 
     sqe->buf_index = (uint16_t)index;
 }
 
-static void prepare(jdb_queue *q, struct uring *u, struct io_uring_sqe *sqe, jdb_op *op) {
+static inline void prepare(jdb_queue *q, struct uring *u, struct io_uring_sqe *sqe, jdb_op *op) {
     int fd = (int)op->file->handle;
     switch (op->step) {
     case JDB_READ: prepare_transfer(q, u, sqe, op); break;

@@ -105,7 +105,7 @@ int jdb_buf_conflict(const jdb_buf *buf, size_t off, size_t len, int for_writing
     size_t last = (off + len - 1) >> buf->piece_shift;
     for (size_t i = off >> buf->piece_shift; i <= last; i++) {
         const struct jdb_piece *piece = &buf->pieces[i];
-        if (!piece->writers && !(for_writing && piece->readers)) continue;
+        if (!piece->uses[1] && !(for_writing && piece->uses[0])) continue;
         doubt = 1;
         if (meets(piece->ops, off, len, for_writing)) return 1;
     }
@@ -121,22 +121,24 @@ int jdb_buf_writable(const jdb_buf *buf, size_t off, size_t len) {
 }
 
 /* Counts the operation in or out of its pieces; gives the list that it belongs to. */
-static jdb_op **count(const jdb_op *op, uint32_t change) {
+static inline jdb_op **count(const jdb_op *op, uint32_t change) {
     jdb_buf *buf = op->buf;
-    struct jdb_piece *first = &buf->pieces[op->buf_off >> buf->piece_shift];
-    struct jdb_piece *last = &buf->pieces[(op->buf_off + op->len - 1) >> buf->piece_shift];
-    for (struct jdb_piece *piece = first; piece <= last; piece++)
-        *(op->code == JDB_READ ? &piece->writers : &piece->readers) += change;
-    return first == last ? &first->ops : &buf->wide;
+    size_t first = op->buf_off >> buf->piece_shift;
+    size_t last = (op->buf_off + op->len - 1) >> buf->piece_shift;
+    int reads = op->code == JDB_READ;
+    size_t i = first;
+    do buf->pieces[i].uses[reads] += change;
+    while (++i <= last);
+    return first == last ? &buf->pieces[first].ops : &buf->wide;
 }
 
 void jdb_buf_enter(jdb_op *op) {
     assert(!(op->flags & JDB_OP_ONMEM));
     if (op->len == 0) return;
     jdb_op **list = count(op, 1);
-    op->mem_prev = NULL;
     op->mem_next = *list;
-    if (*list) (*list)->mem_prev = op;
+    op->mem_link = list;
+    if (*list) (*list)->mem_link = &op->mem_next;
     *list = op;
     op->buf->inflight++;
     op->flags |= JDB_OP_ONMEM;
@@ -144,11 +146,9 @@ void jdb_buf_enter(jdb_op *op) {
 
 void jdb_buf_leave(jdb_op *op) {
     if (!(op->flags & JDB_OP_ONMEM)) return;
-    jdb_op **list = count(op, (uint32_t)-1);
-    if (op->mem_prev) op->mem_prev->mem_next = op->mem_next;
-    else *list = op->mem_next;
-    if (op->mem_next) op->mem_next->mem_prev = op->mem_prev;
-    op->mem_next = op->mem_prev = NULL;
+    count(op, (uint32_t)-1);
+    *op->mem_link = op->mem_next;
+    if (op->mem_next) op->mem_next->mem_link = op->mem_link;
     op->buf->inflight--;
     op->flags &= (uint16_t)~JDB_OP_ONMEM;
 }

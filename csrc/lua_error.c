@@ -71,6 +71,7 @@ static int cdata_text(lua_State *L, int i, char *text, size_t size) {
         return 0;
     }
     lua_pushvalue(L, i);
+    jl_self(L)->asked++;
     lua_call(L, 1, 1);
     const char *s = lua_tostring(L, -1);
     int ok = s && strlen(s) < size;
@@ -89,6 +90,16 @@ static const char *cdata_number(const char *text, uint64_t *value) {
     return NULL;
 }
 
+static const char *whole(lua_Number n, uint64_t *value) {
+    if (n >= 0 && n < 9223372036854775808.0) {
+        uint64_t integer = (uint64_t)(int64_t)n;
+        if ((lua_Number)(int64_t)integer != n) return "not an integer";
+        *value = integer;
+        return NULL;
+    }
+    return isnan(n) ? "not a number (NaN)" : n < 0 ? "negative" : "beyond 2^63-1";
+}
+
 const char *jl_number(lua_State *L, int i, uint64_t *value) {
     char text[32];
     if (jl_isinteger(L, i)) {
@@ -97,15 +108,10 @@ const char *jl_number(lua_State *L, int i, uint64_t *value) {
         *value = (uint64_t)n;
         return NULL;
     }
+    if (lua_type(L, i) == LUA_TNUMBER) return whole(lua_tonumber(L, i), value);
     if (cdata_text(L, i, text, sizeof text)) return cdata_number(text, value);
     luaL_checktype(L, i, LUA_TNUMBER);
-    lua_Number n = lua_tonumber(L, i);
-    if (isnan(n)) return "not a number (NaN)";
-    if (n < 0) return "negative";
-    if (n >= 9223372036854775808.0) return "beyond 2^63-1";
-    if (n != floor(n)) return "not an integer";
-    *value = (uint64_t)n;
-    return NULL;
+    return NULL; /* not reached */
 }
 
 /* Wraps as string.pack does: negative numbers are their two's complement. */

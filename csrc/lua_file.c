@@ -7,7 +7,7 @@
 
 const char jl_magic_file = 0;
 
-static jl_file *check_file(lua_State *L) {
+static inline jl_file *check_file(lua_State *L) {
     jl_file *f = jl_test(L, 1, &jl_magic_file, sizeof *f);
     if (!f || !f->file) luaL_argerror(L, 1, "jdbfs file expected (call with a colon)");
     return f;
@@ -19,8 +19,8 @@ static int fail_file(lua_State *L, jdb_kind kind, const char *op, const jl_file 
 }
 
 /* Submits what is prepared, unless it can be refused at once. */
-static int run_checked(lua_State *L, jdb_op *op) {
-    return jdb_op_check(op) == JDB_OK ? jl_run_op(L, op) : jl_refuse(L, op);
+static inline int run_checked(lua_State *L, jl_state *S, jdb_op *op) {
+    return jdb_op_check(op) == JDB_OK ? jl_run_op(L, S, op) : jl_refuse(L, S, op);
 }
 
 /* ---- transfers ------------------------------------------------------------------------------ */
@@ -31,27 +31,36 @@ struct transfer {
     const char *field, *wrong; /* the number that is none, and why; NULL: all are */
 };
 
+static inline void read_number(lua_State *L, int i, struct transfer *t, const char *name,
+                               uint64_t *value) {
+    const char *wrong = jl_number(L, i, value);
+    if (!wrong || t->wrong) return;
+    t->field = name;
+    t->wrong = wrong;
+}
+
 /* (buffer, offset [, buffer offset, length]) from argument `first`. */
-static void read_transfer_at(lua_State *L, int first, struct transfer *t) {
-    static const char *const names[] = {"offset", "buffer offset", "length"};
-    uint64_t *values[] = {&t->off, &t->buf_off, &t->len};
-    memset(t, 0, sizeof *t);
+static inline void read_transfer_at(lua_State *L, int first, struct transfer *t) {
+    int top = lua_gettop(L);
+    t->wrong = NULL;
+    t->off = t->buf_off = 0;
     t->buf = jl_check_buf(L, first);
-    for (int i = 0; i < 3; i++) {
-        if (i == 2) t->len = t->buf->len >= t->buf_off ? t->buf->len - t->buf_off : 0;
-        if (i > 0 && lua_isnoneornil(L, first + 1 + i)) continue;
-        const char *wrong = jl_number(L, first + 1 + i, values[i]);
-        if (!wrong || t->wrong) continue;
-        t->field = names[i];
-        t->wrong = wrong;
-    }
+    read_number(L, first + 1, t, "offset", &t->off);
+    if (top >= first + 2 && !lua_isnil(L, first + 2))
+        read_number(L, first + 2, t, "buffer offset", &t->buf_off);
+    t->len = t->buf->len >= t->buf_off ? t->buf->len - t->buf_off : 0;
+    if (top >= first + 3 && !lua_isnil(L, first + 3))
+        read_number(L, first + 3, t, "length", &t->len);
 }
 
 /* The cause of a refusal, or NULL. */
-static const char *refusal(const struct transfer *t, jdb_kind *kind, char *text, size_t size) {
+static inline const char *refusal(const struct transfer *t, jdb_kind *kind) {
+    static _Thread_local char text[96];
+    *kind = JDB_BUSY;
+    if (!t->buf) return "the list was changed while it was read";
     *kind = JDB_OVERFLOW;
     if (t->wrong) {
-        snprintf(text, size, "%s is %s: it must be an integer from 0 to 2^63-1", t->field,
+        snprintf(text, sizeof text, "%s is %s: it must be an integer from 0 to 2^63-1", t->field,
                  t->wrong);
         return text;
     }
@@ -61,8 +70,8 @@ static const char *refusal(const struct transfer *t, jdb_kind *kind, char *text,
     return t->buf->mem ? NULL : "the buffer was freed";
 }
 
-static void prepare(jdb_op *op, jdb_code code, const jl_file *f, const struct transfer *t,
-                    unsigned flags) {
+static inline void prepare(jdb_op *op, jdb_code code, const jl_file *f, const struct transfer *t,
+                           unsigned flags) {
     size_t at = t->buf->off + (size_t)t->buf_off;
     if (code == JDB_READ)
         jdb_prep_read(op, f->file, t->buf->mem, at, (size_t)t->len, t->off, flags);
@@ -86,17 +95,17 @@ static unsigned write_flags(lua_State *L, int i) {
 
 static int transfer(lua_State *L, jdb_code code, const char *name, unsigned flags) {
     struct transfer t;
-    char text[96];
     jdb_kind kind;
     int pushed;
+    jl_state *S = jl_self(L);
     jl_file *f = check_file(L);
     read_transfer_at(L, 2, &t);
-    const char *wrong = refusal(&t, &kind, text, sizeof text);
+    const char *wrong = refusal(&t, &kind);
     if (wrong) return fail_file(L, kind, name, f, wrong);
-    jdb_op *op = jl_take(L, name, jdb_file_path(f->file), &pushed);
+    jdb_op *op = jl_take(L, S, name, jdb_file_path(f->file), &pushed);
     if (!op) return pushed;
     prepare(op, code, f, &t, flags);
-    return run_checked(L, op);
+    return run_checked(L, S, op);
 }
 
 static int file_read_at(lua_State *L) { return transfer(L, JDB_READ, "read_at", 0); }
@@ -112,35 +121,17 @@ static int file_write_at(lua_State *L) {
 
 /* ---- lists of transfers --------------------------------------------------------------------- */
 
-/* Entry i of the list at index 2 becomes arguments 4 to 7 of this call, so that one function reads
- * both forms: (buffer, offset, buffer offset, length). */
-static void unpack_entry(lua_State *L, int i) {
-    lua_settop(L, 3);
+enum { FEW = 32 }; /* entries that are read without taking memory */
+
+/* Entry i of the list at index 2, its values being unpacked from index 5 on. */
+static void read_entry(lua_State *L, int i, struct transfer *t) {
     lua_rawgeti(L, 2, i);
     if (!lua_istable(L, 4)) luaL_error(L, "entry %d of the list is no table", i);
     for (int k = 1; k <= 4; k++) lua_rawgeti(L, 4, k);
-    lua_remove(L, 4);
-}
-
-/* Reads the whole list before the first operation is taken, into a userdata at index 3: reading
- * may raise, and what it allocates may run finalizers that use the operation in `spare`. */
-static struct transfer *read_list(lua_State *L, int *count) {
-    luaL_checktype(L, 2, LUA_TTABLE);
-    size_t n = lua_rawlen(L, 2);
-    if (n > 1000000) luaL_argerror(L, 2, "more than 1000000 entries");
-    luaL_checkstack(L, 8, "list");
-    lua_settop(L, 2);
-    struct transfer *list = lua_newuserdata(L, (n ? n : 1) * sizeof *list);
-    for (int i = 1; i <= (int)n; i++) {
-        unpack_entry(L, i);
-        read_transfer_at(L, 4, &list[i - 1]);
-    }
+    read_transfer_at(L, 5, t);
     lua_settop(L, 3);
-    *count = (int)n;
-    return list;
 }
 
-/* The buffer of entry i once more: what was read may have changed the list. No memory is needed. */
 static jl_buf *buffer_of(lua_State *L, int i) {
     lua_rawgeti(L, 2, i);
     if (lua_istable(L, 4)) lua_rawgeti(L, 4, 1);
@@ -149,21 +140,37 @@ static jl_buf *buffer_of(lua_State *L, int i) {
     return buf;
 }
 
+/* Reads the whole list before the first operation is taken, as reading may raise; into `few`, or a
+ * userdata at index 3. Memory is taken before, so only numbers that Lua code has to be asked for
+ * can change the list, or free a buffer, on the way: then each is looked up once more. */
+static struct transfer *read_list(lua_State *L, const jl_state *S, struct transfer *few,
+                                  int *count) {
+    luaL_checktype(L, 2, LUA_TTABLE);
+    size_t n = lua_rawlen(L, 2);
+    if (n > 1000000) luaL_argerror(L, 2, "more than 1000000 entries");
+    luaL_checkstack(L, 9, "list");
+    lua_settop(L, 2);
+    struct transfer *list = n > FEW ? lua_newuserdata(L, n * sizeof *list) : few;
+    lua_settop(L, 3);
+    uint32_t asked = S->asked;
+    for (int i = 0; i < (int)n; i++) read_entry(L, i + 1, &list[i]);
+    if (S->asked != asked)
+        for (int i = 0; i < (int)n; i++)
+            if (buffer_of(L, i + 1) != list[i].buf) list[i].buf = NULL;
+    *count = (int)n;
+    return list;
+}
+
 /* Adds entry i; 0, or 1 when it is refused and *failure says why. Runs no Lua code. */
-static int add_entry(lua_State *L, jl_file *f, jdb_op *many, const struct transfer *t,
-                     unsigned flags, int i, jdb_failure *failure) {
-    static _Thread_local char text[96];
+static inline int add_entry(jl_state *S, jl_file *f, jdb_op *many, const struct transfer *t,
+                            unsigned flags, int i, jdb_failure *failure) {
     jdb_kind kind;
     jdb_code code = jdb_op_code(many) == JDB_READ_MANY ? JDB_READ : JDB_WRITE;
+    const char *wrong = refusal(t, &kind);
+    jdb_op *op = wrong ? NULL : jdb_op_take(S->queue, &kind);
     const char *name = jdb_code_name(jdb_op_code(many));
-    const char *wrong = "the list was changed while it was read";
-    const jl_buf *buf = buffer_of(L, i);
-    if (buf && buf == t->buf) wrong = refusal(t, &kind, text, sizeof text);
-    else kind = JDB_BUSY;
-    jdb_op *op = wrong ? NULL : jdb_op_take(jl_self(L)->queue, &kind);
     if (!op) {
-        jdb_failure refused = {kind, 0,  name, jdb_file_path(f->file), NULL, wrong, -1,
-                               -1,   -1, i - 1};
+        jdb_failure refused = {kind, 0, name, jdb_file_path(f->file), NULL, wrong, -1, -1, -1, i};
         *failure = refused;
         return 1;
     }
@@ -171,27 +178,29 @@ static int add_entry(lua_State *L, jl_file *f, jdb_op *many, const struct transf
     if (jdb_many_add(many, op) == JDB_OK) return 0;
     jdb_op_failure(op, failure); /* its texts outlive the operation: the file's, or constant */
     failure->op = name;
-    failure->index = i - 1;
-    jdb_op_release(jl_self(L)->queue, op);
+    failure->index = i;
+    jdb_op_release(S->queue, op);
     return 1;
 }
 
 static int many(lua_State *L, jdb_code list_code) {
     int pushed, n;
+    struct transfer few[FEW];
     jdb_failure failure;
+    jl_state *S = jl_self(L);
     jl_file *f = check_file(L);
     unsigned flags = list_code == JDB_WRITE_MANY ? write_flags(L, 3) : 0;
-    const struct transfer *list = read_list(L, &n);
-    jdb_op *op = jl_take(L, jdb_code_name(list_code), jdb_file_path(f->file), &pushed);
+    const struct transfer *list = read_list(L, S, few, &n);
+    jdb_op *op = jl_take(L, S, jdb_code_name(list_code), jdb_file_path(f->file), &pushed);
     if (!op) return pushed;
     jdb_prep_many(op, list_code, f->file, flags);
-    if (jdb_op_check(op) != JDB_OK) return jl_refuse(L, op);
-    for (int i = 1; i <= n; i++) {
-        if (!add_entry(L, f, op, &list[i - 1], flags & JDB_WRITE_ATOMIC, i, &failure)) continue;
-        jl_drop(L, op);
+    if (jdb_op_check(op) != JDB_OK) return jl_refuse(L, S, op);
+    for (int i = 0; i < n; i++) {
+        if (!add_entry(S, f, op, &list[i], flags & JDB_WRITE_ATOMIC, i, &failure)) continue;
+        jl_drop(S, op);
         return jl_fail(L, &failure);
     }
-    return jl_run_op(L, op);
+    return jl_run_op(L, S, op);
 }
 
 static int file_read_many(lua_State *L) { return many(L, JDB_READ_MANY); }
@@ -212,18 +221,19 @@ static int read_string(lua_State *L, jl_file *f, uint64_t off, uint64_t len) {
         return 1;
     }
     const char *path = jdb_file_path(f->file);
-    jdb_op *op = jl_take(L, "read", path, &pushed);
+    jl_state *S = jl_self(L);
+    jdb_op *op = jl_take(L, S, "read", path, &pushed);
     if (!op) return pushed;
     size_t memory = info.memory_align > jdb_page_size() ? info.memory_align : jdb_page_size();
     jdb_buf *buf = span <= SIZE_MAX ? jdb_buf_new((size_t)span, memory) : NULL;
     if (!buf) {
-        jl_drop(L, op);
+        jl_drop(S, op);
         return fail_file(L, JDB_ALLOC, "read", f, "out of memory");
     }
     jdb_prep_read(op, f->file, buf, 0, (size_t)span, from, JDB_READ_UPTO);
     jdb_buf_unref(buf);
     jdb_op_set_part(op, (size_t)(off - from), (size_t)len);
-    return run_checked(L, op);
+    return run_checked(L, S, op);
 }
 
 static int file_read(lua_State *L) {
@@ -262,10 +272,11 @@ static int file_read(lua_State *L) {
 static int plain(lua_State *L, jdb_code code) {
     int pushed;
     jl_file *f = check_file(L);
-    jdb_op *op = jl_take(L, jdb_code_name(code), jdb_file_path(f->file), &pushed);
+    jl_state *S = jl_self(L);
+    jdb_op *op = jl_take(L, S, jdb_code_name(code), jdb_file_path(f->file), &pushed);
     if (!op) return pushed;
     jdb_prep_file(op, code, f->file);
-    return run_checked(L, op);
+    return run_checked(L, S, op);
 }
 
 static int file_sync_all(lua_State *L) { return plain(L, JDB_SYNC_ALL); }
@@ -297,10 +308,11 @@ static int file_truncate(lua_State *L) {
     jl_file *f = check_file(L);
     int refused = read_length(L, "truncate", f, &len);
     if (refused) return refused;
-    jdb_op *op = jl_take(L, "truncate", jdb_file_path(f->file), &pushed);
+    jl_state *S = jl_self(L);
+    jdb_op *op = jl_take(L, S, "truncate", jdb_file_path(f->file), &pushed);
     if (!op) return pushed;
     jdb_prep_truncate(op, f->file, len);
-    return run_checked(L, op);
+    return run_checked(L, S, op);
 }
 
 static int file_preallocate(lua_State *L) {
@@ -313,10 +325,11 @@ static int file_preallocate(lua_State *L) {
     int how = luaL_checkoption(L, 3, "size", names);
     int refused = read_length(L, "preallocate", f, &len);
     if (refused) return refused;
-    jdb_op *op = jl_take(L, "preallocate", jdb_file_path(f->file), &pushed);
+    jl_state *S = jl_self(L);
+    jdb_op *op = jl_take(L, S, "preallocate", jdb_file_path(f->file), &pushed);
     if (!op) return pushed;
     jdb_prep_preallocate(op, f->file, len, (jdb_prealloc)how);
-    return run_checked(L, op);
+    return run_checked(L, S, op);
 }
 
 static int file_punch(lua_State *L) {
@@ -334,10 +347,11 @@ static int file_punch(lua_State *L) {
                  wrong);
         return fail_file(L, JDB_OVERFLOW, "punch", f, text);
     }
-    jdb_op *op = jl_take(L, "punch", jdb_file_path(f->file), &pushed);
+    jl_state *S = jl_self(L);
+    jdb_op *op = jl_take(L, S, "punch", jdb_file_path(f->file), &pushed);
     if (!op) return pushed;
     jdb_prep_punch(op, f->file, off, len);
-    return run_checked(L, op);
+    return run_checked(L, S, op);
 }
 
 static int file_lock(lua_State *L) {
@@ -346,10 +360,11 @@ static int file_lock(lua_State *L) {
     jl_file *f = check_file(L);
     luaL_checktype(L, 2, LUA_TSTRING);
     int how = luaL_checkoption(L, 2, NULL, names);
-    jdb_op *op = jl_take(L, "lock", jdb_file_path(f->file), &pushed);
+    jl_state *S = jl_self(L);
+    jdb_op *op = jl_take(L, S, "lock", jdb_file_path(f->file), &pushed);
     if (!op) return pushed;
     jdb_prep_lock(op, f->file, how ? JDB_LOCK_EXCLUSIVE : JDB_LOCK_SHARED);
-    return run_checked(L, op);
+    return run_checked(L, S, op);
 }
 
 static int file_unlock(lua_State *L) { return plain(L, JDB_UNLOCK); }
@@ -457,12 +472,13 @@ static int file_tbc(lua_State *L) {
     jl_file *f = jl_test(L, 1, &jl_magic_file, sizeof *f);
     if (!f || !f->file || jdb_file_closed(f->file)) return 0;
     if (!jl_ending(L)) return plain(L, JDB_CLOSE);
-    jdb_op *op = jl_take(L, "close", jdb_file_path(f->file), &pushed);
+    jl_state *S = jl_self(L);
+    jdb_op *op = jl_take(L, S, "close", jdb_file_path(f->file), &pushed);
     if (!op) return 0;
     jdb_prep_file(op, JDB_CLOSE, f->file);
-    jl_self(L)->spare = NULL;
-    jdb_submit(jl_self(L)->queue, op);
-    jdb_op_abandon(jl_self(L)->queue, op);
+    S->spare = NULL;
+    jdb_submit(S->queue, op);
+    jdb_op_abandon(S->queue, op);
     return 0;
 }
 
@@ -564,17 +580,18 @@ static int open_file(lua_State *L, const char *name, unsigned flags) {
     read_options(L, &a);
     if (strlen(a.path) != len)
         return jl_fail_kind(L, JDB_IO, name, a.path, "the path contains a NUL byte");
-    jdb_op *op = jl_take(L, name, a.path, &pushed);
+    jl_state *S = jl_self(L);
+    jdb_op *op = jl_take(L, S, name, a.path, &pushed);
     if (!op) return pushed;
-    if (jdb_prep_open(jl_self(L)->queue, op, a.path, &a.how) != 0) {
-        jl_drop(L, op);
+    if (jdb_prep_open(S->queue, op, a.path, &a.how) != 0) {
+        jl_drop(S, op);
         return jl_fail_kind(L, JDB_ALLOC, name, a.path, "out of memory");
     }
-    if (jdb_op_check(op) == JDB_OK) return jl_run_op(L, op);
+    if (jdb_op_check(op) == JDB_OK) return jl_run_op(L, S, op);
     jdb_failure failure;
     jdb_op_failure(op, &failure);
     failure.path = a.path; /* the operation's goes with it */
-    jl_drop(L, op);
+    jl_drop(S, op);
     return jl_fail(L, &failure);
 }
 

@@ -19,13 +19,14 @@ static int run_path(lua_State *L, jdb_code code, unsigned flags) {
     const char *name = jdb_code_name(code);
     const char *path = check_path(L, 1, name, &pushed);
     if (!path) return pushed;
-    jdb_op *op = jl_take(L, name, path, &pushed);
+    jl_state *S = jl_self(L);
+    jdb_op *op = jl_take(L, S, name, path, &pushed);
     if (!op) return pushed;
     if (jdb_prep_path(op, code, path, flags) != 0) {
-        jl_drop(L, op);
+        jl_drop(S, op);
         return jl_fail_kind(L, JDB_ALLOC, name, path, "out of memory");
     }
-    return jl_run_op(L, op);
+    return jl_run_op(L, S, op);
 }
 
 /* Options are read before anything is done. */
@@ -76,14 +77,15 @@ static int fs_rename(lua_State *L) {
     const char *to = check_path(L, 2, "rename", &pushed);
     if (!to) return pushed;
     read_options(L, 3, 1, &o);
-    jdb_op *op = jl_take(L, "rename", from, &pushed);
+    jl_state *S = jl_self(L);
+    jdb_op *op = jl_take(L, S, "rename", from, &pushed);
     if (!op) return pushed;
     unsigned flags = (o.noreplace ? JDB_RENAME_NOREPLACE : 0) | (o.durable ? JDB_NAME_DURABLE : 0);
     if (jdb_prep_rename(op, from, to, flags) != 0) {
-        jl_drop(L, op);
+        jl_drop(S, op);
         return jl_fail_kind(L, JDB_ALLOC, "rename", from, "out of memory");
     }
-    return jl_run_op(L, op);
+    return jl_run_op(L, S, op);
 }
 
 /* atomic_write(path, data): a string or a buffer; the bytes are copied. */
@@ -105,13 +107,14 @@ static int fs_atomic_write(lua_State *L) {
         data = (const char *)jdb_buf_data(b->mem) + b->off;
         len = b->len;
     }
-    jdb_op *op = jl_take(L, "atomic_write", path, &pushed);
+    jl_state *S = jl_self(L);
+    jdb_op *op = jl_take(L, S, "atomic_write", path, &pushed);
     if (!op) return pushed;
     if (jdb_prep_atomic_write(op, path, data, len) != 0) {
-        jl_drop(L, op);
+        jl_drop(S, op);
         return jl_fail_kind(L, JDB_ALLOC, "atomic_write", path, "out of memory");
     }
-    return jl_run_op(L, op);
+    return jl_run_op(L, S, op);
 }
 
 int jl_open_fs(lua_State *L) {

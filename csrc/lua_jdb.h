@@ -94,6 +94,7 @@ struct jl_state {
     jl_task *current; /* the task being resumed now */
     jl_task *ready_head, *ready_tail;
     jdb_op *spare; /* taken, not submitted yet */
+    int suspends;  /* the current task is about to yield for a wait of ours */
     /* What the wait is that the task's yield will begin when it has arrived; NULL: nothing. */
     void (*begin)(jl_state *S, jl_task *t);
     void *beginning; /* what that needs to know */
@@ -121,6 +122,7 @@ struct jl_state {
     uint32_t tasks;     /* all that have not ended */
     int idle_count;     /* coroutines in ref_idle, that run nothing */
     int probed;         /* see leave_finalizer */
+    uint32_t asked;     /* numbers that Lua code was asked for, so far */
     int running;        /* somebody drives: no second one may */
     uint32_t delivered; /* measured operations, for sampling the lag */
     struct {
@@ -205,12 +207,13 @@ int jl_open_fs(lua_State *L);
 
 /* lua_queue.c */
 /* An idle operation, or NULL with nil, message, err pushed (*pushed = 3). */
-jdb_op *jl_take(lua_State *L, const char *name, const char *path, int *pushed);
+jdb_op *jl_take(lua_State *L, jl_state *S, const char *name, const char *path, int *pushed);
 /* Gives a taken operation on argument 1, a file, back and reports why it was refused. */
-int jl_refuse(lua_State *L, jdb_op *op);
-void jl_drop(lua_State *L, jdb_op *op);                  /* gives it back, reports nothing */
+int jl_refuse(lua_State *L, jl_state *S, jdb_op *op);
+void jl_drop(jl_state *S, jdb_op *op);                   /* gives it back, reports nothing */
 jdb_queue *jl_queue(lua_State *L, jdb_failure *failure); /* makes it; NULL: failure is filled */
-int64_t jl_now(lua_State *L); /* nanoseconds of the clock that waits go by */
+int64_t jl_now(lua_State *L);                      /* nanoseconds of the clock that waits go by */
+int jl_push_count(lua_State *L, const jdb_op *op); /* a result that is a number; 0: it is none */
 int jl_push_result(lua_State *L, jdb_op *op);
 int jl_open_queue(lua_State *L);
 
@@ -218,7 +221,8 @@ int jl_open_queue(lua_State *L);
 int jl_open_sim(lua_State *L);
 
 /* lua_task.c */
-int jl_run_op(lua_State *L, jdb_op *op);    /* submits a checked operation and waits for it */
+/* Submits a checked operation and waits for it. */
+int jl_run_op(lua_State *L, jl_state *S, jdb_op *op);
 int jl_ending(lua_State *L);                /* in a variable of a task that is being ended */
 int jl_in_task(lua_State *L, jl_state *S);  /* a wait here suspends a task */
 jl_task *jl_live_task(lua_State *L, int i); /* the value, when it is a task that has not ended */

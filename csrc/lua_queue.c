@@ -45,10 +45,11 @@ int64_t jl_now(lua_State *L) {
     return S->queue ? jdb_queue_now(S->queue) : jdb_now();
 }
 
-jdb_op *jl_take(lua_State *L, const char *name, const char *path, int *pushed) {
+/* With a queue to be made, one that cannot be used, or an operation left in `spare`. */
+static jdb_op *take_with_care(lua_State *L, jl_state *S, const char *name, const char *path,
+                              int *pushed) {
     jdb_failure failure;
     jdb_kind kind = JDB_OK;
-    jl_state *S = jl_self(L);
     jdb_queue *q = jl_queue(L, &failure);
     if (!q) {
         failure.op = name;
@@ -56,23 +57,28 @@ jdb_op *jl_take(lua_State *L, const char *name, const char *path, int *pushed) {
         *pushed = jl_fail(L, &failure);
         return NULL;
     }
-    S->begin = NULL;
     if (!S->spare) S->spare = jdb_op_take(q, &kind);
     if (!S->spare) *pushed = jl_fail_kind(L, kind, name, path, usable_cause(kind));
     return S->spare;
 }
 
-void jl_drop(lua_State *L, jdb_op *op) {
-    jl_state *S = jl_self(L);
+jdb_op *jl_take(lua_State *L, jl_state *S, const char *name, const char *path, int *pushed) {
+    jdb_kind kind;
+    S->begin = NULL;
+    if (!S->spare && S->queue && (S->spare = jdb_op_take(S->queue, &kind))) return S->spare;
+    return take_with_care(L, S, name, path, pushed);
+}
+
+void jl_drop(jl_state *S, jdb_op *op) {
     S->spare = NULL;
     S->begin = NULL;
     jdb_op_release(S->queue, op);
 }
 
-int jl_refuse(lua_State *L, jdb_op *op) {
+int jl_refuse(lua_State *L, jl_state *S, jdb_op *op) {
     jdb_failure f;
     jdb_op_failure(op, &f);
-    jl_drop(L, op); /* first: telling allocates, and a finalizer may take `spare` */
+    jl_drop(S, op); /* first: telling allocates, and a finalizer may take `spare` */
     return jl_fail(L, &f);
 }
 
@@ -123,11 +129,11 @@ static int push_space(lua_State *L, const jdb_op *op) {
     return 2;
 }
 
-static int push_transfer(lua_State *L, const jdb_op *op) {
-    const void *data;
-    size_t len;
-    if (jdb_op_part(op, &data, &len)) lua_pushlstring(L, data, len);
-    else jl_push_size(L, (uint64_t)jdb_op_result(op));
+static int push_part(lua_State *L, const jdb_op *op) {
+    const void *data = NULL;
+    size_t len = 0;
+    jdb_op_part(op, &data, &len);
+    lua_pushlstring(L, data, len);
     return 1;
 }
 
@@ -142,22 +148,24 @@ static int push_probe(lua_State *L, const jdb_op *op) {
     return 1;
 }
 
-/* What the call returns. Raises only when Lua is out of memory. */
+int jl_push_count(lua_State *L, const jdb_op *op) {
+    uint64_t count;
+    if (!jdb_op_count(op, &count)) return 0;
+    jl_push_size(L, count);
+    return 1;
+}
+
+/* What the call returns, when it is no count. Raises only when Lua is out of memory. */
 int jl_push_result(lua_State *L, jdb_op *op) {
     if (jdb_op_kind(op) != JDB_OK) return jl_fail_op(L, op);
     switch (jdb_op_code(op)) {
-    case JDB_READ:
-    case JDB_WRITE: return push_transfer(L, op);
+    case JDB_READ: return push_part(L, op);
     case JDB_OPEN: return jl_push_file(L, jdb_op_file(op));
-    case JDB_SIZE:
-    case JDB_PATH_SIZE: jl_push_size(L, (uint64_t)jdb_op_result(op)); return 1;
     case JDB_STAT:
     case JDB_PATH_STAT: return push_stat(L, jdb_op_stat(op));
     case JDB_PATH_LS: return push_names(L, op);
     case JDB_PATH_SPACE: return push_space(L, op);
     case JDB_INFO: return jl_push_file_info(L, jdb_op_file(op));
-    case JDB_READ_MANY:
-    case JDB_WRITE_MANY: jl_push_size(L, (uint64_t)jdb_op_result(op)); return 1;
     case JDB_PATH_PROBE: return push_probe(L, op);
     case JDB_PATH_EXISTS: lua_pushboolean(L, jdb_op_result(op) != 0); return 1;
     default: lua_pushboolean(L, 1); return 1;

@@ -134,7 +134,7 @@ static void leave_joined(jl_task *t) {
 }
 
 /* Ends whatever the task waits for; the reason may still happen, it finds nobody. */
-static void forget_wait(jl_state *S, jl_task *t) {
+static inline void forget_wait(jl_state *S, jl_task *t) {
     if (t == S->current) S->begin = NULL;
     if (!t->replies && t->op && !S->closed) jdb_op_abandon(S->queue, t->op);
     t->op = NULL;
@@ -163,7 +163,7 @@ static int is_generator(lua_State *L, jl_state *S) {
 }
 
 /* How a wait in this coroutine is done; nothing is changed. */
-static enum place place(lua_State *L, jl_state *S) {
+static inline enum place place(lua_State *L, jl_state *S) {
     jl_task *t = S->current;
     if (t && t->co == L) return jl_yieldable(L) ? IN_TASK : IN_PLACE;
     if (S->guest && lua_toboolean(L, lua_upvalueindex(2))) return IN_HOST;
@@ -216,13 +216,19 @@ static int suspend_guest(lua_State *L, jl_state *S) {
 
 /* The yield itself, with a mark by which the loop tells it from a yield of the program. A
  * generator tells its caller, jdbfs.wrap, to wait in its stead. */
-static int suspend(lua_State *L, jl_state *S, enum place where) {
+static inline int suspend(lua_State *L, jl_state *S, enum place where) {
+    if (where == IN_TASK && JL_KNOWS_YIELDABLE) { /* this yield cannot raise: the flag will do */
+        S->suspends = 1;
+        lua_settop(L, 1);
+        return jl_yield(L, 1, after_wait);
+    }
     lua_settop(L, 0);
     if (where == IN_HOST) return suspend_guest(L, S);
     if (where == IN_GENERATOR) {
         jl_push_ref(L, S->ref_pending);
         return jl_yield(L, 1, NULL);
     }
+    S->suspends = 1;
     lua_pushlightuserdata(L, (void *)(uintptr_t)&jl_magic_task);
     return jl_yield(L, 1, after_wait);
 }
@@ -242,9 +248,13 @@ static void commit(jl_state *S, jl_task *t) {
     jdb_submit(S->queue, op);
 }
 
-/* Pushes what the call returns and releases the operation. Raises when Lua is out of memory; the
- * operation is then released by whoever comes next. */
-static int push_and_release(lua_State *L, jl_state *S, jdb_op *op) {
+/* Pushes onto `to` what the call returns and releases the operation. Raises when Lua is out of
+ * memory; the operation is then released by whoever comes next. */
+static int push_and_release(lua_State *L, lua_State *to, jl_state *S, jdb_op *op) {
+    if (jl_push_count(to, op)) { /* takes no memory */
+        jdb_op_release(S->queue, op);
+        return 1;
+    }
     unsigned before = S->delivering_count;
     if (before < JL_NESTED_MAX) {
         S->delivering[before].op = op;
@@ -257,6 +267,7 @@ static int push_and_release(lua_State *L, jl_state *S, jdb_op *op) {
         jdb_op_release(S->queue, S->delivering[--S->delivering_count].op);
     if (S->delivering_count > before) S->delivering_count = before;
     jdb_op_release(S->queue, op);
+    if (to != L) lua_xmove(L, to, n);
     return n;
 }
 
@@ -277,13 +288,12 @@ static int is_inherited(const jl_state *S, const jdb_op *op) {
     return file && jdb_file_queue(file) != S->queue;
 }
 
-int jl_run_op(lua_State *L, jdb_op *op) {
-    jl_state *S = jl_self(L);
+int jl_run_op(lua_State *L, jl_state *S, jdb_op *op) {
     enum place where = place(L, S);
     if (is_inherited(S, op)) {
         const char *name = jdb_code_name(jdb_op_code(op));
         lua_pushstring(L, jdb_file_path(jdb_op_file(op))); /* kept while the message is made */
-        jl_drop(L, op);
+        jl_drop(S, op);
         return jl_fail_kind(L, JDB_FORKED, name, lua_tostring(L, -1), NULL);
     }
     if (where == IN_HOST) return begin_hosted(L, S, op);
@@ -291,7 +301,7 @@ int jl_run_op(lua_State *L, jdb_op *op) {
         S->spare = NULL;
         jdb_submit(S->queue, op);
         jdb_queue_wait_op(S->queue, op);
-        return push_and_release(L, S, op);
+        return push_and_release(L, L, S, op);
     }
     S->begin = commit;
     return suspend(L, S, where);
@@ -343,7 +353,7 @@ static void keep_results(lua_State *L, jl_state *S, lua_State *co, int n) {
 }
 
 /* Whether the coroutine is where the task left it. */
-static int suspended(const jl_task *t) {
+static inline int suspended(const jl_task *t) {
     if (t->started) return lua_status(t->co) == LUA_YIELD;
     return lua_status(t->co) == LUA_OK && lua_gettop(t->co) == t->values + 1;
 }
@@ -491,9 +501,12 @@ static void stolen(lua_State *L, jl_state *S, jl_task *t) {
 
 /* ---- resuming ------------------------------------------------------------------------------- */
 
-static int is_ours(const jl_task *t, int status, int n) {
-    return status == LUA_YIELD && n == 1 &&
-           lua_touserdata(t->co, -1) == (const void *)&jl_magic_task;
+static int is_ours(jl_state *S, const jl_task *t, int status, int n) {
+    int suspends = S->suspends && status == LUA_YIELD && n == 1;
+    S->suspends = 0;
+    /* One that raised leaves the flag, and may be followed by a yield of the program. */
+    if (JL_KNOWS_YIELDABLE || !suspends) return suspends;
+    return lua_touserdata(t->co, -1) == (const void *)&jl_magic_task;
 }
 
 static void begin_nothing(jl_state *S, jl_task *t) {
@@ -517,12 +530,12 @@ static void resume(lua_State *L, jl_state *S, jl_task *t, int nargs) {
     t->state = JL_RUNNING;
     S->current = t;
     int status = jl_resume(t->co, L, nargs, &n);
-    while (!JL_KNOWS_YIELDABLE && S->begin == begin_nothing && is_ours(t, status, n)) {
+    while (!JL_KNOWS_YIELDABLE && S->begin == begin_nothing && is_ours(S, t, status, n)) {
         S->begin = NULL;
         lua_pop(t->co, n);
         status = jl_resume(t->co, L, 0, &n);
     }
-    int ours = is_ours(t, status, n);
+    int ours = is_ours(S, t, status, n);
     void (*begin)(jl_state *, jl_task *) = ours && !t->cancelled ? S->begin : NULL;
     S->current = NULL;
     S->begin = NULL;
@@ -600,8 +613,7 @@ static void deliver(lua_State *L, jl_state *S, jdb_op *op) {
         stolen(L, S, t);
         return;
     }
-    int n = push_and_release(L, S, op);
-    lua_xmove(L, t->co, n);
+    int n = push_and_release(L, t->co, S, op);
     resume(L, S, t, n);
 }
 
@@ -1041,7 +1053,7 @@ static int task_await(lua_State *L) {
     S->spare = NULL;
     jdb_submit(S->queue, op);
     jdb_queue_wait_op(S->queue, op);
-    return push_and_release(L, S, op);
+    return push_and_release(L, L, S, op);
 }
 
 static int task_generator(lua_State *L) {
@@ -1208,7 +1220,7 @@ static int host_result(lua_State *L) {
         return 1;
     }
     t->op = NULL;
-    return push_and_release(L, S, op);
+    return push_and_release(L, L, S, op);
 }
 
 /* Nobody came for the result: the light thread was killed. */

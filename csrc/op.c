@@ -17,8 +17,8 @@
 
 /* ---- filling -------------------------------------------------------------------------------- */
 
-static void prep_rw(jdb_op *op, jdb_code code, jdb_file *file, jdb_buf *buf, size_t buf_off,
-                    size_t len, uint64_t off) {
+static inline void prep_rw(jdb_op *op, jdb_code code, jdb_file *file, jdb_buf *buf, size_t buf_off,
+                           size_t len, uint64_t off) {
     jdb_op_clear(op);
     op->code = (uint8_t)code;
     op->file = jdb_file_ref(file);
@@ -136,8 +136,7 @@ int jdb_prep_open(jdb_queue *queue, jdb_op *op, const char *path, const jdb_open
     return op->file ? 0 : -1;
 }
 
-/* Drops everything an operation holds; safe on an idle one. */
-void jdb_op_clear(jdb_op *op) {
+void jdb_op_let_go(jdb_op *op) {
     jdb_op *child;
     while ((child = jdb_list_pop(&op->children))) {
         jdb_buf_leave(child);
@@ -159,11 +158,6 @@ void jdb_op_clear(jdb_op *op) {
     op->buf = NULL;
     op->file = NULL;
     op->waiter = NULL;
-    op->off = op->len = op->moved = op->buf_off = 0;
-    op->result = 0;
-    op->chunk = op->need = 0;
-    op->error = 0;
-    op->flags = op->kind = op->fault = op->how = 0;
 }
 
 /* ---- checking ------------------------------------------------------------------------------- */
@@ -186,7 +180,7 @@ static jdb_kind check_atomic(jdb_op *op) {
     return JDB_OK;
 }
 
-static jdb_kind check_transfer(jdb_op *op) {
+static inline jdb_kind check_transfer(jdb_op *op) {
     const jdb_file *file = op->file;
     uint64_t align = op->code == JDB_READ ? file->read_align : file->write_align;
     uint64_t size = op->buf->size;
@@ -195,8 +189,9 @@ static jdb_kind check_transfer(jdb_op *op) {
     if (op->off > INT64_MAX) return refuse(op, JDB_OVERFLOW, JDB_FAULT_OFFSET, 0);
     if (op->len > (uint64_t)INT64_MAX - op->off) return refuse(op, JDB_OVERFLOW, JDB_FAULT_END, 0);
     /* Powers of two: a division takes longer than all the rest of this. */
-    if (op->off & (align - 1)) return refuse(op, JDB_ALIGNMENT, JDB_FAULT_OFFSET, align);
-    if (op->len & (align - 1)) return refuse(op, JDB_ALIGNMENT, JDB_FAULT_LENGTH, align);
+    if ((op->off | op->len) & (align - 1))
+        return refuse(op, JDB_ALIGNMENT,
+                      op->off & (align - 1) ? JDB_FAULT_OFFSET : JDB_FAULT_LENGTH, align);
     uintptr_t memory = (uintptr_t)jdb_buf_data(op->buf);
     if (!memory) return refuse(op, JDB_FORKED, JDB_FAULT_MEMORY, 0);
     if ((memory + op->buf_off) & (file->memory_align - 1))
@@ -235,29 +230,35 @@ static jdb_kind check_promise(jdb_op *op) {
     return JDB_OK;
 }
 
+/* Sets of codes, a bit for each. */
+#define CODES_WITH_DETAIL (1u << JDB_STAT | 1u << JDB_INFO | 1u << JDB_LOCK)
+#define CODES_THAT_CHANGE                                                                  \
+    (1u << JDB_WRITE | 1u << JDB_WRITE_MANY | 1u << JDB_TRUNCATE | 1u << JDB_PREALLOCATE | \
+     1u << JDB_PUNCH)
+
 jdb_kind jdb_op_check(jdb_op *op) {
+    const jdb_file *file = op->file;
+    unsigned code = op->code;
     op->kind = op->fault = 0;
     op->error = 0;
-    if (op->code == JDB_OPEN) return check_open(op);
-    if (!op->file) return JDB_OK;
-    if (op->code == JDB_CLOSE) return JDB_OK;
-    int with_detail = op->code == JDB_STAT || op->code == JDB_INFO || op->code == JDB_LOCK;
-    if (with_detail && !op->detail) return refuse(op, JDB_ALLOC, JDB_FAULT_NONE, 0);
-    if (jdb_file_closed(op->file)) return refuse(op, JDB_CLOSED, JDB_FAULT_NONE, 0);
-    int changes = op->code == JDB_WRITE || op->code == JDB_WRITE_MANY || op->code == JDB_TRUNCATE ||
-                  op->code == JDB_PREALLOCATE || op->code == JDB_PUNCH;
-    if (changes && !op->file->info.writable) {
+    if (code == JDB_OPEN) return check_open(op);
+    if (!file || code == JDB_CLOSE) return JDB_OK;
+    if (CODES_WITH_DETAIL >> code & 1 && !op->detail)
+        return refuse(op, JDB_ALLOC, JDB_FAULT_NONE, 0);
+    if (file->closing || file->handle < 0) return refuse(op, JDB_CLOSED, JDB_FAULT_NONE, 0);
+    if (CODES_THAT_CHANGE >> code & 1 && !file->info.writable) {
         op->error = EBADF;
         return refuse(op, JDB_IO, JDB_FAULT_NONE, 0);
     }
-    if ((op->file->info.poisoned || op->file->info.sync_level) && check_promise(op) != JDB_OK)
+    if ((file->info.poisoned || file->info.sync_level) && check_promise(op) != JDB_OK)
         return (jdb_kind)op->kind;
-    if (op->code == JDB_READ || op->code == JDB_WRITE) return check_transfer(op);
-    if (op->code == JDB_PUNCH && op->off > INT64_MAX)
+    if (jdb_op_transfers(op)) return check_transfer(op);
+    if (code == JDB_PUNCH && op->off > INT64_MAX)
         return refuse(op, JDB_OVERFLOW, JDB_FAULT_OFFSET, 0);
-    if (op->code == JDB_PUNCH && op->len <= INT64_MAX && op->len > (uint64_t)INT64_MAX - op->off)
+    if (code == JDB_PUNCH && op->len <= INT64_MAX && op->len > (uint64_t)INT64_MAX - op->off)
         return refuse(op, JDB_OVERFLOW, JDB_FAULT_END, 0);
-    if (changes && op->len > INT64_MAX) return refuse(op, JDB_OVERFLOW, JDB_FAULT_LENGTH, 0);
+    if (CODES_THAT_CHANGE >> code & 1 && op->len > INT64_MAX)
+        return refuse(op, JDB_OVERFLOW, JDB_FAULT_LENGTH, 0);
     return JDB_OK;
 }
 
@@ -271,19 +272,11 @@ uint32_t jdb_op_next_chunk(const jdb_op *op) {
     return (uint32_t)(CHUNK_MAX / align * align);
 }
 
-jdb_code jdb_op_step(const jdb_op *op) {
-    int flush =
-        (op->flags & JDB_OP_FLUSHING) || op->code == JDB_SYNC_ALL || op->code == JDB_SYNC_DATA;
-    if (!flush) return (jdb_code)op->code;
-    return op->how ? JDB_SYNC_ALL : JDB_SYNC_DATA;
-}
-
 /* A short transfer is handed over again from the last aligned byte: writing a sector twice is
  * harmless, and only the end of the file or an error may end a transfer early. Reads that stop
  * inside a sector have met the end of the file. */
 int jdb_op_continue(jdb_op *op) {
-    if (op->code != JDB_READ && op->code != JDB_WRITE) return 0;
-    if ((op->flags & JDB_OP_FLUSHING) || op->result <= 0) return 0;
+    if (!jdb_op_transfers(op) || (op->flags & JDB_OP_FLUSHING) || op->result <= 0) return 0;
     assert((uint64_t)op->result <= op->chunk);
     op->moved += (uint64_t)op->result;
     if (op->moved == op->len) return 0;
@@ -318,10 +311,11 @@ void jdb_op_settle(jdb_op *op) {
     op->kind = JDB_OK;
     if (op->result == JDB_RESULT_POISONED) {
         jdb_op_fail(op, JDB_POISONED, op->file->info.poisoned);
+    } else if (jdb_op_transfers(op)) {
+        settle_transfer(op);
+        return;
     } else if (op->code == JDB_READ_MANY || op->code == JDB_WRITE_MANY) {
         settle_many(op);
-    } else if (op->code == JDB_READ || op->code == JDB_WRITE) {
-        settle_transfer(op);
     } else if (op->result < 0) {
         int error = (int)-op->result;
         jdb_op_fail(op, jdb_kind_of_errno(error), error);
@@ -353,6 +347,16 @@ void jdb_op_set_waiter(jdb_op *op, void *waiter) { op->waiter = waiter; }
 void *jdb_op_waiter(const jdb_op *op) { return op->waiter; }
 jdb_kind jdb_op_kind(const jdb_op *op) { return (jdb_kind)op->kind; }
 int64_t jdb_op_result(const jdb_op *op) { return op->result; }
+
+#define CODES_THAT_COUNT                                                             \
+    (1u << JDB_READ | 1u << JDB_WRITE | 1u << JDB_READ_MANY | 1u << JDB_WRITE_MANY | \
+     1u << JDB_SIZE | 1u << JDB_PATH_SIZE)
+
+int jdb_op_count(const jdb_op *op, uint64_t *count) {
+    *count = (uint64_t)op->result;
+    return op->kind == JDB_OK && !(op->flags & JDB_OP_PART) && CODES_THAT_COUNT >> op->code & 1;
+}
+
 jdb_code jdb_op_code(const jdb_op *op) { return (jdb_code)op->code; }
 jdb_file *jdb_op_file(const jdb_op *op) { return op->file; }
 jdb_buf *jdb_op_buf(const jdb_op *op) { return op->buf; }

@@ -100,7 +100,7 @@ static void time_submit(jdb_queue *q, jdb_op *op) {
 }
 
 /* Writes down what its next step is: from here on others read that. */
-static jdb_code set_out(jdb_op *op) {
+static inline jdb_code set_out(jdb_op *op) {
     jdb_code step = jdb_op_step(op);
     if (step == JDB_READ || step == JDB_WRITE) op->chunk = jdb_op_next_chunk(op);
     if (step == JDB_WRITE && (op->flags & JDB_OP_DSYNC) && op->moved == 0 &&
@@ -114,7 +114,7 @@ static jdb_code set_out(jdb_op *op) {
 }
 
 /* The pool serves what the backend cannot; a refusal never reaches the user. */
-static int hand_over(jdb_queue *q, jdb_op *op) {
+static inline int hand_over(jdb_queue *q, jdb_op *op) {
     jdb_code step = set_out(op);
     if (!(op->flags & JDB_OP_POOLED) && (q->native >> step & 1)) {
         int r = q->backend->submit(q, op);
@@ -187,7 +187,7 @@ static void perform_alone(jdb_queue *q) {
     jdb_pool_perform(q, op);
 }
 
-static void accept(jdb_queue *q, jdb_op *op) {
+static inline void accept(jdb_queue *q, jdb_op *op) {
     assert(op->state == JDB_PREPARED && op->kind == JDB_OK);
     op->state = JDB_PENDING;
     q->stats.submitted++;
@@ -199,7 +199,7 @@ static void accept(jdb_queue *q, jdb_op *op) {
 
 /* Zeros that reserve space are written behind the end of the file as it was, and a reservation that
  * fails is cut off there: a write that got there meanwhile would be lost. */
-static void hold_or_queue(jdb_queue *q, jdb_op *op) {
+static inline void hold_or_queue(jdb_queue *q, jdb_op *op) {
     jdb_file *file = op->file;
     if (op->code == JDB_WRITE && file->reserving) {
         jdb_list_push(&file->held, op);
@@ -226,7 +226,7 @@ static void release_held(jdb_queue *q, jdb_file *file, const jdb_op *done) {
     while ((op = jdb_list_pop(&held))) hold_or_queue(q, op);
 }
 
-static void submit_transfer(jdb_queue *q, jdb_op *op) {
+static inline void submit_transfer(jdb_queue *q, jdb_op *op) {
     op->file->inflight++;
     if (op->flags & JDB_OP_DSYNC) op->file->durable_writes++;
     if (!(op->flags & JDB_OP_ONMEM)) jdb_buf_enter(op);
@@ -360,9 +360,12 @@ static void heed_device(jdb_queue *q, const jdb_file *file) {
              "the device of %.40s takes %u requests at once", file->path, requests);
 }
 
-static void arrived(jdb_queue *q, jdb_op *op) {
+static inline void arrived(jdb_queue *q, jdb_op *op) {
     if (op->code == JDB_OPEN && op->result == 0) heed_device(q, op->file);
-    if (jdb_flush_done(q, op)) return;
+    if (op->file && op->file->sync_leader == op) {
+        jdb_flush_done(q, op);
+        return;
+    }
     note_write(op);
     if (wants_flush(op)) {
         op->flags |= JDB_OP_FLUSHING;
@@ -408,14 +411,14 @@ void jdb_finish(jdb_queue *q, jdb_op *op) {
         release_held(q, file, op);
         if (--file->inflight == 0) jdb_list_append(&q->pending, &file->closers);
     }
-    if (op->flags & JDB_OP_CHILD) {
+    if (!(op->flags & (JDB_OP_CHILD | JDB_OP_ABANDONED | JDB_OP_TAKEN))) {
+        jdb_list_push(&q->done, op);
+        q->undelivered++;
+    } else if (op->flags & JDB_OP_CHILD) {
         child_done(q, op);
     } else if (op->flags & JDB_OP_ABANDONED) {
         remember_loss(op);
         jdb_op_release(q, op);
-    } else if (!(op->flags & JDB_OP_TAKEN)) {
-        jdb_list_push(&q->done, op);
-        q->undelivered++;
     }
 }
 
@@ -444,7 +447,7 @@ static int second_try(jdb_queue *q, jdb_op *op) {
 static void settle(jdb_queue *q) {
     jdb_op *op;
     while ((op = jdb_list_pop(&q->arrived))) {
-        if (second_try(q, op) || jdb_op_continue(op)) {
+        if (op->result < 0 ? second_try(q, op) : jdb_op_continue(op)) {
             q->stats.resubmitted++;
             op->state = JDB_PENDING;
             /* Before the waiting line: it was accepted earlier. */

@@ -77,10 +77,8 @@ void jdb_flush_start(jdb_queue *q) {
     }
 }
 
-/* 0 when `leader` is no flush that others wait for. */
-int jdb_flush_done(jdb_queue *q, jdb_op *leader) {
+void jdb_flush_done(jdb_queue *q, jdb_op *leader) {
     jdb_file *file = leader->file;
-    if (!file || file->sync_leader != leader) return 0;
     struct jdb_list group = file->sync_group;
     int64_t result = leader->result;
     file->sync_group.head = file->sync_group.tail = NULL;
@@ -95,5 +93,4 @@ int jdb_flush_done(jdb_queue *q, jdb_op *leader) {
     jdb_finish(q, leader);
     complete(q, &group, result);
     jdb_file_unref(file);
-    return 1;
 }

@@ -127,4 +127,28 @@ describe("an argument", function()
     end
     assert(f:close())
   end)
+
+  it("that runs Lua code for its value may change the list, or free a buffer", function()
+    if not process.is_jit then return pending("only LuaJIT's 64-bit numbers are asked for") end
+    local out = process.script([==[
+      local f = check("create", jdbfs.create(dir .. "/f", { direct = "prefer" }))
+      check("written", f:write_at(jdbfs.buffer(8192), 0))
+      local zero, list, change = require("ffi").new("uint64_t", 0)
+      require("jdbfs.core").box_u64(function() end, function(value)
+        if change then change() end
+        return tostring(value)
+      end)
+      local function refused(why, act)
+        list, change = { { jdbfs.buffer(4096), 4096 }, { jdbfs.buffer(4096), zero } }, act
+        local n, message, err = f:read_many(list)
+        check(why, not n and err.index == 1 and message:find(why, 1, true), message)
+        change = nil
+        check("read", f:read_many({ list[2] }) == 1)
+      end
+      refused("was freed", function() list[1][1]:free() end)
+      refused("was changed", function() list[1][1] = jdbfs.buffer(4096) collectgarbage() end)
+      refused("was changed", function() list[1] = nil end)
+      io.write("fine")]==])
+    assert.are.equal("fine", out)
+  end)
 end)
