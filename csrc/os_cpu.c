@@ -10,6 +10,11 @@ typedef uint64_t loose_word __attribute__((aligned(1), may_alias));
 /* As assembly: compilers do not agree on the feature's name that their intrinsics ask for. */
 static uint32_t crc32c_sse42(uint32_t crc, const uint8_t *p, size_t len) {
     uint64_t wide = crc;
+    for (; len >= 32; p += 32, len -= 32)
+        __asm__("crc32q %1, %0\n\tcrc32q %2, %0\n\tcrc32q %3, %0\n\tcrc32q %4, %0"
+                : "+r"(wide)
+                : "m"(((const loose_word *)p)[0]), "m"(((const loose_word *)p)[1]),
+                  "m"(((const loose_word *)p)[2]), "m"(((const loose_word *)p)[3]));
     for (; len >= 8; p += 8, len -= 8)
         __asm__("crc32q %1, %0" : "+r"(wide) : "m"(*(const loose_word *)p));
     crc = (uint32_t)wide;
