@@ -133,7 +133,7 @@ struct jl_state {
         int resumed; /* out: tasks resumed */
     } goal;
     int ref_anchors, ref_results, ref_generators, ref_error_meta, ref_pending;
-    int ref_file_meta, ref_buf_meta, ref_batch_meta, ref_task_meta, ref_guest_meta, ref_close;
+    int ref_file_meta, ref_buf_meta, ref_batches_meta, ref_task_meta, ref_guest_meta, ref_close;
     int ref_traceback, ref_unbox_u64;
     int ref_meter_meta, ref_random_meta, ref_arrivals_meta, ref_meters, ref_times;
     int ref_drive, ref_end_run, ref_box_u64, ref_nothing, ref_shell, ref_probe, ref_idle;
@@ -152,7 +152,7 @@ typedef struct jl_buf {
     size_t align;
 } jl_buf;
 
-extern const char jl_magic_state, jl_magic_file, jl_magic_buf, jl_magic_task, jl_magic_batch;
+extern const char jl_magic_state, jl_magic_file, jl_magic_buf, jl_magic_task, jl_magic_batches;
 
 static inline int jl_ended(const jl_task *t) { return t->state >= JL_DONE; }
 
@@ -228,7 +228,7 @@ int jl_in_task(lua_State *L, jl_state *S);  /* a wait here suspends a task */
 jl_task *jl_live_task(lua_State *L, int i); /* the value, when it is a task that has not ended */
 /* Suspends the task; `begin` is called when its yield has arrived: a yield may raise, and then
  * nothing has begun. Before that no Lua runs, and nothing is collected. Where jl_in_task() only. */
-int jl_suspend(lua_State *L, void (*begin)(jl_state *S, jl_task *t), void *beginning);
+int jl_suspend(lua_State *L, jl_state *S, void (*begin)(jl_state *S, jl_task *t), void *beginning);
 /* A gate is a zeroed jl_task that nobody runs: tasks wait at it until it is opened, and their wait
  * returns `reply`, or copies of the n values on top of L. Dropped before its memory goes. */
 void jl_join_gate(jl_state *S, jl_task *gate, jl_task *t, uint64_t reply);

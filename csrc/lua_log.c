@@ -1,5 +1,6 @@
-/* lua_log.c: what of jdbfs.log is done for every record: encoding it into the batch that gathers
- * and waiting there, and decoding its header. Policy and recovery are log.lua's.
+/* lua_log.c: what of jdbfs.log is done for every record, encoding it into the batch that gathers
+ * and waiting there, and for every batch; and decoding a record's header. Policy and recovery are
+ * log.lua's.
  *
  *   0 u32 CRC of 4..31   4 u32 length   8 u64 number   16 u32 place in its batch, from 0
  *   20 u32 CRC of the data   24 first half of the log's identity   32 the data, zeros up to 8
@@ -15,24 +16,39 @@ enum { HEADER = 32, HALF = 8 };
 static const uint64_t record_max = 1 << 30;
 static const uint64_t numbers_end = (uint64_t)1 << 53; /* every Lua holds these exactly */
 
-/* The records of one group commit, in memory of the log's. */
-typedef struct jl_batch {
+/* The records of one group commit. */
+struct batch {
+    jdb_buf *mem, *page; /* one reference each: where they are; the log's memory, used again */
+    size_t off, room, page_off, page_room; /* in mem; in page */
+    size_t used;
+    uint64_t count;
+    jl_task gate; /* those that joined */
+};
+
+/* One gathers while the other is with the device. */
+typedef struct jl_batches {
     const void *magic;
-    jdb_buf *mem; /* one reference */
-    size_t off, room, used;
-    uint64_t first, count; /* numbers of its records */
-    jl_task *committer;    /* join() may add to it, as long as this one lives. The log keeps it */
+    struct batch of[2];
+    unsigned gathering;
+    uint64_t next;      /* number of the next record */
+    jl_task *committer; /* join_batch() may add as long as this one lives. The log keeps it */
     char half[HALF];
-    jl_task gate;     /* those that joined */
-    const void *next; /* the record of the one that is about to join, and where it goes */
-    size_t next_len;
-    uint8_t *next_place;
-} jl_batch;
+    const void *data; /* the record of the one that is about to join, and where it goes */
+    size_t len;
+    uint8_t *place;
+} jl_batches;
 
-const char jl_magic_batch = 0;
+const char jl_magic_batches = 0;
 
-static void put(uint8_t *p, unsigned size, uint64_t v) {
-    for (unsigned i = 0; i < size; i++, v >>= 8) p[i] = (uint8_t)v;
+/* Compilers make one store of each; of a loop they do not. */
+static void put4(uint8_t *p, uint32_t v) {
+    p[0] = (uint8_t)v, p[1] = (uint8_t)(v >> 8);
+    p[2] = (uint8_t)(v >> 16), p[3] = (uint8_t)(v >> 24);
+}
+
+static void put8(uint8_t *p, uint64_t v) {
+    put4(p, (uint32_t)v);
+    put4(p + 4, (uint32_t)(v >> 32));
 }
 
 static uint64_t get(const uint8_t *p, unsigned size) {
@@ -58,31 +74,31 @@ static const char *half(lua_State *L, int i) {
     return s;
 }
 
-static jl_batch *check_batch(lua_State *L) {
-    jl_batch *b = jl_test(L, 1, &jl_magic_batch, sizeof *b);
-    if (!b) luaL_argerror(L, 1, "batch expected");
+static jl_batches *check_batches(lua_State *L) {
+    jl_batches *b = jl_test(L, 1, &jl_magic_batches, sizeof *b);
+    if (!b || !b->of[1].page) luaL_argerror(L, 1, "batches expected");
     return b;
 }
 
 static size_t size_of(size_t len) { return (HEADER + len + 7) & ~(size_t)7; }
 
-static int fits(const jl_batch *b, size_t len) {
-    return len <= record_max && size_of(len) <= b->room - b->used;
+static int fits(const struct batch *to, size_t len) {
+    return len <= record_max && size_of(len) <= to->room - to->used;
 }
 
 /* Where a record of that length goes; NULL when it does not fit, or the memory is not ours now:
- * being written, given up, or the parent's of a forked child. */
-static uint8_t *place_for(const jl_batch *b, size_t len) {
-    if (!b->mem || !jdb_buf_data(b->mem) || !fits(b, len)) return NULL;
-    size_t at = b->off + b->used;
-    if (!jdb_buf_writable(b->mem, at, size_of(len))) return NULL;
-    return (uint8_t *)jdb_buf_data(b->mem) + at;
+ * being written, or the parent's of a forked child. */
+static uint8_t *place_for(const struct batch *to, size_t len) {
+    uint8_t *base = to->mem ? jdb_buf_data(to->mem) : NULL;
+    size_t at = to->off + to->used;
+    if (!base || !fits(to, len) || !jdb_buf_writable(to->mem, at, size_of(len))) return NULL;
+    return base + at;
 }
 
 struct bytes {
-    const void *data; /* NULL: not to be read now */
+    const void *data; /* NULL: not to be read now, or no data */
     size_t len;
-    const char *kind, *cause; /* then why */
+    const char *kind, *cause; /* then why not now */
 };
 
 static struct bytes data_of(lua_State *L, int i) {
@@ -91,7 +107,8 @@ static struct bytes data_of(lua_State *L, int i) {
         s.data = lua_tolstring(L, i, &s.len);
         return s;
     }
-    const jl_buf *b = jl_check_buf(L, i);
+    const jl_buf *b = jl_test(L, i, &jl_magic_buf, sizeof *b);
+    if (!b) return s;
     const uint8_t *base = b->mem ? jdb_buf_data(b->mem) : NULL;
     s.len = b->len;
     if (!b->mem) s.kind = "Closed", s.cause = "the buffer was freed";
@@ -103,124 +120,172 @@ static struct bytes data_of(lua_State *L, int i) {
 }
 
 /* Appends a record at its place; its number. */
-static uint64_t encode(jl_batch *b, uint8_t *p, const void *data, size_t len) {
+static uint64_t encode(jl_batches *b, uint8_t *p, const void *data, size_t len) {
+    struct batch *to = &b->of[b->gathering];
     size_t size = size_of(len);
-    uint64_t number = b->first + b->count;
+    memset(p + size - 8, 0, 8); /* the padding, and what is about to be overwritten */
     memmove(p + HEADER, data, len);
-    memset(p + HEADER + len, 0, size - HEADER - len);
-    put(p + 4, 4, len);
-    put(p + 8, 8, number);
-    put(p + 16, 4, b->count++);
-    put(p + 20, 4, jdb_crc32c(0, p + HEADER, len));
+    put4(p + 4, (uint32_t)len);
+    put8(p + 8, b->next);
+    put4(p + 16, (uint32_t)to->count++);
+    put4(p + 20, jdb_crc32c(0, p + HEADER, len));
     memcpy(p + 24, b->half, HALF);
-    put(p, 4, jdb_crc32c(0, p + 4, HEADER - 4));
-    b->used += size;
-    return number;
+    put4(p, jdb_crc32c(0, p + 4, HEADER - 4));
+    to->used += size;
+    return b->next++;
 }
 
 /* The task that appends has yielded. */
 static void join(jl_state *S, jl_task *t) {
-    jl_batch *b = S->beginning;
-    jl_join_gate(S, &b->gate, t, encode(b, b->next_place, b->next, b->next_len));
+    jl_batches *b = S->beginning;
+    jl_join_gate(S, &b->of[b->gathering].gate, t, encode(b, b->place, b->data, b->len));
 }
 
-/* join(log, data): in a task, while a batch gathers (log[1]): waits for it, and gives what append
- * returns. false where that is not so: nothing has happened. */
-static int log_join(lua_State *L) {
+/* join_batch(log, data): in a task, while the batches of log[1] admit it: waits for the one that
+ * gathers, and gives what append returns. false where that is not so: nothing has happened. */
+static int join_batch(lua_State *L) {
     jl_state *S = jl_self(L);
-    lua_settop(L, 2);
     if (lua_type(L, 1) == LUA_TTABLE) {
         lua_rawgeti(L, 1, 1);
-        jl_batch *b = jl_test(L, 3, &jl_magic_batch, sizeof *b);
-        int known = lua_type(L, 2) == LUA_TSTRING || jl_test(L, 2, &jl_magic_buf, sizeof(jl_buf));
-        if (b && known && b->committer && !jl_ended(b->committer) && jl_in_task(L, S)) {
+        jl_batches *b = jl_test(L, -1, &jl_magic_batches, sizeof *b);
+        if (b && b->committer && !jl_ended(b->committer) && jl_in_task(L, S)) {
             struct bytes s = data_of(L, 2);
-            b->next = s.data;
-            b->next_len = s.len;
-            b->next_place = s.data ? place_for(b, s.len) : NULL;
-            if (b->next_place) return jl_suspend(L, join, b);
+            b->data = s.data;
+            b->len = s.len;
+            b->place = s.data ? place_for(&b->of[b->gathering], s.len) : NULL;
+            if (b->place) return jl_suspend(L, S, join, b);
         }
     }
     lua_pushboolean(L, 0);
     return 1;
 }
 
-/* batch:put(data): the record's number; or nil, kind, cause when data is a buffer that is freed or
- * in flight. Raises when it does not fit. */
-static int batch_put(lua_State *L) {
-    jl_batch *b = check_batch(L);
+/* batches:put(data): the record's number; false when it does not fit; nil, kind, cause when data is
+ * a buffer that is freed or in flight. */
+static int batches_put(lua_State *L) {
+    jl_batches *b = check_batches(L);
+    struct batch *to = &b->of[b->gathering];
     struct bytes s = data_of(L, 2);
-    uint8_t *p = place_for(b, s.len);
-    if (!s.data) {
+    if (s.kind) {
         lua_pushnil(L);
         lua_pushstring(L, s.kind);
         lua_pushstring(L, s.cause);
         return 3;
     }
-    if (!p) return luaL_error(L, "the batch has no room");
+    if (!s.data) luaL_argerror(L, 2, "string or jdbfs buffer expected");
+    if (!fits(to, s.len)) {
+        lua_pushboolean(L, 0);
+        return 1;
+    }
+    uint8_t *p = place_for(to, s.len);
+    if (!p) return luaL_error(L, "the memory of the batch is not ours");
     jl_push_size(L, encode(b, p, s.data, s.len));
     return 1;
 }
 
-/* batch:fits(length) */
-static int batch_fits(lua_State *L) {
-    const jl_batch *b = check_batch(L);
-    uint64_t len = integer(L, 2);
-    lua_pushboolean(L, len <= record_max && fits(b, (size_t)len));
+/* batches:count(): records that gathered. */
+static int batches_count(lua_State *L) {
+    const jl_batches *b = check_batches(L);
+    jl_push_size(L, b->of[b->gathering].count);
     return 1;
 }
 
-/* batch:gather([committer]): join() may add to it while that task lives. The log keeps the task as
- * long as the batch gathers. */
-static int batch_gather(lua_State *L) {
-    check_batch(L)->committer = jl_live_task(L, 2);
+/* batches:admit([committer]): join_batch() may add while that task lives. The log keeps the task as
+ * long as that is so. */
+static int batches_admit(lua_State *L) {
+    check_batches(L)->committer = jl_live_task(L, 2);
     return 0;
 }
 
-/* batch:range(): number of its first record, how many there are, bytes used. */
-static int batch_range(lua_State *L) {
-    const jl_batch *b = check_batch(L);
-    jl_push_size(L, b->first);
-    jl_push_size(L, b->count);
-    jl_push_size(L, b->used);
+static void set_memory(struct batch *to, jdb_buf *mem, size_t off, size_t room) {
+    if (to->mem) jdb_buf_unref(to->mem);
+    to->mem = jdb_buf_ref(mem);
+    to->off = off;
+    to->room = room;
+}
+
+/* batches:use(buffer): the batch that gathers, still empty, does so there, once. Which it is. */
+static int batches_use(lua_State *L) {
+    jl_batches *b = check_batches(L);
+    const jl_buf *own = jl_check_buf(L, 2);
+    struct batch *to = &b->of[b->gathering];
+    if (to->count > 0 || !own->mem) return luaL_error(L, "the batch cannot use the buffer");
+    set_memory(to, own->mem, own->off, own->len);
+    jl_push_size(L, b->gathering + 1);
+    return 1;
+}
+
+/* batches:take(block): the batch that gathered is padded with zeros to a multiple of that, and the
+ * other one gathers. How many records there are, the length, and which it is; 0: none, all is as it
+ * was. */
+static int batches_take(lua_State *L) {
+    jl_batches *b = check_batches(L);
+    uint64_t block = integer(L, 2);
+    struct batch *from = &b->of[b->gathering];
+    uint8_t *base = jdb_buf_data(from->mem);
+    size_t pad = block ? (size_t)((block - from->used % block) % block) : 0;
+    jl_push_size(L, from->count);
+    if (from->count == 0) return 1;
+    if (b->of[!b->gathering].count > 0 || !base || pad > from->room - from->used)
+        return luaL_error(L, "the batch cannot be taken");
+    memset(base + from->off + from->used, 0, pad);
+    jl_push_size(L, from->used + pad);
+    jl_push_size(L, b->gathering + 1);
+    b->gathering = !b->gathering;
     return 3;
 }
 
-static void give_up(jl_batch *b) {
-    if (b->mem) jdb_buf_unref(b->mem);
-    b->mem = NULL;
-    b->committer = NULL;
+/* A batch is over, and empty; those who joined go on, with their numbers or the n values on top. */
+static void finish(lua_State *L, struct batch *over, int n) {
+    jl_open_gate(L, &over->gate, n);
+    over->used = over->count = 0;
+    if (over->mem != over->page) set_memory(over, over->page, over->page_off, over->page_room);
 }
 
-/* batch:open([nil, message, err]): it is over; those who joined go on, with their numbers or these
- * values. */
-static int batch_open(lua_State *L) {
-    jl_batch *b = check_batch(L);
-    give_up(b);
+/* batches:open([nil, message, err]): the one that was taken is over. */
+static int batches_open(lua_State *L) {
+    jl_batches *b = check_batches(L);
     luaL_checkstack(L, 3, "batch");
-    jl_open_gate(L, &b->gate, lua_gettop(L) - 1);
+    finish(L, &b->of[!b->gathering], lua_gettop(L) - 1);
     return 0;
 }
 
-static int batch_gc(lua_State *L) {
-    jl_batch *b = jl_test(L, 1, &jl_magic_batch, sizeof *b);
-    if (!b) return 0;
-    jl_drop_gate(&b->gate);
-    give_up(b);
+/* batches:give_up(next, nil, message, err): the one that gathers is over, the next record has that
+ * number. */
+static int batches_give_up(lua_State *L) {
+    jl_batches *b = check_batches(L);
+    uint64_t next = integer(L, 2);
+    luaL_checkstack(L, 3, "batch");
+    finish(L, &b->of[b->gathering], lua_gettop(L) - 2);
+    b->next = next;
     return 0;
 }
 
-/* batch(buffer, half, first): an empty one whose first record will have that number. */
-static int new_batch(lua_State *L) {
-    const jl_buf *page = jl_check_buf(L, 1);
-    const char *identity = half(L, 2);
-    uint64_t first = integer(L, 3);
-    if (!page->mem) return luaL_error(L, "the buffer was freed (Closed)");
-    jl_batch *b = jl_new(L, sizeof *b, &jl_magic_batch, jl_self(L)->ref_batch_meta);
-    b->mem = jdb_buf_ref(page->mem);
-    b->off = page->off;
-    b->room = page->len;
-    b->first = first;
+static int batches_gc(lua_State *L) {
+    jl_batches *b = jl_test(L, 1, &jl_magic_batches, sizeof *b);
+    for (int i = 0; b && i < 2; i++) {
+        jl_drop_gate(&b->of[i].gate);
+        if (b->of[i].mem) jdb_buf_unref(b->of[i].mem);
+        if (b->of[i].page) jdb_buf_unref(b->of[i].page);
+        b->of[i].mem = b->of[i].page = NULL;
+    }
+    return 0;
+}
+
+/* batches(page, page, half, next): both empty; the next record will have that number. */
+static int new_batches(lua_State *L) {
+    const jl_buf *pages[2] = {jl_check_buf(L, 1), jl_check_buf(L, 2)};
+    const char *identity = half(L, 3);
+    uint64_t next = integer(L, 4);
+    if (!pages[0]->mem || !pages[1]->mem) return luaL_error(L, "a buffer was freed (Closed)");
+    jl_batches *b = jl_new(L, sizeof *b, &jl_magic_batches, jl_self(L)->ref_batches_meta);
+    for (int i = 0; i < 2; i++) {
+        b->of[i].page = jdb_buf_ref(pages[i]->mem);
+        b->of[i].page_off = pages[i]->off;
+        b->of[i].page_room = pages[i]->len;
+        set_memory(&b->of[i], pages[i]->mem, pages[i]->off, pages[i]->len);
+    }
+    b->next = next;
     memcpy(b->half, identity, HALF);
     return 1;
 }
@@ -242,13 +307,14 @@ static int record(lua_State *L) {
 }
 
 int jl_open_log(lua_State *L) {
-    static const luaL_Reg methods[] = {{"put", batch_put},       {"fits", batch_fits},
-                                       {"gather", batch_gather}, {"open", batch_open},
-                                       {"range", batch_range},   {NULL, NULL}};
-    static const luaL_Reg meta[] = {{"__gc", batch_gc}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"put", batches_put},         {"count", batches_count},
+                                       {"admit", batches_admit},     {"use", batches_use},
+                                       {"take", batches_take},       {"open", batches_open},
+                                       {"give_up", batches_give_up}, {NULL, NULL}};
+    static const luaL_Reg meta[] = {{"__gc", batches_gc}, {NULL, NULL}};
     static const luaL_Reg functions[] = {
-        {"batch", new_batch}, {"join_batch", log_join}, {"record", record}, {NULL, NULL}};
-    jl_self(L)->ref_batch_meta = jl_new_class(L, "jdbfs.batch", methods, meta);
+        {"batches", new_batches}, {"join_batch", join_batch}, {"record", record}, {NULL, NULL}};
+    jl_self(L)->ref_batches_meta = jl_new_class(L, "jdbfs.batches", methods, meta);
     jl_register(L, functions);
     return 0;
 }

@@ -1125,8 +1125,7 @@ static int task_join(lua_State *L) {
 
 int jl_in_task(lua_State *L, jl_state *S) { return place(L, S) == IN_TASK; }
 
-int jl_suspend(lua_State *L, void (*begin)(jl_state *, jl_task *), void *beginning) {
-    jl_state *S = jl_self(L);
+int jl_suspend(lua_State *L, jl_state *S, void (*begin)(jl_state *, jl_task *), void *beginning) {
     S->begin = begin;
     S->beginning = beginning;
     return suspend(L, S, IN_TASK);

@@ -1298,6 +1298,34 @@ describe("a log on a disk that fails", function()
     assert.are.same(acknowledged, (reopen(path)))
   end)
 
+  support.task("keeps apart what follows a large record that failed with the batch before it",
+    function()
+      local path = support.path("log")
+      local full, large = false, nil
+      local log
+      local open_failing = hooked(function(name)
+        if not full or name ~= "preallocate" then return end
+        large = large or jdbfs.spawn(function() return log:append(text_of(3, 40000)) end)
+        for _ = 1, 3 do jdbfs.yield() end -- it gathers, in memory of its own
+        return "before"
+      end)
+      log = assert(open_failing(path))
+      local before = jdbfs.stats().buffers
+      local kept = { text_of(1, 24000) } -- the next segment is not prepared yet
+      assert.are.equal(1, assert(log:append(kept[1])))
+      full = true
+      support.fails({ kind = "Io", op = "preallocate" }, log:append(text_of(2, 40000)))
+      support.fails({ kind = "Io", op = "preallocate" }, large:join())
+      full = false
+      for i = 1, 3 do
+        kept[#kept + 1] = text_of(i, 100)
+        assert.are.equal(#kept, assert(log:append(kept[#kept])))
+      end
+      assert.are.equal(before, jdbfs.stats().buffers)
+      assert(log:close())
+      assert.are.same(kept, (reopen(path)))
+    end)
+
   -- Opens, appends from four tasks over some segments, truncates, closes. What was acknowledged.
   local function work(open_failing, path, acknowledged, limit)
     local log, message = open_failing(path, { segment_size = 16384, batch_size = 8192 })

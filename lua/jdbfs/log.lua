@@ -25,12 +25,13 @@
 local core = require "jdbfs.core"
 local sync = require "jdbfs.sync"
 
-local spawn, failure, wait = core.spawn, core.failure, core.wait
+local spawn, failure, wait, give_way = core.spawn, core.failure, core.wait, core.yield
 local is_buffer, new_buffer = core.is_buffer, core.buffer
-local batch_of, join_batch, record = core.batch, core.join_batch, core.record
-local error, floor, getmetatable = error, math.floor, getmetatable
+local batches_of, join_batch, record = core.batches, core.join_batch, core.record
+local error, floor, getmetatable, huge = error, math.floor, getmetatable, math.huge
 local ipairs, pairs, pcall = ipairs, pairs, pcall
-local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
+local select, setmetatable = select, setmetatable
+local tonumber, tostring, type = tonumber, tostring, type
 local concat, remove = table.concat, table.remove
 
 local MAGIC, NOTE, VERSION = "jdbfslog", "jdbfswip", 1
@@ -234,7 +235,7 @@ end
 local function prepare_soon(self)
   local segment = self.current
   if self.spare or self.unprepared or segment.tail * 2 < segment.size then return end
-  if self.closing or alive(self.preparer) then return end
+  if self.failed or self.closing or alive(self.preparer) then return end
   self.preparer = spawn(prepare, self)
 end
 
@@ -692,44 +693,18 @@ end
 
 -- ---- batches ------------------------------------------------------------------------------------
 
--- One group commit. `page` is one of the two buffers that alternate; `buffer` is what is written:
--- that, or one of its own for a record that is larger; `records` encodes into it, and most
--- appenders wait there; those that it cannot suspend are at 1, 2, ...
-local function new_batch(self, page)
-  return {
-    page = page, buffer = page, records = batch_of(page, self.half, self.next), waiting = 0,
-  }
+-- self.batches are two: one gathers, the other is with the device (see lua_log.c). Nearly all
+-- appenders wait there. Those that it cannot suspend, or that found no room, stand in self.line:
+-- the records of those from `first` on are in a batch, those from `next` to `last` wait for room.
+local function new_line()
+  return { first = 1, next = 1, last = 0 }
 end
 
-local function finish_batch(batch, ok, message, err)
-  batch.ok, batch.message, batch.err = ok, message, err
-  batch.woken = true
-  if ok then batch.records:open() else batch.records:open(nil, message, err) end
-  if batch.buffer ~= batch.page then release(batch.buffer) end
-  for i = 1, batch.waiting do core.wake(batch[i]) end
-end
-
--- Outside a task the wait drives the loop until the batch is `woken`.
-local function await(batch, task)
-  if batch.woken then return end
-  if not task then return core.drive(batch) end
-  local n = batch.waiting + 1
-  batch[n], batch.waiting = task, n
-  repeat core.park(task) until batch.woken -- 5.1 lets others resume it by hand
-end
-
-local function is_empty(batch)
-  local _, count = batch.records:range()
-  return count == 0
-end
-
--- Appenders may join while somebody commits and nobody stands in line. They find the batch at
--- self[1].
+-- Appenders may join while somebody commits and nobody waits for room.
 local function let_join(self)
-  local line, records = self.line, self.gather.records
-  local may = not self.failed and not self.closing and line.first > line.last
-  records:gather(may and self.committer or nil)
-  self[1] = records
+  local line = self.line
+  local may = not self.failed and not self.closing and line.next > line.last
+  self.batches:admit(may and self.committer or nil)
 end
 
 local function set_committer(self, task)
@@ -737,54 +712,61 @@ local function set_committer(self, task)
   let_join(self)
 end
 
-local function fits(batch, length)
-  return batch.records:fits(length) or is_empty(batch)
+-- Outside a task the wait drives the loop until the entry is `woken`.
+local function await(entry)
+  local task = entry.task
+  if entry.woken then return end
+  if not task then return core.drive(entry) end
+  repeat core.park(task) until entry.woken -- 5.1 lets others resume it by hand
 end
 
--- Encodes a record into the batch, which has room. The batch, and the record's number.
-local function place(self, batch, data, length)
-  local own
-  if not batch.records:fits(length) then
-    local message, err
-    own, message, err = new_buffer(align_up(HEADER + length, self.block), self.memory)
-    if not own then return nil, message, err end
-    batch.buffer, batch.records = own, batch_of(own, self.half, (batch.records:range()))
-  end
-  local number, kind, cause = batch.records:put(data)
-  if number then return batch, number end
-  if own then
-    batch.buffer, batch.records = batch.page, batch_of(batch.page, self.half, self.next)
-    release(own)
-  end
-  return failure(kind, "append", self.path, cause)
+local function answer(entry, ok, message, err)
+  entry.ok, entry.message, entry.err, entry.woken = ok, message, err, true
+  if entry.task then core.wake(entry.task) end
 end
 
--- Records that found the batch full wait in a line, as large as their callers are many. Whoever
--- gets there first places them in order; one whose task was cancelled is dropped.
-local function refill(self)
+-- Those in the line whose records are in a batch, up to that number. One without a number has its
+-- answer already, or its task was cancelled.
+local function answer_line(self, last, ok, message, err)
   local line = self.line
-  while line.first <= line.last do
+  while line.first < line.next do
     local entry = line[line.first]
-    local dropped = entry.task and not alive(entry.task)
-    if not dropped and not fits(self.gather, entry.length) then return end
+    if entry.number and entry.number > last then return end
     line[line.first] = nil
     line.first = line.first + 1
-    if not dropped then
-      entry.batch, entry.number, entry.err = place(self, self.gather, entry.data, entry.length)
-      entry.event:set()
-    end
+    if entry.number then answer(entry, ok, message, err) end
   end
-  let_join(self)
 end
 
-local function stand_in_line(self, data, length, task)
-  local entry = { data = data, length = length, task = task, event = sync.event() }
+-- Encodes the record into the batch that gathers; false when that has no room. A record that no
+-- page holds makes a batch in memory of its own; one that cannot be encoded has its answer.
+local function place(self, entry)
+  local number, kind, cause = self.batches:put(entry.data)
+  if number == false and self.batches:count() == 0 then
+    local own, message, err = new_buffer(align_up(HEADER + entry.length, self.block), self.memory)
+    if not own then
+      answer(entry, nil, message, err)
+      return true
+    end
+    self.own[self.batches:use(own)] = own
+    number = self.batches:put(entry.data)
+  end
+  if number == false then return false end
+  entry.number, entry.data = number, nil
+  if not number then answer(entry, failure(kind, "append", self.path, cause)) end
+  return true
+end
+
+-- Those that wait for room are placed in order by whoever gets there first.
+local function refill(self)
   local line = self.line
-  line.last = line.last + 1
-  line[line.last] = entry
+  while line.next <= line.last do
+    local entry = line[line.next]
+    local gone = entry.task and not alive(entry.task)
+    if not gone and not place(self, entry) then break end
+    line.next = line.next + 1
+  end
   let_join(self)
-  entry.event:wait()
-  return entry.batch, entry.number, entry.err
 end
 
 -- ---- commit -------------------------------------------------------------------------------------
@@ -794,81 +776,85 @@ local function poisoned(self, op)
   return failure("Poisoned", op, self.path, cause)
 end
 
--- What is on disk is unknown from here on: nothing more is acknowledged until the log is reopened.
-local function poison(self, message)
-  self.failed = message
-  local gather = self.gather
-  self.gather = new_batch(self, gather.page)
-  finish_batch(gather, poisoned(self, "append"))
-  local line = self.line
-  for i = line.first, line.last do
-    line[i].batch, line[i].number, line[i].err = poisoned(self, "append")
-    line[i].event:set()
-  end
-  self.line = { first = 1, last = 0 }
+-- The batch that was written is over.
+local function finish_batch(self, last, ok, message, err)
+  if ok then self.batches:open() else self.batches:open(nil, message, err) end
+  if self.line.first < self.line.next then answer_line(self, last, ok, message, err) end
+end
+
+-- What gathers fails; numbers go on behind what is durable.
+local function give_up(self, message, err)
+  self.batches:give_up(self.last + 1, nil, message, err)
+  for _, own in pairs(self.own) do release(own) end
+  self.own = {}
 end
 
 -- Nothing of a batch was written: its numbers, and those of what gathered behind it, are given
 -- back.
-local function give_back(self, first, message, err)
-  local gather = self.gather
-  self.next = first
-  self.gather = new_batch(self, gather.page)
-  finish_batch(gather, nil, message, err)
+local function give_back(self, message, err)
+  give_up(self, message, err)
+  answer_line(self, huge, nil, message, err)
+end
+
+-- What is on disk is unknown from here on: nothing more is acknowledged until the log is reopened.
+local function poison(self, message)
+  local line = self.line
+  self.failed = message
+  give_up(self, select(2, poisoned(self, "append")))
+  for i = line.first, line.last do
+    if not line[i].woken then answer(line[i], poisoned(self, "append")) end
+  end
+  self.line = new_line()
+  let_join(self)
 end
 
 -- A fourth result says that nothing was written.
-local function write_batch(self, batch)
-  local length = align_up(batch.used, self.block)
-  if self.current.tail + length > self.current.size then
-    local ok, message, err, unknown = next_segment(self, length, batch.first)
-    if not ok then return nil, message, err, not unknown end
-  end
+local function write_batch(self, buffer, length)
   local segment = self.current
-  batch.buffer:fill(0, batch.used, length - batch.used)
-  local ok, message, err = segment.file:write_at(batch.buffer, segment.tail, 0, length, "dsync")
+  if segment.tail + length > segment.size then
+    local ok, message, err, unknown = next_segment(self, length, self.last + 1)
+    if not ok then return nil, message, err, not unknown end
+    segment = self.current
+  end
+  local ok, message, err = segment.file:write_at(buffer, segment.tail, 0, length, "dsync")
   if not ok then return nil, message, err end
   segment.tail = segment.tail + length
-  self.last = batch.first + batch.count - 1
-  local counts = self.counts
-  counts.records, counts.batches = counts.records + batch.count, counts.batches + 1
-  counts.bytes = counts.bytes + length
   return true
 end
 
-local function commit_one(self, in_task, first, count, used)
-  local batch = self.gather
-  batch.first, batch.count, batch.used = first, count, used
-  self.flying, self.next = batch, first + count
-  self.gather = new_batch(self, self.free_page)
-  self.free_page = nil
-  let_join(self)
-  if self.line.first <= self.line.last then
+local function commit_batch(self, in_task, count, length, which)
+  local own, last = self.own[which], self.last + count
+  if self.line.next <= self.line.last then
     -- In a task the line is encoded while the device works.
     if in_task then spawn(refill, self) else refill(self) end
   end
-  local ok, message, err, unwritten = write_batch(self, batch)
-  self.flying = nil
-  self.free_page = batch.page
-  if not ok then
-    if unwritten then give_back(self, batch.first, message, err) else poison(self, message) end
+  local ok, message, err, unwritten = write_batch(self, own or self.pages[which], length)
+  if own then
+    self.own[which] = nil
+    release(own)
   end
-  finish_batch(batch, ok, message, err)
+  if ok then
+    self.last = last
+    self.commits, self.bytes = self.commits + 1, self.bytes + length
+    return finish_batch(self, last, true)
+  end
+  finish_batch(self, last, nil, message, err)
+  if unwritten then give_back(self, message, err) else poison(self, message) end
 end
 
 -- Until nothing is left. Appenders that were just answered run before the next batch is taken, so
 -- that all of them share it.
 local function commit(self, in_task)
-  while true do
-    local first, count, used = self.gather.records:range()
-    if count == 0 then break end
-    commit_one(self, in_task, first, count, used)
+  local batches, block = self.batches, self.block
+  local count, length, which = batches:take(block)
+  while count > 0 do
+    commit_batch(self, in_task, count, length, which)
     if in_task then
-      if not self.failed then prepare_soon(self) end
-      core.yield()
+      prepare_soon(self)
+      give_way()
     end
-    local line = self.line
-    if line.first <= line.last then refill(self) end
+    if self.line.next <= self.line.last then refill(self) end
+    count, length, which = batches:take(block)
   end
   set_committer(self, nil)
   self.idle:set()
@@ -881,7 +867,7 @@ local function start_commit(self, task)
     -- A task of its own: the appender's may be cancelled in the middle of the write.
     local committer, message, err = spawn(commit, self, true)
     if committer then return set_committer(self, committer) end
-    give_back(self, self.next, message, err)
+    give_back(self, message, err)
     self.committing = false
     self.idle:set()
     return
@@ -899,7 +885,7 @@ local function notice_end(self)
   if not self.committing or not self.committer or alive(self.committer) then return end
   set_committer(self, nil)
   poison(self, "the task that wrote a batch was ended")
-  if self.flying then finish_batch(self.flying, poisoned(self, "append")) end
+  self.batches:open(poisoned(self, "append"))
   self.idle:set()
 end
 
@@ -939,26 +925,22 @@ local function append_slowly(self, data)
   if self.closing then return closed(self, "append") end
   if self.failed then return poisoned(self, "append") end
   if self.committing and not can_wait then error(task, 3) end
-  local batch, number
-  local line = self.line
-  if line.first > line.last and fits(self.gather, length) then
-    batch, number, err = place(self, self.gather, data, length)
-    if not batch then return nil, number, err end
-    if not self.committing then start_commit(self, can_wait and task) end
-  else
-    batch, number, err = stand_in_line(self, data, length, task)
-    if not batch then return nil, number, err end
-  end
-  await(batch, can_wait and task)
-  if batch.ok then return number end
-  return nil, batch.message, batch.err
+  local line, entry = self.line, { data = data, length = length, task = can_wait and task }
+  line.last = line.last + 1
+  line[line.last] = entry
+  if line.next == line.last then refill(self) else let_join(self) end
+  if not self.committing and not entry.woken then start_commit(self, entry.task) end
+  await(entry)
+  if entry.ok then return entry.number end
+  return nil, entry.message, entry.err
 end
 
 -- Nearly every record of a busy log joins the batch that gathers, in one call.
 function Log:append(data)
   local number, message, err = join_batch(self, data)
-  if number == false then number, message, err = append_slowly(self, data) end
-  return number, message, err
+  if number then return number end
+  if err then return nil, message, err end
+  return append_slowly(self, data)
 end
 
 function Log:recovery()
@@ -970,9 +952,8 @@ end
 
 function Log:stats()
   check_self(self, Log, "stats")
-  local counts = self.counts
   return {
-    records = counts.records, batches = counts.batches, bytes = counts.bytes,
+    records = self.last - self.found.last, batches = self.commits, bytes = self.bytes,
     segments = #self.segments, first = self.segments[1].first, last = self.last,
   }
 end
@@ -1201,17 +1182,20 @@ local function load_log(self)
   return true
 end
 
--- The two batch buffers. A batch fits in a segment of the usual size.
-local function make_pages(self, size)
+-- The two batches. One fits in a segment of the usual size.
+local function make_batches(self, size)
   local room = align_up(self.segment_size, self.block) - self.block
   if room < self.block then room = self.block end
   if size > room then size = room end
   size = align_up(size, self.block)
-  local page, message, err = new_buffer(size, self.memory)
-  if not page then return nil, message, err end
-  self.gather = new_batch(self, page)
-  self.free_page, message, err = new_buffer(size, self.memory)
-  return self.free_page, message, err
+  local one, message, err = new_buffer(size, self.memory)
+  if not one then return nil, message, err end
+  local two
+  two, message, err = new_buffer(size, self.memory)
+  if not two then return nil, message, err end
+  self.pages, self.batches = { one, two }, batches_of(one, two, self.half, self.last + 1)
+  self[1] = self.batches -- for join_batch
+  return true
 end
 
 local function open(path, o)
@@ -1219,8 +1203,8 @@ local function open(path, o)
   local options = read_options(o)
   local self = setmetatable({
     path = path, direct = options.direct, segment_size = options.segment_size, spares = 0,
-    segments = {}, line = { first = 1, last = 0 }, idle = sync.event(), committing = false,
-    found = { clean = true, cut_bytes = 0 }, counts = { records = 0, batches = 0, bytes = 0 },
+    segments = {}, line = new_line(), own = {}, idle = sync.event(), committing = false,
+    found = { clean = true, cut_bytes = 0 }, commits = 0, bytes = 0,
   }, Log)
   self.idle:set()
   local ok, message, err = core.mkdir(path)
@@ -1228,7 +1212,8 @@ local function open(path, o)
   self.lock, message, err = lock_directory(path)
   if not self.lock then return nil, message, err end
   ok, message, err = load_log(self)
-  if ok then ok, message, err = make_pages(self, options.batch_size) end
+  if ok then ok, message, err = make_batches(self, options.batch_size) end
+  self.append = self.append -- found at once there
   if ok then return self end
   if self.current and self.current.file then self.current.file:close() end
   self.lock:close()
