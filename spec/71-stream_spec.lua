@@ -77,6 +77,45 @@ describe("a writer", function()
     end
   end)
 
+  support.task("has a full block on its way before it fills the next", function()
+    local path = support.path()
+    local f, counts = hooked(create(path), function() return false end)
+    local w = assert(stream.writer(f, { block = PAGE, depth = 4 }))
+    assert(w:write(("a"):rep(PAGE)))
+    assert.are.equal(1, counts.write_at)
+    assert(w:write(("b"):rep(PAGE - 1)))
+    assert.are.equal(1, counts.write_at)
+    assert(w:write("B"))
+    assert.are.equal(2, counts.write_at)
+    assert(w:space()):fill(99)
+    assert(w:advance(PAGE))
+    assert.are.equal(3, counts.write_at)
+    assert(w:close())
+    assert.are.equal(3, counts.write_at)
+    local wanted = ("a"):rep(PAGE) .. ("b"):rep(PAGE - 1) .. "B" .. ("c"):rep(PAGE)
+    assert.is_true(support.get(path) == wanted)
+  end)
+
+  support.task("loses no byte when several tasks write", function()
+    local path = support.path()
+    local f = create(path)
+    local w = assert(stream.writer(f, { block = PAGE, depth = 2 }))
+    local tasks = {}
+    for i = 1, 3 do
+      tasks[i] = jdbfs.spawn(function()
+        for _ = 1, 20 do assert(w:write((("xyz"):sub(i, i)):rep(1500 * i))) end
+      end)
+    end
+    for i = 1, 3 do tasks[i]:join() end
+    assert(w:close())
+    local data = support.get(path)
+    assert.are.equal(180000, #data)
+    for i = 1, 3 do
+      local rest = data:gsub(("xyz"):sub(i, i), "")
+      assert.are.equal(180000 - 30000 * i, #rest)
+    end
+  end)
+
   support.both("takes strings and buffers of random sizes", function()
     math.randomseed(42)
     for round = 1, 6 do

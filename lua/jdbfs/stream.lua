@@ -4,6 +4,7 @@
 local core = require "jdbfs.core"
 
 local current, spawn, failure, wait = core.current, core.spawn, core.failure, core.wait
+local give_way = core.yield
 local is_buffer, new_buffer = core.is_buffer, core.buffer
 local error, floor, getmetatable = error, math.floor, getmetatable
 local ipairs, pairs, pcall, select = ipairs, pairs, pcall, select
@@ -149,10 +150,11 @@ local function wait_flights(self, most)
 end
 
 -- Sends the block off that is full. Its place is taken by a free buffer.
-local function send(self)
+local function send(self, task)
+  if task then wait_flights(self, self.depth - 1) end
+  if not self.buffer or self.fill < self.block then return true end -- another task was here
   local flight = { buffer = self.buffer, offset = self.base, length = self.block }
-  if in_task() then
-    wait_flights(self, self.depth - 1)
+  if task then
     local message, err
     flight.task, message, err = spawn(write_block, self, flight)
     if not flight.task then return nil, message, err end
@@ -163,20 +165,29 @@ local function send(self)
     if not self.err and not self.flights[1] then self.written_to = flight.offset + flight.length end
   end
   self.base, self.fill, self.buffer = self.base + self.block, 0, nil
+  if task then give_way() end -- to the device before the next block is filled
   if self.err then return nil, self.message, self.err end
   return true
 end
 
+-- A full block goes at once where that needs no wait, else with the next byte.
+local function send_early(self)
+  if self.fill < self.block or #self.flights >= self.depth or not in_task() then return true end
+  return send(self, true)
+end
+
 -- Space in the current block: the bytes left.
 local function room(self)
-  if self.buffer and self.fill < self.block then return self.block - self.fill end
-  if self.buffer then
-    local ok, message, err = send(self)
+  local message, err
+  while self.buffer and self.fill == self.block do
+    local ok
+    ok, message, err = send(self, in_task())
     if not ok then return nil, message, err end
   end
-  local b, message, err = take_buffer(self)
-  if not b then return nil, message, err end
-  self.buffer = b
+  if not self.buffer then
+    self.buffer, message, err = take_buffer(self)
+    if not self.buffer then return nil, message, err end
+  end
   return self.block - self.fill
 end
 
@@ -204,7 +215,7 @@ local function put(self, data, length)
     self.fill = self.fill + space
     from = from + space
   end
-  return true
+  return send_early(self)
 end
 
 function Writer:write(...)
@@ -241,7 +252,7 @@ function Writer:advance(n)
     error(("bad argument #1 to 'advance' (0 to %d expected)"):format(most), 2)
   end
   self.fill = self.fill + floor(n)
-  return true
+  return send_early(self)
 end
 
 -- What follows the last byte in its aligned block: what the file has there, or zeros.
