@@ -89,6 +89,14 @@ void *jdb_buf_data(const jdb_buf *buf) {
 
 size_t jdb_buf_size(const jdb_buf *buf) { return buf->size; }
 
+const uint32_t *jdb_buf_gate(const jdb_buf *buf) {
+    _Static_assert(offsetof(jdb_buf, fork_generation) == offsetof(jdb_buf, inflight) + 4,
+                   "one behind the other");
+    return &buf->inflight;
+}
+
+const uint32_t *jdb_forks(void) { return &jdb_os_forks; }
+
 size_t jdb_page_size(void) { return jdb_os_page_size(); }
 
 static int meets(const jdb_op *op, size_t off, size_t len, int for_writing) {

@@ -130,6 +130,10 @@ size_t jdb_buf_size(const jdb_buf *buf);
 /* Whether the program may now read, or change, this range: no operation in flight forbids it. */
 int jdb_buf_readable(const jdb_buf *buf, size_t off, size_t len);
 int jdb_buf_writable(const jdb_buf *buf, size_t off, size_t len);
+/* For code that reads memory instead of calling: all of the buffer may be read and changed while
+ * the first of these two words is 0 and the second is what jdb_forks() points to. */
+const uint32_t *jdb_buf_gate(const jdb_buf *buf);
+const uint32_t *jdb_forks(void);
 size_t jdb_page_size(void);
 uint32_t jdb_crc32c(uint32_t crc, const void *data, size_t len); /* crc: 0, or the part before */
 

@@ -130,15 +130,22 @@ static jl_buf *new_view(lua_State *L) {
     return jl_new(L, sizeof(jl_buf), &jl_magic_buf, jl_self(L)->ref_buf_meta);
 }
 
+static void hold(jl_buf *b, jdb_buf *mem, size_t len) {
+    b->mem = mem;
+    b->len = len;
+    b->address = (double)((uintptr_t)jdb_buf_data(mem) + b->off);
+    b->size = (double)len;
+    b->gate = (double)((uintptr_t)jdb_buf_gate(mem) / 4);
+}
+
 static int buf_slice(lua_State *L) {
     jl_buf *b = live(L, 1);
     size_t off = required(L, 2), len = required(L, 3);
     in_range(L, b, 2, off, len);
     jl_buf *view = new_view(L);
     check_live(L, b); /* again: making the view may have run finalizers */
-    view->mem = jdb_buf_ref(b->mem);
     view->off = b->off + off;
-    view->len = len;
+    hold(view, jdb_buf_ref(b->mem), len);
     view->align = b->align;
     while (view->align > 1 && off % view->align) view->align /= 2;
     return 1;
@@ -170,6 +177,7 @@ static int buf_align(lua_State *L) {
 static void drop(jl_buf *b) {
     if (b->mem) jdb_buf_unref(b->mem);
     b->mem = NULL;
+    b->gate = 0;
 }
 
 static int buf_gc(lua_State *L) {
@@ -288,9 +296,10 @@ static int buffer(lua_State *L) {
     if (!wrong && size == 0) wrong = "size is 0";
     if (wrong) return jl_fail_kind(L, JDB_OVERFLOW, "buffer", NULL, wrong);
     jl_buf *b = new_view(L);
-    if (size <= SIZE_MAX && align <= SIZE_MAX) b->mem = jdb_buf_new((size_t)size, (size_t)align);
-    if (!b->mem) return jl_fail_kind(L, JDB_ALLOC, "buffer", NULL, "out of memory");
-    b->len = (size_t)size;
+    jdb_buf *mem = NULL;
+    if (size <= SIZE_MAX && align <= SIZE_MAX) mem = jdb_buf_new((size_t)size, (size_t)align);
+    if (!mem) return jl_fail_kind(L, JDB_ALLOC, "buffer", NULL, "out of memory");
+    hold(b, mem, (size_t)size);
     b->align = (size_t)align;
     return 1;
 }
@@ -299,6 +308,15 @@ static int buffer(lua_State *L) {
 static int is_buffer(lua_State *L) {
     lua_pushboolean(L, jl_test(L, 1, &jl_magic_buf, sizeof(jl_buf)) != NULL);
     return 1;
+}
+
+/* buffer_class(): the methods, the metatable, and where jdb_forks() is: for lua/jdbfs/typed.lua. */
+static int buffer_class(lua_State *L) {
+    jl_push_ref(L, jl_self(L)->ref_buf_meta);
+    lua_getfield(L, -1, "__index");
+    lua_insert(L, -2);
+    lua_pushlightuserdata(L, (void *)(uintptr_t)jdb_forks());
+    return 3;
 }
 
 int jl_open_buf(lua_State *L) {
@@ -322,7 +340,7 @@ int jl_open_buf(lua_State *L) {
     static const luaL_Reg meta[] = {
         {"__gc", buf_gc}, {"__len", buf_len}, {"__tostring", buf_tostring}, {NULL, NULL}};
     static const luaL_Reg functions[] = {
-        {"buffer", buffer}, {"is_buffer", is_buffer}, {NULL, NULL}};
+        {"buffer", buffer}, {"is_buffer", is_buffer}, {"buffer_class", buffer_class}, {NULL, NULL}};
     jl_self(L)->ref_buf_meta = jl_new_class(L, "jdbfs.buffer", methods, meta);
     jl_register(L, functions);
     return 0;

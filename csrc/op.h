@@ -145,8 +145,8 @@ struct jdb_buf {
     size_t size, mapped;     /* bytes promised; ... so many bytes from ... */
     void *map;               /* ... here */
     unsigned refs;
-    unsigned fork_generation; /* a child must not touch the parent's memory */
-    unsigned inflight;        /* operations on this memory */
+    /* The two of jdb_buf_gate: operations on this memory; a child must not touch the parent's. */
+    uint32_t inflight, fork_generation;
     /* Equal pieces of the buffer, so that thousands of operations on slices of one buffer need no
      * look at each other: counts, and those inside one piece; only in pieces in doubt are ranges
      * compared. Those that cross the border of two are on a list of their own. */

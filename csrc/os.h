@@ -107,7 +107,7 @@ int jdb_os_entropy(void *bytes, size_t size);  /* 0, or -errno; at most 256 */
 int jdb_os_remove_directory(const char *path); /* an empty one; 0, or -errno */
 unsigned jdb_os_fork_generation(void);         /* grows by one in every forked child */
 /* The same without a call, for what was made after one. */
-extern unsigned jdb_os_forks;
+extern uint32_t jdb_os_forks;
 static inline unsigned jdb_os_generation(void) {
     return __atomic_load_n(&jdb_os_forks, __ATOMIC_RELAXED);
 }

@@ -163,7 +163,7 @@ int jdb_os_thread_start(pthread_t *thread, size_t stack_size, void *(*run)(void 
     return r;
 }
 
-unsigned jdb_os_forks;
+uint32_t jdb_os_forks;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
 static void in_child(void) { __atomic_fetch_add(&jdb_os_forks, 1, __ATOMIC_RELAXED); }

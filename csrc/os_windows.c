@@ -185,7 +185,7 @@ void jdb_os_sleep(int64_t ns) {
     if (ns > 0) Sleep(jdb_windows_milliseconds(ns));
 }
 
-unsigned jdb_os_forks; /* there are none */
+uint32_t jdb_os_forks; /* there are none */
 unsigned jdb_os_fork_generation(void) { return 0; }
 
 int jdb_os_has_barrier(void) { return 0; }

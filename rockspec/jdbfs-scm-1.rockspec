@@ -102,6 +102,7 @@ build = {
     ["jdbfs.sim"] = "lua/jdbfs/sim.lua",
     ["jdbfs.stream"] = "lua/jdbfs/stream.lua",
     ["jdbfs.sync"] = "lua/jdbfs/sync.lua",
+    ["jdbfs.typed"] = "lua/jdbfs/typed.lua",
     ["jdbfs.workload"] = "lua/jdbfs/workload.lua",
     ["jdbfs.workload.lsm"] = "lua/jdbfs/workload/lsm.lua",
     ["jdbfs.workload.matrix"] = "lua/jdbfs/workload/matrix.lua",

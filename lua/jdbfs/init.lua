@@ -46,6 +46,7 @@ if has_ffi and type(ffi) == "table" and ffi.cast then
   end, function(value)
     if istype(unsigned, value) or istype(signed, value) then return tostring(value) end
   end)
+  require("jdbfs.typed").install(ffi)
 end
 
 function M.info()
