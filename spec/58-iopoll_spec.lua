@@ -1,6 +1,6 @@
--- Option iopoll: transfers that a second ring polls for; refused, with the reason, where that cannot
--- be. What needs a device with poll queues runs where JDBFS_TEST_POLLED names a directory on one, as
--- in the machine that spec/tools/guest.sh emulates.
+-- Option iopoll: transfers that a second ring polls for; refused, with the reason, where that
+-- cannot be. What needs a device with poll queues runs where JDBFS_TEST_POLLED names a directory on
+-- one, as in the machine that spec/tools/guest.sh emulates.
 
 local jdbfs = require "jdbfs"
 local process = require "support_process"

@@ -641,6 +641,8 @@ function jdbfs.open_wal(path, o) end
 ---@field durable_reason string how durable writes are done, and why
 ---@field sync_level "full"|"barrier"|"os" how far flushes of this file go, or went:
 ---  "os" is fsync where the file system has no more: the device's cache may lose what was written
+---@field polled boolean its reads and writes are polled for, see setup's option iopoll
+---@field polled_reason string? with that option: why they are not
 ---@field poisoned boolean a flush or durable write failed: only reopening clears it
 ---@field atomic { min: integer, max: integer } bytes of one "atomic" write; 0: there are none
 ---@field logical_block integer? of the disk
@@ -1427,6 +1429,14 @@ function Reader:close() end
 ---  gathered for so many seconds at most (0 < s <= 10), instead of as long as they usually take:
 ---  more throughput, later answers. Off by default. Where one of these two cannot work, every call
 ---  is Unsupported and says why
+---@field iopoll boolean|"hybrid"|nil io_uring: whoever waits asks the device for completions, again
+---  and again, instead of being interrupted by it: less latency, and a processor used up meanwhile.
+---  "hybrid" (Linux 6.13) sleeps first, for half as long as they usually take. Reads and writes of
+---  direct files, but for durable writes, go to a second ring for that. The device must have poll
+---  queues (/sys/block/*/queue/io_poll; for NVMe the module parameter nvme.poll_queues makes them):
+---  where it has none, opening a file with direct = "require" is Unsupported and says so, one with
+---  direct = "prefer" is read as without the option; f:info() tells. No descriptor announces what is
+---  polled for: pollfd and host are Unsupported. Off by default
 ---@field registered boolean? io_uring: whether buffers, files and the ring are registered with the
 ---  kernel once they have seen some transfers, which makes transfers cheaper; default true. What is
 ---  refused, as by the limit on locked memory, is done without
