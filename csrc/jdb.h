@@ -329,7 +329,7 @@ typedef struct jdb_stats {
     uint64_t in_flight;            /* with the kernel or a worker now */
     uint64_t waiting;              /* accepted, not yet handed over */
     uint64_t abandoned;            /* still unfinished, and nobody waits */
-    uint64_t slots;                /* operations allocated */
+    uint64_t slots, slot_bytes;    /* operations allocated, their memory */
     uint64_t workers;              /* threads alive */
     uint64_t reaps;                /* looks that found completions, while times are kept */
 } jdb_stats;

@@ -105,6 +105,9 @@ static int open_all(lua_State *L) {
     jl_register(L, functions);
     jl_push_size(L, jdb_page_size());
     lua_setfield(L, -2, "PAGE_SIZE");
+    /* Of a task, besides its coroutine: the handle, its header, its share of the anchors' table. */
+    lua_pushinteger(L, sizeof(jl_task) + 64);
+    lua_setfield(L, -2, "TASK_BYTES");
     lua_pushliteral(L, JDB_VERSION);
     lua_setfield(L, -2, "VERSION");
     return 1;

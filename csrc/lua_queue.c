@@ -281,7 +281,7 @@ static int stats(lua_State *L) {
     memset(&s, 0, sizeof s);
     if (S->queue) jdb_queue_stats(S->queue, &s);
     jdb_live(&buffers, &files);
-    lua_createtable(L, 0, 15);
+    lua_createtable(L, 0, 16);
     jl_set_size(L, "submitted", s.submitted);
     jl_set_size(L, "completed", s.completed);
     jl_set_size(L, "entries", s.entries);
@@ -292,6 +292,7 @@ static int stats(lua_State *L) {
     jl_set_size(L, "waiting", s.waiting);
     jl_set_size(L, "abandoned", s.abandoned);
     jl_set_size(L, "slots", s.slots);
+    jl_set_size(L, "slot_bytes", s.slot_bytes);
     jl_set_size(L, "workers", s.workers);
     jl_set_size(L, "reaps", s.reaps);
     jl_set_size(L, "tasks", S->tasks);

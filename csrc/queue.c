@@ -789,6 +789,7 @@ void jdb_queue_stats(const jdb_queue *q, jdb_stats *stats) {
     stats->in_flight = q->inflight;
     stats->waiting = q->stats.submitted - q->stats.completed - q->inflight;
     stats->slots = q->slots;
+    stats->slot_bytes = q->slots * sizeof(jdb_op);
     stats->workers = jdb_pool_workers(q);
 }
 

@@ -1310,3 +1310,49 @@ describe("timeout", function()
     assert(f:close())
   end)
 end)
+
+describe("the memory of tasks that wait", function()
+  process.setup()
+
+  -- In a process of its own, whose heap nobody else changes.
+  it("is what info and stats tell, for thousands", function()
+    local out = process.script([[
+      local N = 4000
+      local function heap()
+        collect()
+        return collectgarbage("count") * 1024
+      end
+      local told = jdbfs.info().task_bytes
+      check("an integer", told % 1 == 0 and told == jdbfs.info().task_bytes, told)
+      local f = assert(jdbfs.create(dir .. "/file", { direct = "prefer" }))
+      local page = jdbfs.buffer(jdbfs.PAGE_SIZE)
+      check("write", f:write_at(page, 0))
+      local before, slots, measured = jdbfs.stats().slot_bytes, jdbfs.stats().slots
+      local each = before / slots
+      check("each slot", each % 8 == 0 and each >= 128 and each <= 512, each)
+      jdbfs.run(function()
+        local function sleep() jdbfs.sleep(1) end
+        local empty = heap()
+        local tasks = {}
+        for i = 1, N do tasks[i] = false end
+        empty = heap()
+        for i = 1, N do tasks[i] = jdbfs.spawn(sleep) end
+        jdbfs.yield()
+        jdbfs.yield()
+        measured = (heap() - empty) / N
+        for i = 1, N do tasks[i]:cancel() end
+      end)
+      check("as told", told / measured > 0.85 and told / measured < 1.15, told, measured)
+      check("no operation", jdbfs.stats().slot_bytes == before)
+      jdbfs.run(function()
+        local function read() f:read_at(page:slice(0, 0), 0) f:read(0, 1) end
+        for _ = 1, N do jdbfs.spawn(read) end
+      end)
+      local s = jdbfs.stats()
+      check("as many as waited at once", s.slots > slots and s.slot_bytes == s.slots * each,
+        s.slots, s.slot_bytes)
+      print(("%d bytes told, %.0f measured"):format(told, measured))
+    ]])
+    support.figures("a task that waits: " .. out:gsub("%s+$", ""))
+  end)
+end)

@@ -49,9 +49,27 @@ if has_ffi and type(ffi) == "table" and ffi.cast then
   require("jdbfs.typed").install(ffi)
 end
 
+local function waits() yield() end
+
+-- What a coroutine that waits takes of Lua's heap: the most of some that are made, since there may
+-- be a collection meanwhile.
+local coroutine_bytes
+local function measure_coroutine()
+  local most = 0
+  for _ = 1, 8 do
+    local before = collectgarbage("count")
+    local co = create(waits)
+    resume(co)
+    most = math.max(most, (collectgarbage("count") - before) * 1024)
+  end
+  return most
+end
+
 function M.info()
   local info, message, err = core.info()
   if info then
+    coroutine_bytes = coroutine_bytes or measure_coroutine()
+    info.task_bytes = math.floor(coroutine_bytes + core.TASK_BYTES)
     info.lua = type(jit) == "table" and jit.version or _VERSION
     local hosts = package.loaded["jdbfs.host"]
     info.host = hosts and hosts.name()

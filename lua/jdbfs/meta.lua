@@ -1463,10 +1463,13 @@ function jdbfs.setup(o) end
 ---@field lua string the Lua that runs
 ---@field depth integer operations the kernel holds at once
 ---@field page_size integer bytes
+---@field task_bytes integer about what a task that waits takes of Lua's heap: its coroutine, before
+---  its stack grows, and what jdbfs keeps of it. The operation it may wait for: see slot_bytes
 ---@field in_flight_limit integer operations handed over at once: depth, or less when the depth was
 ---  left open and the device of a file that was opened takes fewer without making us wait
 ---@field in_flight_reason string? which device, when it is less
----@field registered_memory integer bytes of buffers registered now, in pieces of 2 MiB
+---@field registered_memory integer bytes of buffers registered now, in pieces of 2 MiB; with option
+---  iopoll those of both rings
 ---@field registered_files integer files registered now, 256 at most
 ---@field registered_ring boolean
 ---@field registered_refused string? what the kernel refused to register, and why
@@ -1496,6 +1499,7 @@ function jdbfs.info() end
 ---@field flushes integer device flushes asked for by sync and durable writes
 ---@field resubmitted integer rests of short transfers, second tries
 ---@field slots integer operations allocated
+---@field slot_bytes integer their memory: as many as ever waited at once, not in Lua's heap
 ---@field workers integer threads alive
 ---@field reaps integer looks that found completions, while `jdbfs run` measures
 ---@field tasks integer not ended
