@@ -287,8 +287,10 @@ typedef struct jdb_times {
     int64_t submitted, reaped; /* jdb_now() before the call that handed it over, and behind the one
                                   that brought its completion; 0: not known */
     uint64_t moved;            /* bytes */
-    int durable;               /* a write with a flush of its own, or by itself durable */
-    int error;                 /* errno; 0: none */
+    jdb_code code;
+    jdb_kind kind;
+    int durable; /* a write with a flush of its own, or by itself durable */
+    int error;   /* errno; 0: none */
 } jdb_times;
 void jdb_op_times(const jdb_op *op, jdb_times *times);
 jdb_file *jdb_op_file(const jdb_op *op); /* of an open: the new file, owned by the operation */

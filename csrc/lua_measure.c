@@ -62,17 +62,16 @@ static struct track *track_at(struct jl_meter *m, uint32_t i) {
     return t;
 }
 
-static int track_of(const jdb_op *op, int durable) {
-    switch (jdb_op_code(op)) {
-    case JDB_READ: return T_READ;
-    case JDB_WRITE: return durable ? T_WRITE_SYNC : T_WRITE;
-    case JDB_SYNC_DATA: return T_FDATASYNC;
-    case JDB_SYNC_ALL: return T_FSYNC;
-    case JDB_PUNCH: return T_TRIM;
-    case JDB_READ_MANY: return T_READ_MANY;
-    case JDB_WRITE_MANY: return T_WRITE_MANY;
-    default: return -1;
-    }
+/* The place of an operation's track + 1; 0: it has none. */
+static const uint8_t places[JDB_CODE_COUNT] = {
+    [JDB_READ] = T_READ + 1,           [JDB_WRITE] = T_WRITE + 1,
+    [JDB_SYNC_DATA] = T_FDATASYNC + 1, [JDB_SYNC_ALL] = T_FSYNC + 1,
+    [JDB_PUNCH] = T_TRIM + 1,          [JDB_READ_MANY] = T_READ_MANY + 1,
+    [JDB_WRITE_MANY] = T_WRITE_MANY + 1};
+
+static int track_of(const jdb_times *times) {
+    int i = places[times->code] - 1;
+    return i == T_WRITE && times->durable ? T_WRITE_SYNC : i;
 }
 
 static uint64_t span(int64_t from, int64_t to) { return to > from ? (uint64_t)(to - from) : 0; }
@@ -87,6 +86,14 @@ static void record_error(struct track *t, const char *name) {
     }
 }
 
+static void measure_failure(struct jl_meter *m, const jdb_times *times, int i, int counted) {
+    m->failed++;
+    struct track *t = counted ? track_at(m, (uint32_t)i) : NULL;
+    if (!t) return;
+    const char *name = jdb_errno_name(times->error);
+    record_error(t, name ? name : jdb_kind_name(times->kind));
+}
+
 void jl_measure_op(jl_state *S, jl_task *task, const jdb_op *op) {
     struct jl_times *own = task->times;
     struct jl_meter *m = own->meter;
@@ -95,20 +102,19 @@ void jl_measure_op(jl_state *S, jl_task *task, const jdb_op *op) {
     jdb_op_times(op, &times);
     if (!times.reaped) times.reaped = jdb_queue_now(S->queue);
     own->ready = times.reaped;
-    int i = track_of(op, times.durable);
-    if (jdb_op_kind(op) != JDB_OK) m->failed++;
-    else if (i == T_WRITE || i == T_WRITE_SYNC) m->written += times.moved;
-    if (i < 0 || own->op_due < m->from) return;
-    struct track *t = track_at(m, (uint32_t)i);
-    if (!t) return;
-    if (jdb_op_kind(op) != JDB_OK) {
-        const char *name = jdb_errno_name(times.error);
-        record_error(t, name ? name : jdb_kind_name(jdb_op_kind(op)));
+    int i = track_of(&times), counted = i >= 0 && own->op_due >= m->from;
+    if (times.kind != JDB_OK) {
+        measure_failure(m, &times, i, counted);
         return;
     }
+    if (i == T_WRITE || i == T_WRITE_SYNC) m->written += times.moved;
+    if (!counted) return;
+    struct track *t = m->tracks[i];
+    if (!t || !t->memory) t = track_at(m, (uint32_t)i);
+    if (!t) return;
+    int64_t submitted = times.submitted ? times.submitted : own->op_due;
     jdb_histogram_record(t->now.of[RESPONSE], span(own->op_due, times.reaped));
-    jdb_histogram_record(t->now.of[SERVICE],
-                         span(times.submitted ? times.submitted : own->op_due, times.reaped));
+    jdb_histogram_record(t->now.of[SERVICE], span(submitted, times.reaped));
     t->now.bytes += times.moved;
     if (++S->delivered % LAG_EVERY == 0)
         jdb_histogram_record(t->now.of[LAG], span(times.reaped, jdb_queue_now(S->queue)));

@@ -158,15 +158,29 @@ static int random_bytes(lua_State *L) {
     return 1;
 }
 
+/* The first `length` bytes of a buffer, to be written; raises when that cannot be. */
+static uint8_t *writable(lua_State *L, const jl_buf *b, size_t length) {
+    if (!b->mem || !jdb_buf_data(b->mem)) luaL_error(L, "the buffer was freed (Closed)");
+    if (b->len < length) luaL_error(L, "the buffer is too small");
+    if (!jdb_buf_writable(b->mem, b->off, length)) luaL_error(L, "the buffer is in flight (Busy)");
+    return (uint8_t *)jdb_buf_data(b->mem) + b->off;
+}
+
 /* fill(buffer [, percent of zeros]) */
 static int random_fill(lua_State *L) {
     struct jl_random *r = check_random(L);
-    jl_buf *b = jl_check_buf(L, 2);
+    const jl_buf *b = jl_check_buf(L, 2);
     unsigned zeros = check_percent(L, 3);
-    if (!b->mem || !jdb_buf_data(b->mem)) return luaL_error(L, "the buffer was freed (Closed)");
-    if (!jdb_buf_writable(b->mem, b->off, b->len))
-        return luaL_error(L, "the buffer is in flight (Busy)");
-    draw_bytes(&r->state, (uint8_t *)jdb_buf_data(b->mem) + b->off, b->len, zeros);
+    draw_bytes(&r->state, writable(L, b, b->len), b->len, zeros);
+    return 0;
+}
+
+/* number(buffer, a, b): two whole numbers at its front, of 64 bits each, by one call: every write of
+ * a workload pays for it. */
+static int number(lua_State *L) {
+    uint8_t *to = writable(L, jl_check_buf(L, 1), 16);
+    uint64_t numbers[2] = {whole(L, 2, 0, exact), whole(L, 3, 0, exact)};
+    memcpy(to, numbers, sizeof numbers);
     return 0;
 }
 
@@ -337,6 +351,7 @@ int jl_open_random(lua_State *L) {
     static const luaL_Reg functions[] = {{"random", random_new},
                                          {"due", due},
                                          {"arrivals", arrivals_new},
+                                         {"number", number},
                                          {"scatter", scatter},
                                          {"until_due", until_due},
                                          {"entropy", entropy},

@@ -776,6 +776,8 @@ void jdb_op_times(const jdb_op *op, jdb_times *times) {
     times->submitted = op->submitted_ns;
     times->reaped = op->reaped_ns;
     times->moved = op->moved;
+    times->code = (jdb_code)op->code;
+    times->kind = (jdb_kind)op->kind;
     times->durable = (op->flags & JDB_OP_DSYNC) != 0;
     times->error = op->error;
 }

@@ -67,17 +67,18 @@ end
 
 -- Files ------------------------------------------------------------------------------------------
 
--- A file of the module with the calls that workloads use; each is timed in C by its kind.
+-- A file of the module with the calls that workloads use; each is timed in C by its kind. What each
+-- iteration calls lies in the object itself, where it is found at once.
 local File = {}
 File.__index = File
 
 function File:read(off, page)
-  if not page then return self.raw:read_at(self.buffer, off) end
-  return self.raw:read_at(page.buffer or page, off)
+  return self.read_at(self.raw, page and (page.buffer or page) or self.buffer, off)
 end
 
 -- Written, and durable as the option --sync of the file says.
 function File:write(page, off)
+  if self.plain then return self.write_at(self.raw, page.buffer or page, off) end
   local written, message, err = self.raw:write_at(page.buffer or page, off, nil, nil, self.flags)
   if not written or not self.after then return written, message, err end
   local synced, why, reason = self.raw[self.after](self.raw)
@@ -100,8 +101,10 @@ function File:path() return self.raw:path() end
 -- sync: none, dsync (an O_DSYNC file), linked (write and flush as one), fdatasync, fsync.
 local function wrap_file(raw, sync, buffer)
   local after = sync == "fdatasync" and "sync_data" or sync == "fsync" and "sync_all" or nil
-  return setmetatable({ raw = raw, buffer = buffer, after = after,
-    flags = sync == "linked" and "dsync" or nil }, File)
+  local flags = sync == "linked" and "dsync" or nil
+  return setmetatable({ raw = raw, buffer = buffer, after = after, flags = flags,
+    plain = not after and not flags, read = File.read, write = File.write,
+    read_at = raw.read_at, write_at = raw.write_at }, File)
 end
 
 -- Coordination -----------------------------------------------------------------------------------
@@ -188,13 +191,12 @@ function Mutex:unlock() return self.permit:release() end
 
 -- The context ------------------------------------------------------------------------------------
 
-local Context = {}
-
--- ctx.due, in ns: when this iteration was planned (open loop), else nil.
-function Context.__index(_, key)
+-- ctx.due, in ns: when this iteration was planned (open loop), else nil. It is asked for last:
+-- methods are found without a call.
+local Context = setmetatable({}, { __index = function(_, key)
   if key == "due" then return core.due() end
-  return Context[key]
-end
+end })
+Context.__index = Context
 
 function Context:page(size)
   size = size or self.bs
@@ -213,8 +215,7 @@ function Context:numbered(off)
     page = self:page():random()
     self.own_page = page
   end
-  page.buffer:u64(0, off)
-  page.buffer:u64(8, self.iter)
+  core.number(page.buffer, off, self.iter)
   return page
 end
 
