@@ -263,7 +263,8 @@ static struct jl_arrivals *check_arrivals(lua_State *L) {
     return a;
 }
 
-/* arrivals(rate, "const" | "poisson", random): the first ones are due from now on. */
+/* arrivals(rate, "const" | "poisson", random [, start]): the first ones are due from now on, or from
+ * that moment in ns. */
 static int arrivals_new(lua_State *L) {
     static const char *const kinds[] = {"const", "poisson", NULL};
     double rate = luaL_checknumber(L, 1);
@@ -271,8 +272,9 @@ static int arrivals_new(lua_State *L) {
     struct jl_random *r = jl_test(L, 3, &magic_random, sizeof *r);
     if (!(rate > 0 && rate <= 1e9)) luaL_argerror(L, 1, "a rate expected");
     if (!r) luaL_argerror(L, 3, "random stream expected");
+    int64_t start = lua_isnoneornil(L, 4) ? jl_now(L) : (int64_t)luaL_checknumber(L, 4);
     struct jl_arrivals *a = jl_new(L, sizeof *a, &magic_arrivals, jl_self(L)->ref_arrivals_meta);
-    jdb_arrivals_init(&a->a, rate, poisson, &r->state, jl_now(L));
+    jdb_arrivals_init(&a->a, rate, poisson, &r->state, start);
     return 1;
 }
 

@@ -92,6 +92,25 @@ describe("several processes", function()
     assert.are.equal(101, d.jobs[1].ops[1].n)
   end)
 
+  it_runs("take turns when arrivals are constant", function()
+    local path = support.path("w.lua")
+    support.put(path, [[
+      return { file = false, jobs = { one = { n = 1, main = function(ctx)
+        if ctx.iter <= 5 then ctx:note(ctx.id .. ":" .. ctx.iter, ctx.due) end
+      end } } }]])
+    local d, status, out = run(support.quote(path), "--procs 3 --rate 30 --arrival const",
+      "--time 700ms --warmup 0s")
+    assert.are.equal(0, status, out)
+    local dues = {}
+    for _, due in pairs(command.notes(d)) do dues[#dues + 1] = tonumber(due) end
+    assert.are.equal(15, #dues)
+    table.sort(dues)
+    for i = 2, #dues do
+      local gap = dues[i] - dues[i - 1]
+      assert.is_true(math.abs(gap - 1e9 / 30) < 1000, gap)
+    end
+  end)
+
   it_runs("run workloads one after the other", function()
     local d, status, out = run("randwrite wal --procs 2 --time 100ms")
     assert.are.equal(0, status, out)
@@ -128,10 +147,11 @@ describe("several processes", function()
   end)
 
   it_runs("end together after a signal to the first", function()
-    local interpreter = os.getenv("JDBFS_TEST_LUA")
-    local status, out = support.sh(("timeout --foreground --preserve-status -s INT 1 %s "
-      .. "lua/bin/jdbfs run randread --procs 2 --dir %s --size 1m --time 60s --warmup 0s --quiet"
-      .. " --json -"):format(interpreter, support.quote(dir)))
+    local rows = support.quote(support.path("rows"))
+    local status, out = support.sh(("%s lua/bin/jdbfs run randread --procs 2 --dir %s --size 1m"
+      .. " --time 60s --warmup 0s --interval 50ms --quiet --json - --live-json %s & run=$!;"
+      .. " until [ -s %s ]; do sleep 0.05; done; kill -INT $run; wait $run"):format(
+      os.getenv("JDBFS_TEST_LUA"), support.quote(dir), rows, rows))
     assert.are.equal(130, status, out)
     local d = assert(result.decode((out:match("{.*}"))))
     assert.is_true(d.jobs[1].ops[1].n > 0)

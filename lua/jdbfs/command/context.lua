@@ -327,9 +327,10 @@ end
 
 -- Planned arrivals: next() waits for the next one.
 function Context:arrivals(rate)
-  local options = self.engine.run.options
-  self.engine.streams = (self.engine.streams or 0) + 1
-  return core.arrivals(rate, options.arrival, self:random(2 ^ 41 + self.engine.streams))
+  local engine = self.engine
+  engine.streams = (engine.streams or 0) + 1
+  return engine:arrivals(rate, self.job and self.job.number or 0, 2 ^ 41 + 64 * engine.streams,
+    core.now_ns())
 end
 
 -- Another random stream; the same number, job and seed draw the same.

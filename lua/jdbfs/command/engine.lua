@@ -293,6 +293,16 @@ local function stop(engine)
   end
 end
 
+-- Planned arrivals of this process, from a moment in ns on. Each of several processes has a stream of
+-- its own, and begins by its part of a gap later: constant gaps would else all end at once.
+function Engine:arrivals(rate, job, number, from)
+  local run = self.run
+  local before = run:part_index() - 1
+  return core.arrivals(rate, run.options.arrival,
+    core.random(run.options.seed, job, number + before),
+    from + before / run:part_count() / rate * 1e9)
+end
+
 -- Runs as a task.
 local function perform(engine)
   local definition = engine.definition
@@ -307,11 +317,11 @@ local function perform(engine)
     return
   end
   engine.live, engine.serving, engine.phase = true, true, "warm-up"
-  engine.started, engine.started_ns, engine.interval_at = now(), core.now_ns(), 0
+  engine.started, engine.interval_at = now(), 0
+  engine.started_ns = engine.run.part and engine.run.part.begins_ns or core.now_ns()
   for _, job in ipairs(engine.jobs) do
     if job.rate then
-      job.arrivals = core.arrivals(job.rate, engine.run.options.arrival,
-        core.random(engine.run.options.seed, job.number, 2 ^ 40 + engine.run:part_index() - 1))
+      job.arrivals = engine:arrivals(job.rate, job.number, 2 ^ 40, engine.started_ns)
     end
     start_job(engine, job)
   end

@@ -31,6 +31,7 @@ function Part:line_up()
     if file then
       local at = tonumber(file:read("*a"))
       file:close()
+      self.begins_ns = at
       jdbfs.sleep(max(0, (at - core.now_ns()) / 1e9))
       return true
     end
