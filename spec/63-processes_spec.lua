@@ -53,6 +53,24 @@ describe("several processes", function()
     assert.is_true(d.trust.cpu_s_per_mop > 0 and d.trust.enters_per_op > 0)
   end)
 
+  it_runs("keep warm-up and measured time apart, also when one is late", function()
+    local path = support.path("w.lua")
+    support.put(path, [[
+      return { file = true, jobs = { one = { n = 1, main = function(ctx)
+        local till = ctx:now() + (ctx.id == 2 and ctx.iter == 1 and 0.13 or 0)
+        while ctx:now() < till do end -- the others have ended two intervals meanwhile
+        ctx.file:read(ctx.rng:page())
+      end } } }]])
+    local d, status, out = run(support.quote(path), "--procs 2 --time 200ms --interval 50ms",
+      "--warmup 120ms")
+    assert.are.equal(0, status, out)
+    local rows = 0
+    for _, row in ipairs(d.intervals) do
+      if not row.warmup then rows = rows + row.n end
+    end
+    assert.are.equal(d.jobs[1].ops[1].n, rows)
+  end)
+
   it_runs("draw what as many coroutines of one process would draw", function()
     local path = support.path("w.lua")
     support.put(path, [[
