@@ -149,21 +149,12 @@ end)
 describe("a lock between processes", function()
   support.setup()
 
-  -- Two processes run the same source with another word: one that holds (and says so by making
-  -- the file "ready"), one that tries while the other holds, and one after it has gone.
-  local ROLES = [[sh -c '
-    ready=$1; shift
-    "$@" hold & pid=$!
-    n=0
-    while [ ! -e "$ready" ] && [ $n -lt 500 ]; do sleep 0.01; n=$((n + 1)); done
-    echo "holder $pid"
-    "$@" try
-    %s
-    "$@" again' sh]]
-
+  -- Processes run the same source with another word: one that holds (and says so by making the
+  -- file "ready"), one that tries while the other holds, and one after it has gone. What they say,
+  -- and the holder's number.
   local function roles(finish, source, path)
     local ready = support.path("ready")
-    return process.script([==[
+    local file = process.program([==[
       local path, ready, role = arg[3], arg[4], arg[5]
       local function wait(name)
         local start = jdbfs.now()
@@ -173,15 +164,29 @@ describe("a lock between processes", function()
         end
       end
       local function put(name) assert(io.open(name, "w")):close() end
-    ]==] .. source, {
-      args = { path, ready },
-      prefix = ROLES:format(finish) .. " " .. support.quote(ready),
-    })
+    ]==] .. source)
+    local function words(role) return { file, support.path("."), "", path, ready, role } end
+    local function say(role)
+      local r = support.process(words(role))
+      assert.equal("", r.err)
+      return r.out
+    end
+    local holder = support.start(words("hold"))
+    for _ = 1, 2000 do
+      if support.get(ready) then break end
+      jdbfs.sleep(0.01)
+    end
+    local tried = say("try")
+    finish(holder)
+    assert.equal("", holder.wait())
+    return tried .. say("again"), holder.pid
   end
+
+  local function kill(holder) holder.kill() end
 
   it("is refused with the holder's number, and free after the holder was killed", function()
     local path = made()
-    local out = roles('kill -9 $pid; wait $pid 2>/dev/null', [==[
+    local out, pid = roles(kill, [==[
       if role == "hold" then
         local f = assert(jdbfs.open_rw(path, {lock = "exclusive"}))
         put(ready)
@@ -197,11 +202,10 @@ describe("a lock between processes", function()
       end
       check("at once", jdbfs.now() - before < 2)
     ]==], path)
-    local pid = out:match("holder (%d+)")
     local tries, after = 0, 0
     for line in out:gmatch("try[^\n]*") do
       tries = tries + 1
-      assert(line:find("process " .. pid .. " ", 1, true), line)
+      assert(not pid or line:find("process " .. pid .. " ", 1, true), line)
       assert(line:find("exclusive", 1, true), line)
     end
     for line in out:gmatch("again[^\n]*") do
@@ -215,21 +219,17 @@ describe("a lock between processes", function()
   it("is free after unlock, after close, and after the process has ended", function()
     for _, how in ipairs({ "f:unlock()", "f:close()", "os.exit(0)", "f = nil" }) do
       local path = made()
-      local out = roles("touch " .. support.quote(path .. ".go") .. "; sleep 0.05; wait_for() { " ..
-        'n=0; while [ ! -e "$1" ] && [ $n -lt 500 ]; do sleep 0.01; n=$((n + 1)); done; }; ' ..
-        "wait_for " .. support.quote(path .. ".done"), ([==[
+      local function go() support.put(path .. ".go", "") end
+      local out = roles(go, ([==[
         local f = assert(jdbfs.open(path))
         if role == "hold" then
           check("lock", f:lock("exclusive"))
           put(ready)
           wait(path .. ".go")
-          put(path .. ".done")
           %s
           collect()
-          jdbfs.sleep(0.5)
           return
         end
-        if role == "again" then jdbfs.sleep(0.1) end
         local ok, _, err = f:lock("shared")
         for _ = 1, 50 do -- a process may take a while to end
           if ok or role ~= "again" then break end
@@ -237,7 +237,7 @@ describe("a lock between processes", function()
           ok, _, err = f:lock("shared")
         end
         print(role, ok and "ok" or err.kind)
-      ]==]):format(how), path):gsub("holder %d+\n", "")
+      ]==]):format(how), path)
       assert.equal("try\tBusy\nagain\tok\n", out, how)
       os.remove(support.path("ready"))
     end
@@ -245,7 +245,7 @@ describe("a lock between processes", function()
 
   it("that is shared is shared", function()
     local path = made()
-    local out = roles("kill -9 $pid; wait $pid 2>/dev/null", [==[
+    local out, pid = roles(kill, [==[
       if role == "hold" then
         local f = assert(jdbfs.open(path, {lock = "shared"}))
         put(ready)
@@ -256,16 +256,15 @@ describe("a lock between processes", function()
       local g, message, err = jdbfs.open_rw(path, {lock = "exclusive"})
       print(role, g and "ok" or err.kind, message)
     ]==], path)
-    local pid = out:match("holder (%d+)")
-    assert(out:find("try\tBusy\t[^\n]*process " .. pid .. " holds a shared lock"), out)
+    assert(out:find("try\tBusy\t[^\n]*" .. (pid and "process " .. pid .. " holds a shared lock"
+      or "holds a lock")), out)
     assert(out:find("again\tok", 1, true), out)
   end)
 
   it("lets one in at a time", function()
     local path = made("0")
-    local r = support.script([==[
-      local jdbfs = require("jdbfs")
-      local path = arg[1]
+    local file = process.program([==[
+      local path = arg[3]
       for _ = 1, 60 do
         local f, message, err
         repeat
@@ -279,9 +278,12 @@ describe("a lock between processes", function()
         assert(f:write_at(b, 0))
         assert(f:close())
       end
-    ]==], { args = { path }, prefix = [[sh -c '"$@" & a=$!; "$@" & b=$!; wait $a && wait $b' sh]] })
-    assert.equal("", r.err)
-    assert.equal(0, r.status)
+      io.write("done")
+    ]==])
+    local a = support.start({ file, support.path("."), "", path })
+    local b = support.start({ file, support.path("."), "", path })
+    assert.equal("done", a.wait())
+    assert.equal("done", b.wait())
     support.holds(path, "120")
   end)
 

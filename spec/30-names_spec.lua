@@ -14,7 +14,7 @@ end
 
 local function link(target, name)
   local path = support.path(name)
-  support.sh("ln -s " .. support.quote(target) .. " " .. support.quote(path))
+  support.link(target, path)
   return path
 end
 
@@ -49,17 +49,22 @@ describe("mkdir", function()
     assert.equal("directory", lfs.attributes(path, "mode"))
   end)
 
-  both("is fine with a directory that exists, also through a link", function()
+  both("is fine with a directory that exists", function()
     local path = support.path("a")
     assert.is_true(jdbfs.mkdir(path))
     assert.is_true(jdbfs.mkdir(path))
     assert.is_true(jdbfs.mkdir(path .. "/b"))
     assert.is_true(jdbfs.mkdir(path .. "/b"))
+    assert.is_true(jdbfs.mkdir("/"))
+    assert.is_true(jdbfs.mkdir("."))
+  end)
+
+  both("is fine with a directory behind a link", function()
+    local path = support.path("a")
+    assert.is_true(jdbfs.mkdir(path))
     assert.is_true(jdbfs.mkdir(link("a", "l")))
     assert.is_true(jdbfs.mkdir(support.path("l") .. "/c/d"))
     assert.equal("directory", lfs.attributes(path .. "/c/d", "mode"))
-    assert.is_true(jdbfs.mkdir("/"))
-    assert.is_true(jdbfs.mkdir("."))
   end)
 
   both("takes slashes as they come", function()
@@ -78,6 +83,9 @@ describe("mkdir", function()
     fails({ kind = "Io", op = "mkdir", path = path .. "/a/b", name = "ENOTDIR" },
       jdbfs.mkdir(path .. "/a/b"))
     support.holds(path, "content")
+  end)
+
+  both("fails when a dangling link is in the way", function()
     local dangling = link("nowhere", "l")
     fails({ kind = "Io", op = "mkdir", path = dangling }, jdbfs.mkdir(dangling))
   end)
@@ -97,13 +105,21 @@ describe("ls", function()
   support.setup()
 
   both("gives the names of the regular files, sorted by their bytes", function()
-    for _, name in ipairs({ "b", "a", "B", "10", "9", ".hidden", "\255", "a b", "ab" }) do
+    -- The C library of Windows takes no UTF-8, and "B" is "b" there.
+    local far, near = support.on_windows and "~" or "\255", support.on_windows and "C" or "B"
+    for _, name in ipairs({ "b", "a", near, "10", "9", ".hidden", far, "a b", "ab" }) do
       made("", name)
     end
     jdbfs.mkdir(support.path("directory"))
+    assert.same({ ".hidden", "10", "9", near, "a", "a b", "ab", "b", far }, jdbfs.ls(here()))
+  end)
+
+  both("leaves out what is no regular file", function()
+    made("", "a")
+    jdbfs.mkdir(support.path("directory"))
     link("a", "link")
     support.sh("mkfifo " .. support.quote(support.path("fifo")))
-    assert.same({ ".hidden", "10", "9", "B", "a", "a b", "ab", "b", "\255" }, jdbfs.ls(here()))
+    assert.same({ "a" }, jdbfs.ls(here()))
   end)
 
   it("knows files from directories where the file system does not tell", function()
@@ -130,9 +146,10 @@ describe("ls", function()
   end)
 
   both("of thousands of files is complete and sorted", function()
-    support.sh("cd " .. support.quote(here()) .. " && touch $(seq 10000 12999)")
+    local many = support.on_wine and 500 or 3000
+    for i = many, 1, -1 do made("", tostring(9999 + i)) end
     local names = jdbfs.ls(here())
-    assert.equal(3000, #names)
+    assert.equal(many, #names)
     for i, name in ipairs(names) do assert.equal(tostring(9999 + i), name) end
   end)
 
@@ -155,18 +172,22 @@ describe("size and stat", function()
 
   both("tell about a file", function()
     local path = made(("x"):rep(12345))
-    support.sh("chmod 604 " .. support.quote(path))
+    if not support.on_windows then support.chmod("604", path) end
     assert.equal(12345, jdbfs.size(path))
     local st, attributes = jdbfs.stat(path), lfs.attributes(path)
     assert.equal(12345, st.size)
     assert.equal("file", st.type)
-    assert.equal(attributes.ino, st.inode)
-    assert.equal(attributes.dev, st.device)
+    if not support.on_windows then -- whose C library knows neither
+      assert.equal(attributes.ino, st.inode)
+      assert.equal(attributes.dev, st.device)
+    end
     assert.equal(attributes.nlink, st.links)
-    assert.equal(388, st.mode) -- 0604
+    assert.equal(support.on_windows and 438 or 388, st.mode) -- 0666 or 0604
     assert.equal(attributes.modification, math.floor(st.mtime))
     assert.equal(attributes.access, math.floor(st.atime))
-    assert.equal(attributes.change, math.floor(st.ctime))
+    if not support.on_windows then -- where it is the time of the making
+      assert.equal(attributes.change, math.floor(st.ctime))
+    end
     assert.equal(0, st.allocated % 512)
   end)
 
@@ -343,6 +364,9 @@ describe("sync_dir", function()
   both("syncs a directory", function()
     made("x")
     assert.is_true(jdbfs.sync_dir(here()))
+  end)
+
+  both("follows a link to a directory", function()
     assert.is_true(jdbfs.sync_dir(link(".", "l")))
   end)
 
@@ -379,10 +403,13 @@ describe("space", function()
     assert.equal("number", type(free))
     assert.equal("number", type(total))
     assert.is_true(total > 0 and free >= 0 and free <= total)
-    local _, out = support.sh("df -P -B1 " .. support.quote(here()) .. " | tail -n 1")
-    assert.equal(tonumber(out:match("%S+%s+(%d+)")), total)
     local _, of_file = jdbfs.space(made("x"))
     assert.equal(total, of_file)
+  end)
+
+  both("agrees with df", function()
+    local _, out = support.sh("df -P -B1 " .. support.quote(here()) .. " | tail -n 1")
+    assert.equal(tonumber(out:match("%S+%s+(%d+)")), (select(2, jdbfs.space(here()))))
   end)
 
   both("of nothing fails", function()

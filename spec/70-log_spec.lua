@@ -1493,32 +1493,12 @@ end)
 describe("a writer process killed with kill -9", function()
   support.setup()
 
-  -- The shell tells its number and becomes the interpreter.
-  local function command(file, ...)
-    local words = {
-      "echo $$; exec env -u LUA_INIT", "LUA_PATH=" .. support.quote(package.path),
-      "LUA_CPATH=" .. support.quote(package.cpath), support.quote(support.interpreter()),
-      support.quote(file),
-    }
-    for _, value in ipairs({ ... }) do words[#words + 1] = support.quote(tostring(value)) end
-    words[#words + 1] = "2>&1"
-    return table.concat(words, " ")
-  end
-
-  -- What it said until it was killed, after that many lines; on Windows after some time.
+  -- What it said until it was killed, after that many lines.
   local function kill_after(lines, ...)
-    local said = {}
-    if support.on_windows then
-      local r = support.process({ ... }, { stop = { "KILL", 1 + lines / 75 } })
-      for line in (r.out .. r.err):gmatch("[^\n]+") do said[#said + 1] = line end
-      return said
-    end
-    local pipe = assert(io.popen(command(...)))
-    local pid = assert(tonumber(pipe:read("*l")))
-    for _ = 1, lines do said[#said + 1] = pipe:read("*l") end
-    os.execute("kill -9 " .. pid)
-    for line in pipe:lines() do said[#said + 1] = line end
-    pipe:close()
+    local writer, said = support.start({ ... }), {}
+    for _ = 1, lines do said[#said + 1] = writer.pipe:read("*l") end
+    writer.kill()
+    for line in writer.wait():gmatch("[^\n]+") do said[#said + 1] = line end
     return said
   end
 

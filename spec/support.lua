@@ -25,6 +25,9 @@
 --   process(words, o)   the same for the interpreter with these words, such as {"lua/bin/jdbfs",
 --                       "run"}; o.stop: {"INT" or another signal, seconds}: it is sent after that
 --                       time. Windows knows INT (Ctrl-C) and KILL, the others make the test pending
+--   start(words, o)     starts such a process and goes on: {pipe = what it writes to both streams,
+--                       pid = its number, nil on Windows; kill = function(), at once; wait =
+--                       function(): what it has written until its end}
 --   command_line(words) these words as one text for io.popen
 --   interpreter()       the program that runs this, for a process of one's own
 --   sh(command)         exit status and what it wrote to both streams
@@ -41,6 +44,8 @@
 --                       faked
 --   proc                whether there is a /proc of this system
 --   remove(path)        removes a file without jdbfs
+--   link(to, path)      makes a symbolic link; without them the test becomes pending
+--   chmod(mode, path)   mode: octal digits; pending on Windows
 --   figures(text)       a line that the run's summary shows
 --   wait_idle()         lets operations that nobody waits for end
 --   open_files(dir)     paths below dir that this process holds open (Linux)
@@ -485,12 +490,55 @@ function M.script(source, o)
   return M.process({ file, unpack(o.args or {}) }, o)
 end
 
+local function all_of(pipe)
+  return function()
+    local text = pipe:read("*a")
+    pipe:close()
+    return text
+  end
+end
+
+local function start_windows(words, o)
+  local file = M.path("kill")
+  os.remove(file)
+  local helper = os.getenv("JDBFS_TEST_STOP") or set_pending("JDBFS_TEST_STOP names no program")
+  local line = windows_line({ helper, "KILL", file, M.interpreter(), unpack(words) })
+  assert(not next(o.env or {}), "start sets no variables on Windows")
+  local pipe = assert(io.popen('"' .. line .. ' 2>&1"'))
+  return { pipe = pipe, wait = all_of(pipe), kill = function() real_io.put(file, "") end }
+end
+
+function M.start(words, o)
+  needs_system()
+  if M.on_windows then return start_windows(words, o or {}) end
+  -- The shell tells its number and becomes the interpreter.
+  local line = { "echo $$; exec", environment(o and o.env), M.quote(M.interpreter()) }
+  for _, word in ipairs(words) do line[#line + 1] = M.quote(tostring(word)) end
+  local pipe = assert(io.popen(table.concat(line, " ") .. " 2>&1"))
+  local pid = assert(tonumber(pipe:read("*l")))
+  return { pipe = pipe, pid = pid, wait = all_of(pipe), kill = function()
+    sh("kill -9 " .. pid)
+  end }
+end
+
 function M.command_line(words)
   -- The shell of Windows takes the outermost quotes away.
   if M.on_windows then return '"' .. windows_line(words) .. '"' end
   local quoted = {}
   for i, word in ipairs(words) do quoted[i] = M.quote(tostring(word)) end
   return table.concat(quoted, " ")
+end
+
+function M.link(to, path)
+  needs_system()
+  if M.on_windows then set_pending("wine makes no symbolic links") end
+  assert(lfs.link(to, path, true))
+end
+
+function M.chmod(mode, path)
+  needs_system()
+  if M.on_windows then set_pending("permissions are the directory's on Windows") end
+  assert(sh("chmod " .. mode .. " " .. M.quote(path)) == 0)
 end
 
 function M.names(path)

@@ -13,6 +13,7 @@
 --                    collect(), count(path) of entries in a directory.
 --                    o.forker: path from forker(). Asserts exit status 0 and an empty stderr
 --                    unless o.loose is set; gives what it wrote to stdout, and the result
+--   program(source)  path of a file with that prelude and source, for support.start
 --   slow()           a throttled block device: {device =, prefix =, stop = function}; nil, why
 --   close_code(body) a function of Lua source that uses <close>; nil before Lua 5.4
 --   running()        the running coroutine, nil outside of one
@@ -141,12 +142,20 @@ end
 local _ = { dir, tpcall, unpack, forker, check, collect, count, jdbfs }
 ]==]
 
+-- One line, so that line numbers in messages fit.
+local function with_prelude(source) return (PRELUDE:gsub("\n", " ")) .. source end
+
+function M.program(source)
+  local path = support.path()
+  support.put(path, with_prelude(source))
+  return path
+end
+
 function M.script(source, o)
   o = o or {}
   local args = { support.path("."), o.forker or "" }
   for _, value in ipairs(o.args or {}) do args[#args + 1] = value end
-  -- One line, so that line numbers in messages fit.
-  local r = support.script((PRELUDE:gsub("\n", " ")) .. source,
+  local r = support.script(with_prelude(source),
     { args = args, env = o.env, prefix = o.prefix })
   if not o.loose then
     assert(r.status == 0, ("exit status %s\n%s%s"):format(tostring(r.status), r.out, r.err))

@@ -1,8 +1,8 @@
 /* stop.c: runs a program on Windows and stops it after a while, as timeout(1) does elsewhere:
  *
- *   stop INT|KILL MILLISECONDS PROGRAM ARGUMENT...
+ *   stop INT|KILL MILLISECONDS|FILE PROGRAM ARGUMENT...
  *
- * INT is what Ctrl-C sends: to all processes of a console, so this program starts itself once more
+ * FILE: as soon as there is one of that name. INT is what Ctrl-C sends: to all processes of a console, so this program starts itself once more
  * with one of its own, unseen. KILL ends it at once. Ends with the program's exit status. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,9 +52,19 @@ static int end_of(HANDLE process) {
     return (int)status;
 }
 
+/* Whether the program has to be stopped; else it has ended. */
+static BOOL is_time(HANDLE program, const char *when) {
+    char *rest;
+    DWORD milliseconds = strtoul(when, &rest, 10);
+    if (!*rest) return WaitForSingleObject(program, milliseconds) == WAIT_TIMEOUT;
+    while (GetFileAttributesA(when) == INVALID_FILE_ATTRIBUTES)
+        if (WaitForSingleObject(program, 10) != WAIT_TIMEOUT) return FALSE;
+    return TRUE;
+}
+
 int main(int argc, char **argv) {
     char line[8192];
-    if (argc < 4) return fail("usage: stop INT|KILL MILLISECONDS PROGRAM ARGUMENT...");
+    if (argc < 4) return fail("usage: stop INT|KILL MILLISECONDS|FILE PROGRAM ARGUMENT...");
     if (!getenv("STOP_HAS_CONSOLE")) {
         SetEnvironmentVariableA("STOP_HAS_CONSOLE", "1");
         snprintf(line, sizeof line, "%s", GetCommandLineA());
@@ -65,7 +75,7 @@ int main(int argc, char **argv) {
     HANDLE program = start(line, 0);
     if (!program) return fail(line);
     SetConsoleCtrlHandler(ignore, TRUE);
-    if (WaitForSingleObject(program, (DWORD)atoi(argv[2])) != WAIT_TIMEOUT) return end_of(program);
+    if (!is_time(program, argv[2])) return end_of(program);
     if (strcmp(argv[1], "KILL") == 0) TerminateProcess(program, 137);
     else if (!GenerateConsoleCtrlEvent(CTRL_C_EVENT, 0)) return fail("cannot send Ctrl-C");
     return end_of(program);
