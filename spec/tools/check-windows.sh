@@ -222,7 +222,7 @@ run_specs() { # LUA BACKEND SPEC...: into $root/LUA-BACKEND.*
         LUA_CPATH="Z:$box/$id/?.dll;Z:$root/$id/?.dll" \
         JDBFS_BACKEND="$backend" JDBFS_TEST_DIR="$id-$backend" JDBFS_TEST_WINE=1 \
         JDBFS_TEST_FS="$([[ $backend == sim ]] && echo sim || echo NTFS)" JDBFS_TEST_SAN='' \
-        JDBFS_TEST_LUA="Z:${root//\//\\}\\$id\\$(exe_of "$id")" JDBFS_KILLS=4 \
+        JDBFS_TEST_LUA="Z:${root//\//\\}\\$id\\$(exe_of "$id")" JDBFS_KILLS=4 HOSTILE_STEPS=2000 \
         JDBFS_TEST_STOP="Z:${root//\//\\}\stop.exe" \
         JDBFS_TEST_REPORT="../$id-$backend.report" \
         timeout -k 10 "$timeout" wine "$root/$id/$(exe_of "$id")" spec/tools/windows_busted.lua \
