@@ -1277,6 +1277,23 @@ describe("timeout", function()
     assert.is_false(went_on)
   end)
 
+  it("ends its function with a task that cancelled itself before", function()
+    jdbfs.run(function()
+      local started, went_on, waiter = false, false, nil
+      waiter = jdbfs.spawn(function()
+        waiter:cancel()
+        jdbfs.timeout(1000, function()
+          started = true
+          jdbfs.sleep(1000)
+        end)
+        went_on = true
+      end)
+      support.fails({ kind = "Cancelled" }, waiter:join())
+      jdbfs.yield()
+      assert.are.same({ false, false, 1 }, { started, went_on, jdbfs.stats().tasks })
+    end)
+  end)
+
   it("forgets a function that has ended, when the waiter is cancelled later", function()
     jdbfs.run(function()
       for _ = 1, 50 do
