@@ -62,7 +62,9 @@ describe("a random stream", function()
 
   it("and arrivals need a rate and a stream", function()
     local r = core.random(1, 2, 3)
-    for _, rate in ipairs { 0, -1, 2e9, 0 / 0 } do raises("rate", core.arrivals, rate, "const", r) end
+    for _, rate in ipairs { 0, -1, 2e9, 0 / 0 } do
+      raises("a rate expected", core.arrivals, rate, "const", r)
+    end
     raises("random stream expected", core.arrivals, 1, "const", {})
     local arrivals = core.arrivals(1, "const", r)
     raises("arrivals expected", arrivals.mark, r)

@@ -185,8 +185,10 @@ int main(void) {
         {NULL, NULL}};
     /* Virtual time rings at once, and nothing completes behind the program's back. */
     static const char *const system[] = {"the alarm makes the descriptor readable, in time",
-                                         "one byte until armed", "the relay tells of completions",
+                                         "one byte until armed",
+                                         "the relay tells of completions",
                                          "the relay survives its host",
-                                         "a relay that cannot be", NULL};
+                                         "a relay that cannot be",
+                                         NULL};
     return run_on_every_backend(tests, system);
 }

@@ -1,5 +1,5 @@
--- What a host waits for, and the modes of the ring, when the system refuses what they need: told, or
--- done without; nothing leaks, and the next call works.
+-- What a host waits for, and the modes of the ring, when the system refuses what they need: told,
+-- or done without; nothing leaks, and the next call works.
 
 local process = require "support_process"
 local support = require "support"
@@ -119,18 +119,20 @@ describe("a ring", function()
 
   about("that has no memory for its size becomes smaller, and says so", function()
     local out = script("ring.setup:errno=ENOMEM:count=2", WORK .. "print(jdbfs.info().depth)")
-    assert.are.equal("48\tforced by JDBFS_BACKEND; depth lowered from 256: locked memory is short\n" ..
-      "64\n", out)
+    assert.are.equal("48\tforced by JDBFS_BACKEND; depth lowered from 256: " ..
+      "locked memory is short\n64\n", out)
   end)
 
   about("that is lost while its own thread submits hands the rest to the pool", function()
-    if tonumber((select(2, support.sh("nproc")))) < 2 then return pending("needs two processors") end
+    local _, processors = support.sh("nproc")
+    if tonumber(processors) < 2 then return pending("needs two processors") end
     for nth = 1, 6 do
       local out = script(("ring.enter:nth=%d:errno=EPERM:ever"):format(nth),
         "assert(jdbfs.setup { sqpoll = 0.001 * " .. nth .. " })" .. WORK)
       local sum, reason = out:match("^(%d+)\t([^\n]*)\n$")
       assert.are.equal("48", sum)
-      assert(reason:find("works here", 1, true) or reason:find("refused later (EPERM)", 1, true), out)
+      local known = reason:find("works here", 1, true) or reason:find("later (EPERM)", 1, true)
+      assert(known, out)
     end
   end)
 end)

@@ -202,7 +202,7 @@ for _, entry in ipairs(gone) do print(("gone     %s\t%s"):format(entry.place, en
 for _, entry in ipairs(reached) do print(("reached  %s\t%s"):format(entry.place, entry.code)) end
 local good = #unlisted == 0 and #gone == 0
 if good then passed = passed + 1 else failed = failed + 1 end
-print(("%s unreached: %d listed with a reason, %d not; entries whose line is gone: %d, is reached: %d")
+print(("%s unreached: %d listed with a reason, %d not; entries of lines gone: %d, reached: %d")
   :format(good and "ok  " or "FAIL", reasons, #unlisted, #gone, #reached))
 print(("\n%d passed, %d failed, 0 skipped"):format(passed, failed))
 os.exit(failed == 0 and 0 or 1)
