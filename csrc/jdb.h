@@ -355,8 +355,8 @@ void jdb_queue_flush(jdb_queue *queue);          /* hand staged operations to th
 /* A descriptor that becomes readable when completions wait, or -errno. Owned by the queue. */
 int jdb_queue_pollfd(jdb_queue *queue);
 void jdb_queue_signal(jdb_queue *queue); /* makes that descriptor readable, if there is one */
-/* Makes it readable at that time (jdb_now), by a thread of its own. The last call counts. -errno when
- * there can be no thread: it is readable now, and whoever finds it too early calls again. */
+/* Makes it readable at that time (jdb_now), by a thread of its own. The last call counts. -errno
+ * when there can be no thread: it is readable now, and whoever finds it too early calls again. */
 int jdb_queue_alarm(jdb_queue *queue, int64_t when_ns);
 /* For hosts that can wait for a socket of their own but for no other descriptor: connect a stream
  * socket to the path, accept, and a thread sends one byte when the descriptor above would become
