@@ -197,6 +197,19 @@ describe("a log in a directory that others can write to", function()
     support.holds(path("victim"), "untouched")
   end)
 
+  both("reads no segment that has become a link", function()
+    local log = assert(jdbfs.log(path("log"), SMALL))
+    for _ = 1, 8 do assert(log:append(("r"):rep(4000))) end
+    assert.is_true(log:stats().segments >= 2)
+    local segment = path("log") .. "/0000000001.log"
+    assert(os.rename(segment, path("moved")))
+    link(path("moved"), segment)
+    local cursor = log:records()
+    support.fails({ kind = "Io", name = "ELOOP" }, cursor:next())
+    cursor:close()
+    assert(log:close())
+  end)
+
   both("is refused when its lock is a link", function()
     assert(jdbfs.mkdir(path("log")))
     link(path("nowhere"), path("log") .. "/lock")

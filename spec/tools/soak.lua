@@ -253,11 +253,12 @@ local function least_of_recent()
   return least
 end
 
-local function compare(m)
+local function compare(m, enough)
   recent[#recent + 1] = m.memory
   if #recent > 20 then table.remove(recent, 1) end
-  if #recent == 20 and least_of_recent() > base.memory + GROWTH then
-    stop(("memory grew from %.0f to %.0f KiB"):format(base.memory / 1024, least_of_recent() / 1024))
+  local least = least_of_recent()
+  if #recent >= enough and least > base.memory + GROWTH then
+    stop(("memory grew from %.0f to %.0f KiB"):format(base.memory / 1024, least / 1024))
   end
   -- Files are counted exactly in settle; here only growth counts.
   if m.descriptors > base.descriptors + 2 then
@@ -280,13 +281,12 @@ while jdbfs.now() - start < seconds or not base do
       base = m
       base.memory = peak
     elseif base then
-      compare(m)
+      compare(m, 20)
     end
   end
 end
 local last = measure()
-compare(last)
-if least_of_recent() > base.memory + GROWTH then stop("memory grew") end
+compare(last, 1)
 print(("%.0f s, %d rounds, seed %d: %d operations, %d blocks verified, %d cancelled, " ..
   "%d timed out, " ..
   "%d opened, %d records, %d forks; memory %+.0f KiB, descriptors %+d, mappings %+d"):format(
