@@ -120,7 +120,8 @@ struct jl_state {
     uint32_t alive;     /* tasks of the current run */
     int leftover;       /* a run ended without its tasks: there was no memory to end them */
     uint32_t tasks;     /* all that have not ended */
-    int idle_count;     /* coroutines in ref_idle, that run nothing */
+    int idle_count;     /* coroutines that run nothing: */
+    lua_State *idle[JL_IDLE_MAX];
     int probed;         /* see leave_finalizer */
     uint32_t asked;     /* numbers that Lua code was asked for, so far */
     int running;        /* somebody drives: no second one may */
@@ -136,7 +137,7 @@ struct jl_state {
     int ref_file_meta, ref_buf_meta, ref_batches_meta, ref_task_meta, ref_guest_meta, ref_close;
     int ref_traceback, ref_unbox_u64;
     int ref_meter_meta, ref_random_meta, ref_arrivals_meta, ref_meters, ref_times;
-    int ref_drive, ref_end_run, ref_box_u64, ref_nothing, ref_shell, ref_probe, ref_idle;
+    int ref_drive, ref_end_run, ref_box_u64, ref_nothing, ref_shell, ref_probe;
 };
 
 typedef struct jl_file {

@@ -309,9 +309,10 @@ int jl_run_op(lua_State *L, jl_state *S, jdb_op *op) {
 
 /* ---- the end of a task ---------------------------------------------------------------------- */
 
-static void push_thread(lua_State *L, lua_State *co) {
+static lua_State *push_thread(lua_State *L, lua_State *co) {
     lua_pushthread(co);
     if (co != L) lua_xmove(co, L, 1);
+    return co;
 }
 
 void jl_push_task(lua_State *L, jl_state *S, jl_task *t) {
@@ -342,12 +343,12 @@ static int close_coroutine(lua_State *L, jl_state *S, lua_State *co) {
  * the coroutine: its stack may refer to the task, and such a circle would never be collected. */
 static void keep_results(lua_State *L, jl_state *S, lua_State *co, int n) {
     luaL_checkstack(L, n + 8, "task");
-    jl_push_ref(L, S->ref_results);
-    lua_insert(L, -2);
+    lua_xmove(co, L, n); /* first: what takes memory may run finalizers, that use the coroutine */
     lua_createtable(L, n, 0);
-    int table = lua_gettop(L);
-    lua_xmove(co, L, n);
-    for (int i = n; i > 0; i--) lua_rawseti(L, table, i);
+    lua_insert(L, -n - 1);
+    for (int i = n; i > 0; i--) lua_rawseti(L, -i - 1, i);
+    jl_push_ref(L, S->ref_results);
+    lua_insert(L, -3);
     lua_rawset(L, -3);
     lua_pop(L, 1);
 }
@@ -358,26 +359,13 @@ static inline int suspended(const jl_task *t) {
     return lua_status(t->co) == LUA_OK && lua_gettop(t->co) == t->values + 1;
 }
 
-/* A coroutine that returned can run another function: kept for the next task, but not when the
- * program left something in it. The table has its room: this never raises. */
-static void keep_coroutine(lua_State *L, jl_state *S, lua_State *co) {
-    if (S->idle_count == JL_IDLE_MAX || lua_status(co) != LUA_OK || lua_gettop(co) != 0) return;
-    if (lua_gethook(co) != lua_gethook(L) || !jl_same_globals(L, co)) return;
-    jl_push_ref(L, S->ref_idle);
-    push_thread(L, co);
-    lua_rawseti(L, -2, ++S->idle_count);
-    lua_pop(L, 1);
-}
-
-/* Pushes a coroutine that runs nothing. */
-static lua_State *push_coroutine(lua_State *L, jl_state *S) {
-    if (S->idle_count == 0) return lua_newthread(L);
-    jl_push_ref(L, S->ref_idle);
-    lua_rawgeti(L, -1, S->idle_count);
-    lua_pushboolean(L, 0);
-    lua_rawseti(L, -3, S->idle_count--);
-    lua_remove(L, -2);
-    return lua_tothread(L, -1);
+/* A coroutine that returned, with n results, can run another function: kept for the next task, but
+ * not when the program left something in it. It stays anchored, with false for its task. */
+static int keep_coroutine(lua_State *L, jl_state *S, lua_State *co, int n) {
+    if (S->idle_count == JL_IDLE_MAX || lua_status(co) != LUA_OK || lua_gettop(co) != n) return 0;
+    if (lua_gethook(co) != lua_gethook(L) || !jl_same_globals(L, co)) return 0;
+    S->idle[S->idle_count++] = co;
+    return 1;
 }
 
 /* What join returns, for those who wait in it: the results, or the mark by which it knows that it
@@ -387,7 +375,7 @@ static void answer_joiners(jl_task *t, lua_State *co, int n, int done) {
         if (!j->joins || !suspended(j)) continue;
         if (done && n < LUA_MINSTACK / 2) { /* so many have room on any stack */
             for (int i = 0; i < n; i++) lua_pushvalue(co, -n);
-            lua_xmove(co, j->co, n);
+            if (n > 0) lua_xmove(co, j->co, n);
             j->values = n;
         } else {
             lua_pushlightuserdata(j->co, (void *)(uintptr_t)&jl_magic_task);
@@ -433,25 +421,22 @@ static void finish(lua_State *L, jl_state *S, jl_task *t, enum jl_task_state sta
         wake_joiners(S, t);
     }
     jl_push_ref(L, S->ref_anchors);
-    push_thread(L, co);
+    push_thread(L, co); /* still needed when it is no longer anchored */
+    lua_pushvalue(L, -1);
     if (n > 0) {
         lua_pushvalue(L, -1);
-        lua_rawget(L, -3); /* the userdata */
-        lua_insert(L, -3);
+        lua_rawget(L, -4); /* the userdata */
+        lua_insert(L, -2);
     }
-    lua_pushvalue(L, -1); /* the coroutine is still needed */
-    lua_pushnil(L);
-    lua_rawset(L, -4);
-    lua_remove(L, -2);
+    if (state == JL_DONE && keep_coroutine(L, S, co, n)) lua_pushboolean(L, 0);
+    else lua_pushnil(L);
+    lua_rawset(L, n > 0 ? -5 : -4);
     if (n > 0) {
-        lua_pushvalue(L, -2);
         keep_results(L, S, co, n);
         t->values = n;
         t->state = (uint8_t)state;
-        lua_remove(L, -2);
     }
-    if (state == JL_DONE) keep_coroutine(L, S, co);
-    lua_pop(L, 1);
+    lua_pop(L, 2);
 }
 
 /* Ends a task that is suspended or was never started. */
@@ -711,6 +696,7 @@ static void end_tasks(lua_State *L, jl_state *S, int of_this_run) {
     while (lua_next(L, anchors)) {
         t = lua_touserdata(L, -1);
         lua_pop(L, 1);
+        if (!t) continue; /* an idle coroutine */
         if (t->run == 0 || (t->run == S->run && !of_this_run)) continue;
         cancel(S, t);
         t->kill = 1;
@@ -820,30 +806,31 @@ static int64_t deadline(lua_State *L, int i) {
 
 /* ---- spawn, run, step ----------------------------------------------------------------------- */
 
-/* Stack from `first`: the function and its arguments; replaced by the task. */
-static jl_task *spawn(lua_State *L, jl_state *S, int first, int caught) {
-    int nargs = lua_gettop(L) - first;
-    luaL_checktype(L, first, LUA_TFUNCTION);
-    luaL_checkstack(L, 6, "spawn");
-    if (JL_C_CANNOT_YIELD_FIRST && lua_iscfunction(L, first)) {
+/* Arguments: the function, known to be one, and what it is called with. Pushes the task. */
+static jl_task *spawn(lua_State *L, jl_state *S, int caught) {
+    int nargs = lua_gettop(L) - 1;
+    luaL_checkstack(L, nargs + 6, "spawn");
+    if (JL_C_CANNOT_YIELD_FIRST && lua_iscfunction(L, 1)) {
         /* 5.1 cannot resume a coroutine whose first function is a C function. */
         jl_push_ref(L, S->ref_shell);
-        lua_pushvalue(L, first);
+        lua_pushvalue(L, 1);
         lua_call(L, 1, 1);
-        lua_replace(L, first);
+        lua_replace(L, 1);
     }
     jl_task *t = jl_new(L, sizeof *t, &jl_magic_task, S->ref_task_meta);
-    lua_insert(L, first);
-    lua_State *co = push_coroutine(L, S);
-    lua_insert(L, first + 1);
-    if (nargs > 10 && !lua_checkstack(co, nargs + 1)) luaL_error(L, "too many arguments");
     jl_push_ref(L, S->ref_anchors);
-    lua_pushvalue(L, first + 1);
-    lua_pushvalue(L, first);
+    int idle = S->idle_count; /* no memory is taken for one: nobody else takes it meanwhile */
+    lua_State *co = idle ? push_thread(L, S->idle[idle - 1]) : lua_newthread(L);
+    if (nargs > 10 && !lua_checkstack(co, nargs + 1)) luaL_error(L, "too many arguments");
+    lua_pushvalue(L, -3);
     lua_rawset(L, -3); /* the last thing that can raise */
-    lua_pop(L, 1);
+    if (idle) {
+        S->idle_count--;
+        lua_settop(co, 0); /* results that there was no memory to keep */
+    }
+    for (int i = 1; i <= nargs + 1; i++) lua_pushvalue(L, i);
     lua_xmove(L, co, nargs + 1);
-    lua_settop(L, first);
+    lua_pop(L, 1);
     t->co = co;
     t->values = nargs;
     t->caught = (uint8_t)caught;
@@ -866,7 +853,7 @@ static int task_spawn(lua_State *L) {
     luaL_checktype(L, 1, LUA_TFUNCTION);
     int refused = need_queue(L, "spawn");
     if (refused) return refused;
-    spawn(L, jl_self(L), 1, 0);
+    spawn(L, jl_self(L), 0);
     return 1;
 }
 
@@ -874,7 +861,7 @@ static int task_spawn_caught(lua_State *L) {
     luaL_checktype(L, 1, LUA_TFUNCTION);
     int refused = need_queue(L, "timeout");
     if (refused) return refused;
-    spawn(L, jl_self(L), 1, 1);
+    spawn(L, jl_self(L), 1);
     return 1;
 }
 
@@ -909,14 +896,15 @@ static int task_run(lua_State *L) {
     if (refused) return refused;
     S->run = ++S->runs;
     S->alive = 0;
-    jl_task *t = spawn(L, S, 1, 0);
+    jl_task *t = spawn(L, S, 0);
+    int task = lua_gettop(L);
     S->goal.kind = GOAL_RUN;
     S->goal.until = -1;
     int status = protected_drive(L, S, 0, S->ref_drive);
     if (status != LUA_OK) clean_up(L, S);
     S->run = 0;
     if (status != LUA_OK) return lua_error(L);
-    int n = push_end(L, S, 1, 0);
+    int n = push_end(L, S, task, 0);
     return t->state == JL_FAILED ? lua_error(L) : n;
 }
 
@@ -1396,8 +1384,6 @@ int jl_open_task(lua_State *L) {
     if (luaL_loadstring(L, "local f = ... return function(...) return f(...) end") != LUA_OK)
         return lua_error(L);
     S->ref_shell = luaL_ref(L, LUA_REGISTRYINDEX);
-    lua_createtable(L, JL_IDLE_MAX, 0);
-    S->ref_idle = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_pushlightuserdata(L, (void *)(uintptr_t)&jl_magic_task);
     lua_setfield(L, -2, "LOOK");
     if (luaL_loadstring(L, "return") != LUA_OK) return lua_error(L);

@@ -66,6 +66,24 @@ describe("a finalizer", function()
     assert.are.equal("fine", out)
   end)
 
+  it("may start tasks while the results of another are kept", function()
+    local out = process.script(PRELUDE .. [==[
+      local started, wrong = 0, 0
+      jdbfs.run(function()
+        for i = 1, 3000 do
+          finalizer(function() started = started + 1 jdbfs.spawn(function() end) end)
+          local task = jdbfs.spawn(function() return i, { i } end)
+          jdbfs.yield()
+          local number, object = task:join()
+          if number ~= i or type(object) ~= "table" or object[1] ~= i then wrong = wrong + 1 end
+        end
+      end)
+      check("it happened", started > 500, started)
+      check("results", wrong == 0, wrong)
+      io.write("fine")]==])
+    assert.are.equal("fine", out)
+  end)
+
   for _, where in ipairs({ "in a task", "outside tasks" }) do
     it("may do I/O while a call is being refused " .. where, function()
       if (process.is_51 or _VERSION == "Lua 5.2") and where == "in a task" then
