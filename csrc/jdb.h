@@ -279,8 +279,8 @@ void jdb_op_abandon(jdb_queue *queue, jdb_op *op);
 /* Of a delivered operation. */
 jdb_kind jdb_op_kind(const jdb_op *op);
 int64_t jdb_op_result(const jdb_op *op); /* bytes moved, size, 0 or 1; meaningless on failure */
-/* 1: it succeeded, and all there is to tell is this number of bytes, or of entries. */
-int jdb_op_count(const jdb_op *op, uint64_t *count);
+/* The number of bytes, or entries, where it succeeded and that is all there is to tell; or -1. */
+int64_t jdb_op_count(const jdb_op *op);
 jdb_code jdb_op_code(const jdb_op *op);
 void jdb_op_failure(const jdb_op *op, jdb_failure *failure); /* valid until release */
 typedef struct jdb_times {

@@ -168,8 +168,8 @@ static inline int add_entry(jl_state *S, jl_file *f, jdb_op *many, const struct 
     jdb_code code = jdb_op_code(many) == JDB_READ_MANY ? JDB_READ : JDB_WRITE;
     const char *wrong = refusal(t, &kind);
     jdb_op *op = wrong ? NULL : jdb_op_take(S->queue, &kind);
-    const char *name = jdb_code_name(jdb_op_code(many));
     if (!op) {
+        const char *name = jdb_code_name(jdb_op_code(many));
         jdb_failure refused = {kind, 0, name, jdb_file_path(f->file), NULL, wrong, -1, -1, -1, i};
         *failure = refused;
         return 1;
@@ -177,7 +177,7 @@ static inline int add_entry(jl_state *S, jl_file *f, jdb_op *many, const struct 
     prepare(op, code, f, t, code == JDB_READ ? 0 : flags);
     if (jdb_many_add(many, op) == JDB_OK) return 0;
     jdb_op_failure(op, failure); /* its texts outlive the operation: the file's, or constant */
-    failure->op = name;
+    failure->op = jdb_code_name(jdb_op_code(many));
     failure->index = i;
     jdb_op_release(S->queue, op);
     return 1;

@@ -149,9 +149,9 @@ static int push_probe(lua_State *L, const jdb_op *op) {
 }
 
 int jl_push_count(lua_State *L, const jdb_op *op) {
-    uint64_t count;
-    if (!jdb_op_count(op, &count)) return 0;
-    jl_push_size(L, count);
+    int64_t count = jdb_op_count(op);
+    if (count < 0) return 0;
+    jl_push_size(L, (uint64_t)count);
     return 1;
 }
 

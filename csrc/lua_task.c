@@ -102,8 +102,7 @@ static void add_timer(jl_state *S, jl_task *t, int64_t when) {
     sift_up(S, S->timer_count++);
 }
 
-static void drop_timer(jl_state *S, jl_task *t) {
-    if (!t->timer) return;
+static void remove_timer(jl_state *S, jl_task *t) {
     uint32_t i = t->timer - 1;
     t->timer = 0;
     if (S->closed) return; /* a finalizer after the state's own: the heap is gone */
@@ -112,6 +111,10 @@ static void drop_timer(jl_state *S, jl_task *t) {
     S->timers[i].task->timer = i + 1;
     sift_up(S, i);
     sift_down(S, S->timers[i].task->timer - 1);
+}
+
+static inline void drop_timer(jl_state *S, jl_task *t) {
+    if (t->timer) remove_timer(S, t);
 }
 
 /* ---- waiting -------------------------------------------------------------------------------- */

@@ -12,9 +12,6 @@
 #include "backend.h"
 #include "os.h"
 
-/* Linux moves at most this much in one call. */
-#define CHUNK_MAX 0x7ffff000u
-
 /* ---- filling -------------------------------------------------------------------------------- */
 
 static inline void prep_rw(jdb_op *op, jdb_code code, jdb_file *file, jdb_buf *buf, size_t buf_off,
@@ -264,30 +261,6 @@ jdb_kind jdb_op_check(jdb_op *op) {
 
 /* ---- results -------------------------------------------------------------------------------- */
 
-/* Bytes to hand over next; every piece but the last keeps the file's alignment. */
-uint32_t jdb_op_next_chunk(const jdb_op *op) {
-    uint64_t rest = op->len - op->moved;
-    if (rest <= CHUNK_MAX) return (uint32_t)rest;
-    uint64_t align = op->code == JDB_READ ? op->file->read_align : op->file->write_align;
-    return (uint32_t)(CHUNK_MAX / align * align);
-}
-
-/* A short transfer is handed over again from the last aligned byte: writing a sector twice is
- * harmless, and only the end of the file or an error may end a transfer early. Reads that stop
- * inside a sector have met the end of the file. */
-int jdb_op_continue(jdb_op *op) {
-    if (!jdb_op_transfers(op) || (op->flags & JDB_OP_FLUSHING) || op->result <= 0) return 0;
-    assert((uint64_t)op->result <= op->chunk);
-    op->moved += (uint64_t)op->result;
-    if (op->moved == op->len) return 0;
-    if (op->code == JDB_READ) return op->moved % op->file->read_align == 0;
-    uint64_t back = op->moved % op->file->write_align;
-    /* No whole sector came through: asking again could go on for ever. */
-    if (back && back == (uint64_t)op->result) return 0;
-    op->moved -= back;
-    return 1;
-}
-
 static void settle_transfer(jdb_op *op) {
     if (op->result < 0) {
         jdb_op_fail(op, jdb_kind_of_errno((int)-op->result), (int)-op->result);
@@ -352,9 +325,10 @@ int64_t jdb_op_result(const jdb_op *op) { return op->result; }
     (1u << JDB_READ | 1u << JDB_WRITE | 1u << JDB_READ_MANY | 1u << JDB_WRITE_MANY | \
      1u << JDB_SIZE | 1u << JDB_PATH_SIZE)
 
-int jdb_op_count(const jdb_op *op, uint64_t *count) {
-    *count = (uint64_t)op->result;
-    return op->kind == JDB_OK && !(op->flags & JDB_OP_PART) && CODES_THAT_COUNT >> op->code & 1;
+int64_t jdb_op_count(const jdb_op *op) {
+    int counts =
+        op->kind == JDB_OK && !(op->flags & JDB_OP_PART) && CODES_THAT_COUNT >> op->code & 1;
+    return counts ? op->result : -1;
 }
 
 jdb_code jdb_op_code(const jdb_op *op) { return (jdb_code)op->code; }

@@ -207,11 +207,9 @@ jdb_file *jdb_file_new(jdb_queue *queue, const char *path);
 /* file.c: the bytes of span a and of span b; what a failed flush or durable write leaves. */
 void jdb_span_add(struct jdb_span *span, uint64_t from, uint64_t to);
 void jdb_file_poison(jdb_file *file, int error, uint64_t from, uint64_t to);
-/* op.c: after a transfer arrived, whether a rest must be handed over again. */
-int jdb_op_continue(jdb_op *op);
+/* op.c */
 void jdb_op_settle(jdb_op *op);
 void jdb_op_let_go(jdb_op *op);
-uint32_t jdb_op_next_chunk(const jdb_op *op);
 
 /* Drops everything an operation holds; safe on an idle one. Whatever else it holds, it holds a file
  * or a detail, too. */
@@ -226,6 +224,17 @@ static inline void jdb_op_clear(jdb_op *op) {
 
 static inline int jdb_op_transfers(const jdb_op *op) {
     return op->code == JDB_READ || op->code == JDB_WRITE;
+}
+
+/* Linux moves at most this much in one call. */
+#define JDB_TRANSFER_MAX 0x7ffff000u
+
+/* Bytes to hand over next; every piece but the last keeps the file's alignment. */
+static inline uint32_t jdb_op_next_chunk(const jdb_op *op) {
+    uint64_t rest = op->len - op->moved;
+    if (rest <= JDB_TRANSFER_MAX) return (uint32_t)rest;
+    uint64_t align = op->code == JDB_READ ? op->file->read_align : op->file->write_align;
+    return (uint32_t)(JDB_TRANSFER_MAX / align * align);
 }
 
 /* What is to be done now: a written durable write wants a flush. */

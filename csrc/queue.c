@@ -444,10 +444,26 @@ static int second_try(jdb_queue *q, jdb_op *op) {
     return 1;
 }
 
+/* A short transfer is handed over again from the last aligned byte: writing a sector twice is
+ * harmless, and only the end of the file or an error may end a transfer early. Reads that stop
+ * inside a sector have met the end of the file. */
+static inline int goes_on(jdb_op *op) {
+    if (!jdb_op_transfers(op) || (op->flags & JDB_OP_FLUSHING) || op->result <= 0) return 0;
+    assert((uint64_t)op->result <= op->chunk);
+    op->moved += (uint64_t)op->result;
+    if (op->moved == op->len) return 0;
+    if (op->code == JDB_READ) return op->moved % op->file->read_align == 0;
+    uint64_t back = op->moved % op->file->write_align;
+    /* No whole sector came through: asking again could go on for ever. */
+    if (back && back == (uint64_t)op->result) return 0;
+    op->moved -= back;
+    return 1;
+}
+
 static void settle(jdb_queue *q) {
     jdb_op *op;
     while ((op = jdb_list_pop(&q->arrived))) {
-        if (op->result < 0 ? second_try(q, op) : jdb_op_continue(op)) {
+        if (op->result < 0 ? second_try(q, op) : goes_on(op)) {
             q->stats.resubmitted++;
             op->state = JDB_PENDING;
             /* Before the waiting line: it was accepted earlier. */
