@@ -289,6 +289,20 @@ describe("CRC-32C", function()
     assert.not_equal(whole, b:crc32c(100))
   end)
 
+  it("is the same of many bytes at once as of few at a time", function()
+    local b = jdbfs.buffer(2 * PAGE)
+    for i = 0, #b - 1 do b:u8(i, i * 7919 % 251) end
+    for _, len in ipairs { 503, 504, 505, 511, 512, 1007, 1008, 1009, 4096, 8000 } do
+      for off = 0, 9 do
+        local sum = 0
+        for at = 0, len - 1, 100 do
+          sum = b:crc32c(off + at, math.min(100, len - at), sum)
+        end
+        assert.equal(sum, b:crc32c(off, len))
+      end
+    end
+  end)
+
   it("goes on from the checksum of the bytes before", function()
     local b = jdbfs.buffer(100)
     b:set(0, "123456789")
