@@ -860,18 +860,18 @@ local function commit(self, in_task)
   self.idle:set()
 end
 
-local function start_commit(self, task)
+-- In a task of its own: an appender's may be cancelled in the middle of the write.
+local function start_committer(self)
+  local committer, message, err = spawn(commit, self, true)
+  if not committer then return nil, message, err end
+  self.idle:clear()
+  set_committer(self, committer)
+  return true
+end
+
+local function commit_here(self)
   self.committing = true
   self.idle:clear()
-  if task then
-    -- A task of its own: the appender's may be cancelled in the middle of the write.
-    local committer, message, err = spawn(commit, self, true)
-    if committer then return set_committer(self, committer) end
-    give_back(self, message, err)
-    self.committing = false
-    self.idle:set()
-    return
-  end
   local ok, text = pcall(commit, self, false)
   if ok then return end
   self.committing = false
@@ -912,6 +912,20 @@ local function length_of(self, data)
   return failure(text:match("%((%u%l+)%)"), "append", self.path, text)
 end
 
+local function wait_in_line(self, data, length, task)
+  local line = self.line
+  local entry = {
+    data = data, length = length, task = task, number = false, ok = false, woken = false,
+  }
+  line.last = line.last + 1
+  line[line.last] = entry
+  if line.next == line.last then refill(self) else let_join(self) end
+  if not self.committing and not entry.woken then commit_here(self) end
+  await(entry)
+  if entry.ok then return entry.number end
+  return nil, entry.message, entry.err
+end
+
 local function append_slowly(self, data)
   check_self(self, Log, "append", 4)
   core.may_wait() -- before anything is written
@@ -925,14 +939,15 @@ local function append_slowly(self, data)
   if self.closing then return closed(self, "append") end
   if self.failed then return poisoned(self, "append") end
   if self.committing and not can_wait then error(task, 3) end
-  local line, entry = self.line, { data = data, length = length, task = can_wait and task }
-  line.last = line.last + 1
-  line[line.last] = entry
-  if line.next == line.last then refill(self) else let_join(self) end
-  if not self.committing and not entry.woken then start_commit(self, entry.task) end
-  await(entry)
-  if entry.ok then return entry.number end
-  return nil, entry.message, entry.err
+  if not can_wait then task = nil end
+  local number
+  if task and not self.committing then
+    number, message, err = start_committer(self)
+    if number then number, message, err = join_batch(self, data) end
+    if number or err then return number, message, err end
+  end
+  number, message, err = wait_in_line(self, data, length, task)
+  return number, message, err
 end
 
 -- Nearly every record of a busy log joins the batch that gathers, in one call.
