@@ -3,11 +3,12 @@
 # makes in DIRECTORY (build/bench) and removes, and prints tables for README.md.
 #
 #   reads     random reads: a liburing loop in C, fio, threads in pread, luv
+#   scale     random reads by two processes, and by two Lua states in threads
 #   durable   the log, lists and streams: a C loop, one flush a write, tasks, fio
 #   command   `jdbfs run` against fio at equal batches
 #   hosts     what a read costs in other people's event loops (not in README.md)
 #
-# Without parts: the first three, in about eight minutes; --short: in about one, and says little.
+# Without parts: the first four, in about nine minutes; --short: in about one, and says little.
 # --readme puts the tables between the marks in README.md: only on a machine that does nothing else.
 # LUAS="lua5.4 luajit": who reads; the first does the rest. MEBIBYTES=256, of the file.
 set -euo pipefail
@@ -21,12 +22,12 @@ while (($#)); do
         --short) rounds=3 seconds=0.2 durable='2 0.2' pairs='3 1' ;;
         --readme) readme=yes ;;
         --dir) dir=${2:?--dir needs a directory}; shift ;;
-        reads | durable | command | hosts) parts+=("$1") ;;
+        reads | scale | durable | command | hosts) parts+=("$1") ;;
         *) echo "bench: $1 is no option and no part; see spec/bench/bench.sh" >&2; exit 2 ;;
     esac
     shift
 done
-((${#parts[@]})) || parts=(reads durable command)
+((${#parts[@]})) || parts=(reads scale durable command)
 
 # shellcheck disable=SC2086
 contestants ${LUAS:-lua5.4 luajit}
@@ -51,6 +52,15 @@ reads() {
     done
     build/bench/loop make "$work/reads" "${MEBIBYTES:-256}"
     "$lua" spec/bench/run.lua "$work/reads" "$rounds" "$seconds" "${args[@]}"
+    rm -f "$work/reads"
+}
+scale() {
+    local include states=build/bench/states.so
+    read -r _ _ _ _ include <<<"$(bash spec/tools/lua.sh find "${names[0]}")"
+    "${CC:-cc}" -std=c11 -O2 -shared -fPIC -pthread -I"$include" -o "$states" \
+        spec/c/helper/states.c || states=-
+    build/bench/loop make "$work/reads" "${MEBIBYTES:-256}"
+    "$lua" spec/bench/scale.lua "$work/reads" "$rounds" "$seconds" "$states" "$lua" "${modules[0]}"
     rm -f "$work/reads"
 }
 # shellcheck disable=SC2086

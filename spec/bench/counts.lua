@@ -8,6 +8,7 @@
 
 package.path = "spec/bench/?.lua;" .. package.path
 local record = require("record")
+local shell = require("shell")
 
 local file, compiler, modules, name, interpreter = arg[1], arg[2], arg[3], arg[4], arg[5]
 local renewing, only = false, {}
@@ -34,14 +35,7 @@ local SCENARIOS = {
 }
 local COUNTS = { "entries", "allocations", "lua_bytes", "instructions" }
 
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
-
-local function capture(command)
-  local pipe = assert(io.popen(command))
-  local output = pipe:read("*a")
-  pipe:close()
-  return output
-end
+local quote, capture = shell.quote, shell.capture
 
 local dir = capture("mkdir -p build/bench && mktemp -d build/bench/counts-XXXXXX"):match("%S+")
 local release = capture(quote(interpreter) .. " -v 2>&1"):match("^(%S+ [^%s,]+)"):gsub("%s", "-")

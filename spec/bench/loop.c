@@ -4,7 +4,9 @@
  *   loop make FILE MEBIBYTES           writes a new file in full, incompressible, synced
  *   loop read FILE DEPTH OPERATIONS [plain]
  *                                      prints: operations seconds cpu-seconds kernel-entries;
- *                                      plain: without registered memory, file and ring */
+ *                                      plain: without registered memory, file and ring
+ *   loop latency FILE OPERATIONS       the same at depth 1; prints: operations seconds, and the
+ *                                      median of the times from one completion to the next, in us */
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
@@ -107,6 +109,19 @@ static void stage(struct io_uring *ring, int fd, struct slot *slot, uint64_t pag
     io_uring_sqe_set_data(sqe, slot);
 }
 
+static double *laps; /* the time of each completion, or NULL */
+
+static int by_size(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median_lap(double start, uint64_t count) {
+    for (uint64_t i = count; i-- > 0;) laps[i] -= i > 0 ? laps[i - 1] : start;
+    qsort(laps, count, sizeof *laps, by_size);
+    return laps[count / 2] * 1e6;
+}
+
 static void read_file(const char *path, unsigned depth, uint64_t operations, int plain) {
     static struct slot slots[DEPTH_MAX];
     struct io_uring ring;
@@ -153,12 +168,16 @@ static void read_file(const char *path, unsigned depth, uint64_t operations, int
             staged = 0;
         }
         io_uring_cq_advance(&ring, count);
+        if (laps && count) laps[ended] = seconds(CLOCK_MONOTONIC);
         ended += count;
     }
     cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
-    start = seconds(CLOCK_MONOTONIC) - start;
-    printf("%llu %.6f %.6f %llu\n", (unsigned long long)total, start, cpu,
-           (unsigned long long)entries);
+    double took = seconds(CLOCK_MONOTONIC) - start;
+    if (laps)
+        printf("%llu %.6f %.3f\n", (unsigned long long)total, took, median_lap(start, total));
+    else
+        printf("%llu %.6f %.6f %llu\n", (unsigned long long)total, took, cpu,
+               (unsigned long long)entries);
     io_uring_queue_exit(&ring);
     close(fd);
 }
@@ -168,9 +187,13 @@ int main(int argc, char **argv) {
         make_file(argv[2], atol(argv[3]));
     } else if (argc >= 5 && strcmp(argv[1], "read") == 0) {
         read_file(argv[2], (unsigned)atoi(argv[3]), strtoull(argv[4], NULL, 10), argc > 5);
+    } else if (argc == 4 && strcmp(argv[1], "latency") == 0) {
+        laps = calloc(strtoull(argv[3], NULL, 10) + 1, sizeof *laps);
+        if (!laps) stop("laps", ENOMEM);
+        read_file(argv[2], 1, strtoull(argv[3], NULL, 10), 0);
     } else {
-        fprintf(stderr,
-                "usage: loop make FILE MEBIBYTES | loop read FILE DEPTH OPERATIONS [plain]\n");
+        fprintf(stderr, "usage: loop make FILE MEBIBYTES | loop read FILE DEPTH OPERATIONS [plain]"
+                        " | loop latency FILE OPERATIONS\n");
         return 2;
     }
     return 0;

@@ -1,11 +1,28 @@
 -- Random 4 KiB reads by DEPTH coroutines, as a program would write them: reads.lua FILE DEPTH
 -- OPERATIONS. Prints: operations seconds cpu-seconds kernel-entries lua-bytes, the last one being
--- what the Lua heap grew by, with the collector stopped.
+-- what the Lua heap grew by, with the collector stopped. reads.lua FILE 1 OPERATIONS latency:
+-- operations seconds, and the median of the times from one completion to the next, in us.
 local jdbfs = require("jdbfs")
 
 local path, depth, operations = arg[1], tonumber(arg[2]), tonumber(arg[3])
 local PAGE = 4096
 local each = math.floor(operations / depth)
+
+local function timed_reader(file, buffer, random, pages)
+  local laps, now = {}, jdbfs.now
+  for i = 1, each do laps[i] = 0 end
+  local before = now()
+  local start = before
+  for i = 1, each do
+    random = random * 16807 % 2147483647
+    assert(file:read_at(buffer, random % pages * PAGE))
+    local time = now()
+    laps[i] = time - before
+    before = time
+  end
+  table.sort(laps)
+  print(string.format("%d %.6f %.3f", each, before - start, laps[math.floor(each / 2) + 1] * 1e6))
+end
 
 local function reader(file, buffer, seed, pages)
   local random = seed
@@ -20,6 +37,7 @@ jdbfs.run(function()
   local pages = math.floor(file:size() / PAGE)
   local buffers, tasks = {}, {}
   for i = 1, depth do buffers[i] = assert(jdbfs.buffer(PAGE)) end
+  if arg[4] == "latency" then return timed_reader(file, buffers[1], 1, pages) end
   collectgarbage()
   collectgarbage("stop")
   local entries, bytes = jdbfs.stats().entries, collectgarbage("count")

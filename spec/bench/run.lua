@@ -6,19 +6,13 @@
 
 package.path = "spec/bench/?.lua;lua/?.lua;" .. package.path
 local json = require("jdbfs.command.json")
+local shell = require("shell")
 local spread = require("spread")
 
 local file, rounds, seconds = arg[1], tonumber(arg[2]), tonumber(arg[3])
 local DEPTHS = { 1, 32, 128 }
 
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
-
-local function capture(command)
-  local pipe = assert(io.popen(command))
-  local output = pipe:read("*a")
-  pipe:close()
-  return output
-end
+local quote, capture = shell.quote, shell.capture
 
 local function here(command) return capture(command .. " 2>/dev/null") ~= "" end
 
@@ -32,6 +26,12 @@ local function printed(command)
   local operations, took, cpu = output:match("(%d+) ([%d.]+) ([%d.]+)")
   if not operations then error("bench: no figures from: " .. command .. "\n" .. output, 0) end
   return figures(tonumber(operations), tonumber(took), tonumber(cpu))
+end
+
+local function printed_time(command)
+  local output = capture(command)
+  local time = output:match("^%d+ [%d.]+ ([%d.]+)%s*$")
+  return tonumber(time) or error("bench: no time from: " .. command .. "\n" .. output, 0)
 end
 
 -- Rivals: run(depth, operations) -----------------------------------------------------------------
@@ -65,19 +65,26 @@ local function luv(interpreter)
   end
 end
 
-local function lua(interpreter, modules)
-  return function(depth, operations)
-    return printed(("env LUA_PATH='lua/?.lua;lua/?/init.lua' LUA_CPATH=%s %s spec/bench/reads.lua"
-      .. " %s %d %d"):format(quote(modules .. "/?.so"), quote(interpreter), quote(file), depth,
-      operations))
-  end
+local function lua(interpreter, modules, depth, operations)
+  return ("env LUA_PATH='lua/?.lua;lua/?/init.lua' LUA_CPATH=%s %s spec/bench/reads.lua"
+    .. " %s %d %d"):format(quote(modules .. "/?.so"), quote(interpreter), quote(file), depth,
+    operations)
 end
 
 -- Ours first; then whoever is here.
 local ours, rivals = {}, {}
 for i = 4, #arg do
   local name, interpreter, modules = arg[i]:match("^(.-)=(.-)=(.*)$")
-  ours[#ours + 1] = { name = name, run = lua(interpreter, modules), interpreter = interpreter }
+  ours[#ours + 1] = {
+    name = name,
+    interpreter = interpreter,
+    run = function(depth, operations)
+      return printed(lua(interpreter, modules, depth, operations))
+    end,
+    latency = function(operations)
+      return printed_time(lua(interpreter, modules, 1, operations) .. " latency")
+    end,
+  }
 end
 if here("command -v fio") then
   rivals[#rivals + 1] = { name = "fio", run = fio("") }
@@ -151,12 +158,40 @@ local function compare(depth, against)
   end
 end
 
+-- Ours to the C loop, and the C loop to itself.
+local function latency()
+  local function c_time(operations)
+    return printed_time(("build/bench/loop latency %s %d"):format(quote(file), operations))
+  end
+  local operations = math.max(100, math.floor(c_loop(1, 2000).rate * seconds))
+  local series, times = { again = {} }, {}
+  for i = 1, rounds do
+    io.stderr:write(("latency, round %d of %d\n"):format(i, rounds))
+    local before, results = c_time(operations), {}
+    for k, who in ipairs(ours) do results[k] = who.latency(operations) end
+    local after = c_time(operations)
+    times[i] = (before + after) / 2
+    series.again[i] = after / before
+    for k, who in ipairs(ours) do
+      series[who.name] = series[who.name] or {}
+      series[who.name][i] = results[k] / times[i]
+    end
+  end
+  row(1, ("C loop again: %.1f us"):format(spread.median(times)), spread.text(series.again))
+  for _, who in ipairs(ours) do row(1, who.name, spread.text(series[who.name])) end
+end
+
 print(("Random 4 KiB direct reads, %d rounds of %g s, to a bare liburing loop in C with the same"
   .. " ring flags\nand batches; CPU is that of the whole process:\n"):format(rounds, seconds))
 row("depth", "", "IOPS", "CPU per read")
 row("--:", "---", "---", "---")
 local against = {}
 for _, depth in ipairs(DEPTHS) do compare(depth, against) end
+print("\nHow long one read takes when it is alone: the median, from one completion to the next.\n")
+row("depth", "", "median time")
+row("--:", "---", "---")
+latency()
+
 print("\nThe same rounds, of each rival. luv reads through the page cache, emptied before, as its\n"
   .. "memory is not aligned:\n")
 row("depth", "", "IOPS", "CPU per read")
