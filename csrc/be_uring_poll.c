@@ -1,6 +1,6 @@
-/* be_uring_poll.c: the second ring of option iopoll. The kernel does not let the device interrupt it
- * for each completion; whoever waits asks the device. Such a ring takes reads and writes of direct
- * files only, so all else stays with the first. */
+/* be_uring_poll.c: the second ring of option iopoll. The device does not interrupt for each
+ * completion; whoever waits asks it. Such a ring takes reads and writes of direct files only, so
+ * all else stays with the first. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

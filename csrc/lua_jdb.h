@@ -148,7 +148,7 @@ typedef struct jl_file {
 typedef struct jl_buf {
     const void *magic;
     /* For lua/jdbfs/typed.lua, as numbers that it reads without making an object: where the view's
-     * bytes are, how many, and where the two words of jdb_buf_gate (address / 4; 0 after free()). */
+     * bytes are, how many, and where the words of jdb_buf_gate (address / 4; 0 after free()). */
     double address, size, gate;
     jdb_buf *mem;    /* one reference; NULL after free() */
     jdb_buf *held;   /* one more, while its bytes become a Lua string */

@@ -172,8 +172,8 @@ static void ask_poll_queues(int fd, jdb_file_info *info) {
     uint32_t minor_number = info->device ? st.device_minor : st.disk_minor;
     if (r == 0 && jdb_linux_has_poll_queues(major_number, minor_number)) return;
     info->polled = 0;
-    info->polled_reason = "option iopoll refused: the device of this file has no poll queues, or is "
-                          "not known (queue/io_poll; nvme.poll_queues makes some)";
+    info->polled_reason = "option iopoll refused: the device of this file has no poll queues, or "
+                          "is not known (queue/io_poll; nvme.poll_queues makes some)";
 }
 
 int64_t jdb_platform_set_flags(int fd, int flags, int direct, jdb_file_info *info) {

@@ -1,5 +1,5 @@
--- Typed access to buffers as LuaJIT compiles it: the same as the methods in C, whatever is asked and
--- whatever became of the buffer. On other Luas there are the methods in C only.
+-- Typed access to buffers as LuaJIT compiles it: the same as the methods in C, whatever is asked
+-- and whatever became of the buffer. On other Luas there are the methods in C only.
 
 local jdbfs = require "jdbfs"
 local process = require "support_process"
@@ -104,8 +104,9 @@ describe("typed access that LuaJIT compiles", function()
 
   test("reads any bits as C does", function()
     local b, words = jdbfs.buffer(64), { "\0\0\0\0", "\255\255\255\255", "\0\0\240\127",
-      "\1\0\240\255", "\0\0\248\255", "\0\0\0\128", "\255\255\255\127", "\0\0\32\0", "\255\255\31\0",
-      "\0\0\224\255", "\255\255\223\255", "\1\2\3\4", "\0\0\250\255", "\0\0\255\255" }
+      "\1\0\240\255", "\0\0\248\255", "\0\0\0\128", "\255\255\255\127", "\0\0\32\0",
+      "\255\255\31\0", "\0\0\224\255", "\255\255\223\255", "\1\2\3\4", "\0\0\250\255",
+      "\0\0\255\255" }
     eager(function()
       for _, name in ipairs(NAMES) do
         local fast, slow = b[name], in_c(name)

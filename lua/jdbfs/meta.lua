@@ -1434,9 +1434,9 @@ function Reader:close() end
 ---  "hybrid" (Linux 6.13) sleeps first, for half as long as they usually take. Reads and writes of
 ---  direct files, but for durable writes, go to a second ring for that. The device must have poll
 ---  queues (/sys/block/*/queue/io_poll; for NVMe the module parameter nvme.poll_queues makes them):
----  where it has none, opening a file with direct = "require" is Unsupported and says so, one with
----  direct = "prefer" is read as without the option; f:info() tells. No descriptor announces what is
----  polled for: pollfd and host are Unsupported. Off by default
+---  where it has none, opening a file with direct = "require" is Unsupported and says so; one with
+---  direct = "prefer" is used as without the option, and f:info() tells. No descriptor announces
+---  what is polled for: pollfd and host are Unsupported. Off by default
 ---@field registered boolean? io_uring: whether buffers, files and the ring are registered with the
 ---  kernel once they have seen some transfers, which makes transfers cheaper; default true. What is
 ---  refused, as by the limit on locked memory, is done without

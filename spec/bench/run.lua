@@ -168,8 +168,12 @@ local function latency()
   for i = 1, rounds do
     io.stderr:write(("latency, round %d of %d\n"):format(i, rounds))
     local before, results = c_time(operations), {}
-    for k, who in ipairs(ours) do results[k] = who.latency(operations) end
+    for k = 1, #ours do
+      local place = i % 2 == 0 and #ours + 1 - k or k
+      results[place] = ours[place].latency(operations)
+    end
     local after = c_time(operations)
+    if i % 2 == 0 then before, after = after, before end
     times[i] = (before + after) / 2
     series.again[i] = after / before
     for k, who in ipairs(ours) do

@@ -8,8 +8,8 @@
 # "N passed, N failed, N skipped".
 #
 # The guest sees this machine's files by 9p, read-only, below a layer in its memory that is gone
-# afterwards; build/test is a disk of its own, ext4, and so is /polled, whose device has a poll queue
-# for option iopoll. Kernels are fetched once, into build/guest.
+# afterwards; build/test is a disk of its own, ext4, and so is /polled, whose device has a poll
+# queue for option iopoll. Kernels are fetched once, into build/guest.
 # MEMORY=2048 (MiB), LIMIT=3600 (seconds). Exit status: COMMAND's; 125 when the guest had none.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
