@@ -241,6 +241,8 @@ describe("a threshold", function()
     end
     local empty = made.document()
     empty.jobs[1].ops[1].n, empty.jobs[1].ops[1].response = 0, made.dist({})
+    empty.trust.lag_p99_ns = nil
+    assert.are.equal("p99 needs 1.00k samples, has 3", judged("lag.p99 < 1s", empty).reason)
     for _, expression in ipairs({ "read.p50 < 1s", "read.max < 1s", "read.rate >= 0", "iops >= 0",
       "bw >= 0", "sustained == true" }) do
       local entry = judged(expression, empty)
@@ -383,6 +385,7 @@ describe("the summary", function()
     document.jobs[1].sustained, document.jobs[1].late_at_end = false, 12300
     document.trust.generator_limited = true
     local text = screen.summary(document, {})
+    assert.is_truthy(text:find("gc 0.4% (estimate)", 1, true))
     assert.is_truthy(text:find("RATE NOT SUSTAINED", 1, true))
     assert.is_truthy(text:find("12.3k late at the end", 1, true))
     assert.is_truthy(text:find("the generator itself was the limit", 1, true))

@@ -41,6 +41,7 @@ local function document_of(self)
   document.env = self.info and machine.env(self.info, self.file_info) or {}
   document.plan = self.size and plan_of(self) or {}
   document.trust = self.trust and self.trust.elapsed > 0 and self.trust:document() or {}
+  result.add_percentiles(document)
   return document
 end
 

@@ -20,12 +20,12 @@ local KEYS = [[schema tool job op name version argv seed env lua kernel cpus bac
   backend_reason depth file_system device direct memory_alignment read_alignment write_alignment
   durability class reasons memlock plan workload size bs qd procs batch rate arrival time_s
   warmup_s dist sync target bytes_to_write jobs timed n elapsed_s t_s warmup bytes ops errors
-  backlog response service lag sum sum_ns min min_ns max max_ns hist counters offered achieved
+  backlog response service lag sum sum_ns min min_ns max max_ns p ci hist counters offered achieved
   backlog_max late_at_end sustained intervals notes trust cpu_s_per_mop cores enters_per_op
-  submit_batch reap_batch lag_p99_ns gc_share device_over_asked generator_limited warnings
+  submit_batch reap_batch lag_p99_ns gc_share estimated device_over_asked generator_limited warnings
   thresholds expr ok value low high unit reason error exit]]
 local STYLE = { rank = {}, objects = { tool = true, env = true, plan = true, trust = true,
-  durability = true, errors = true } }
+  durability = true, errors = true, p = true, ci = true } }
 do
   local place = 0
   for key in KEYS:gmatch("%S+") do
@@ -36,6 +36,7 @@ end
 
 -- Shapes: a type's name, with "?" when the value may be missing; { list = shape }; { fields }.
 local DIST = { n = "number", sum_ns = "number", min_ns = "number", max_ns = "number",
+  p = { optional = true, any = "number" }, ci = { optional = true, any = { list = "number" } },
   hist = { list = { [1] = "number", [2] = "number" } } }
 local DIST_OR_NIL = { optional = true }
 for key, shape in pairs(DIST) do
@@ -63,7 +64,8 @@ local SHAPE = {
   notes = { optional = true, list = { [1] = "string" } },
   trust = { optional = true, cpu_s_per_mop = "number?", cores = "number?",
     enters_per_op = "number?", submit_batch = "number?", reap_batch = "number?",
-    lag_p99_ns = "number?", gc_share = "number?", device_over_asked = "number?" },
+    lag_p99_ns = "number?", gc_share = "number?", device_over_asked = "number?",
+    estimated = { optional = true, list = "string" } },
   warnings = { optional = true, list = "string" },
   thresholds = { optional = true, list = { expr = "string", ok = "boolean", reason = "string?",
     low = "number?", high = "number?", unit = "string?" } },
@@ -72,6 +74,25 @@ local SHAPE = {
 }
 
 -- Reading and writing ----------------------------------------------------------------------------
+
+local PERCENTILES = { 50, 90, 95, 99, 99.9, 99.99, 99.999 }
+
+-- For readers of the text who do not add up buckets: p, the percentiles in ns by their name that the
+-- samples support, and ci, between which bounds each lies with 95 % confidence.
+local function add_percentiles(document)
+  for _, job in ipairs(document.jobs) do
+    for _, op in ipairs(job.ops) do
+      for _, dist in pairs({ op.response, op.service, op.lag }) do
+        dist.p, dist.ci = {}, {}
+        for _, percent in ipairs(PERCENTILES) do
+          local name, value = ("%g"):format(percent), distribution.percentile(dist, percent)
+          dist.p[name] = value
+          dist.ci[name] = value and { distribution.interval(dist, percent) }
+        end
+      end
+    end
+  end
+end
 
 -- nil when the value has the shape, else what is wrong with it.
 local function mismatch(value, shape, where)
@@ -369,6 +390,7 @@ end
 return {
   SCHEMA = SCHEMA,
   new = new,
+  add_percentiles = add_percentiles,
   encode = encode,
   decode = decode,
   load = load,

@@ -235,7 +235,6 @@ local function rate_lines(document)
   return lines
 end
 
--- The collector's share is an estimate (trust.lua), hence its ~.
 -- Sample: harness  cpu 0.52 cores (65us/op)  1.1 enters/op  batch 2.0/1.0  lag p99 18us
 local function trust_lines(document)
   local trust, words = document.trust or {}, {}
@@ -250,7 +249,7 @@ local function trust_lines(document)
       trust.reap_batch and ("%.1f"):format(trust.reap_batch) or "?")
   end
   add("lag p99 %s", trust.lag_p99_ns and format.duration(trust.lag_p99_ns))
-  add("gc ~%.1f%%", trust.gc_share and trust.gc_share * 100)
+  add("gc %.1f%% (estimate)", trust.gc_share and trust.gc_share * 100)
   add("device/asked %.2f", trust.device_over_asked)
   local lines = {}
   if #words > 0 then lines[1] = "harness  " .. concat(words, "  ") end

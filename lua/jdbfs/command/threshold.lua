@@ -175,13 +175,34 @@ end
 -- Checking ---------------------------------------------------------------------------------------
 
 -- A figure is { value =, unit =, low =, high = } or { reason = }.
+local function too_few(percent, stat, n)
+  return ("%s needs %s samples, has %s"):format(stat,
+    format.count(distribution.samples_needed(percent)), format.count(n))
+end
+
+local function percentile_figure(t, dist)
+  local value = distribution.percentile(dist, t.percent)
+  if not value then return { reason = too_few(t.percent, t.stat, dist.n) } end
+  local low, high = distribution.interval(dist, t.percent)
+  return { value = value, unit = "ns", low = low, high = high }
+end
+
+-- Only some operations' lag is looked at; of few operations, of too few.
+local function lag_figure(document)
+  local value, n = (document.trust or {}).lag_p99_ns, 0
+  if value then return { value = value, unit = "ns" } end
+  for _, job in ipairs(document.jobs) do
+    for _, op in ipairs(job.ops) do
+      n = n + (not op.timed and op.lag and op.lag.n or 0)
+    end
+  end
+  return { reason = n > 0 and too_few(99, "p99", n) or "the lag was not measured" }
+end
+
 local function global_figure(t, document)
   local total = result.totals(document)
   if t.global == "errors" then return { value = total.errors, unit = "" } end
-  if t.global == "lag.p99" then
-    local value = (document.trust or {}).lag_p99_ns
-    return value and { value = value, unit = "ns" } or { reason = "the lag was not measured" }
-  end
+  if t.global == "lag.p99" then return lag_figure(document) end
   if t.global == "sustained" then
     local sustained
     for _, job in ipairs(document.jobs) do
@@ -193,16 +214,6 @@ local function global_figure(t, document)
   if total.n == 0 then return { reason = "nothing completed" } end
   if t.global == "iops" then return { value = total.rate, unit = "ops/s" } end
   return { value = total.bytes_s, unit = "bytes/s" }
-end
-
-local function percentile_figure(t, dist)
-  local value = distribution.percentile(dist, t.percent)
-  if not value then
-    return { reason = ("%s needs %s samples, has %s"):format(t.stat,
-      format.count(distribution.samples_needed(t.percent)), format.count(dist.n)) }
-  end
-  local low, high = distribution.interval(dist, t.percent)
-  return { value = value, unit = "ns", low = low, high = high }
 end
 
 -- op.dists and op.elapsed_s cover all jobs that the threshold asks about.

@@ -130,7 +130,7 @@ function Trust:document()
     submit_batch = ratio(self.submitted, max(self.entries, 1)),
     reap_batch = ratio(self.completed, max(self.reaps, 1)),
     lag_p99_ns = lag and distribution.percentile(lag, 99) or nil,
-    gc_share = gc_share(self),
+    gc_share = gc_share(self), estimated = { "gc_share" }, -- all else is measured
     device_over_asked = self.device_from and ratio(self.device_bytes, self.asked) or nil,
     generator_limited = limited,
   }
