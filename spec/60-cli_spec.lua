@@ -1,6 +1,7 @@
 -- The jdbfs command: what it prints, what it refuses, and that it leaves nothing behind.
 
 local command = require("support_command")
+local distribution = require("jdbfs.command.distribution")
 local jdbfs = require("jdbfs")
 local result = require("jdbfs.command.result")
 local support = require("support")
@@ -185,6 +186,11 @@ describe("jdbfs run", function()
       "reap_batch" }) do
       assert.is_true(d.trust[figure] > 0, figure)
     end
+    assert.are.same({ "gc_share" }, d.trust.estimated)
+    assert.are.equal(distribution.percentile(op.response, 50), op.response.p["50"])
+    assert.is_true(op.service.ci["50"][1] <= op.service.p["50"])
+    assert.is_true(op.service.ci["50"][2] >= op.service.p["50"])
+    assert.is_nil(op.response.p["99.999"])
   end)
 
   it("says loudly that --buffered is not direct I/O", function()
@@ -228,7 +234,35 @@ describe("jdbfs run", function()
   it("writes nothing with --dry-run", function()
     local status, out = run("randwrite", "--dry-run")
     assert.are.equal(0, status)
-    assert.is_truthy(out:find("1 MiB", 1, true))
+    for _, said in ipairs({ "1 MiB", dir .. "/jdbfs-XXXXXX/data", jdbfs.info().features }) do
+      assert.is_truthy(out:find(said, 1, true), out)
+    end
+    assert.are.equal("", support.names(dir))
+  end)
+
+  it("replaces its own outputs and nothing else, and opens all or none", function()
+    local flags = { "--json", "--csv", "--live-json", "--hgrm", "--html" }
+    local words = { "randread", "--interval", "50ms" }
+    for _, flag in ipairs(flags) do
+      words[#words + 1], words[#words + 2] = flag, dir .. "/of" .. flag
+    end
+    for _ = 1, 2 do
+      local status, _, err = run((table.unpack or unpack)(words))
+      assert.are.equal(0, status, err)
+    end
+    for _, flag in ipairs(flags) do
+      local path = dir .. "/of" .. flag
+      local file = assert(io.open(path, "wb"))
+      file:write("mine")
+      file:close()
+      local status, _, err = run("randread", flag, path)
+      assert.are.equal(2, status)
+      assert.matches("exists and is no such output of jdbfs: %-%-overwrite", err)
+      for line in io.lines(path) do assert.are.equal("mine", line) end
+      assert(os.remove(path))
+    end
+    local status = run("randread", "--json", dir .. "/new", "--csv", dir .. "/nowhere/at all")
+    assert.are.equal(1, status)
     assert.are.equal("", support.names(dir))
   end)
 

@@ -296,7 +296,7 @@ describe("the measured time", function()
   it("ends the warm-up when the rate is steady, and tells when it never is", function()
     local steady = [[return { file = false, jobs = { a = { n = 1, main = function(ctx)
       ctx:timed("work", function() ctx:sleep(0.002) return true end) end } } }]]
-    local d = run(steady, "--steady", "90%/3s", "--interval", "100ms", "--warmup-max", "30s")
+    local d = run(steady, "--steady", "90%/3s", "--interval", "1s", "--warmup-max", "60s")
     assert.are.equal(0, #d.warnings)
     local rising = [[return { file = false, jobs = { a = { n = 1, main = function(ctx)
       ctx:sleep(0.01 / (1 + ctx.iter / 3)) ctx.file = nil end } } }]]
@@ -305,6 +305,11 @@ describe("the measured time", function()
       "--require-steady")
     assert.are.equal(3, status)
     assert.matches("not steady", d.warnings[1])
+    local refused, why
+    refused, status, why = run(rising, "--steady", "1%/3s", "--interval", "1001ms")
+    assert.is_nil(refused)
+    assert.are.equal(2, status)
+    assert.matches("looks at three intervals at least", why)
   end)
 
   it("ends early when a threshold with abort is broken", function()

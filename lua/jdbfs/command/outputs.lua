@@ -1,11 +1,12 @@
 -- The files a run writes: JSON, CSV, NDJSON, HdrHistogram, HTML. They are opened before the run, so
 -- that a path that cannot be written ends it at once.
 
+local jdbfs = require("jdbfs")
 local result = require("jdbfs.command.result")
 local status = require("jdbfs.command.status")
 
-local ipairs, require, setmetatable, tostring = ipairs, require, setmetatable, tostring
-local open_stream = io.open
+local ipairs, pairs, require, setmetatable, tostring = ipairs, pairs, require, setmetatable, tostring
+local open_stream, remove = io.open, os.remove
 
 local Outputs = {}
 Outputs.__index = Outputs
@@ -51,17 +52,56 @@ function Outputs:finish(document)
   return complaints
 end
 
+-- How what we write begins; only that is replaced unasked.
+local BEGINNINGS = { json = '{"schema":"jdbfs.run/', csv = result.csv_header():sub(1, 20),
+  ["live-json"] = '{"t_s":', hgrm = "# ", html = "<!DOCTYPE html>" }
+
+local function begins(path, wanted)
+  local file = open_stream(path, "rb")
+  if not file then return true end -- opening it to write tells why
+  local text = file:read(#wanted)
+  file:close()
+  return text == nil or text == wanted
+end
+
+-- Refuses to replace what is no earlier output; terminals and pipes are nobody's data. Says whether
+-- something is there.
+local function check(kind, path, options)
+  local stat = jdbfs.stat(path)
+  if not stat then return false end
+  local replaced = stat.type == "block device"
+    or stat.type == "file" and not begins(path, BEGINNINGS[kind])
+  if replaced and not options.overwrite then
+    status.usage("--%s: %s exists and is no such output of jdbfs: --overwrite would destroy what it"
+      .. " holds", kind, path)
+  end
+  return true
+end
+
 local M = {}
 
+-- Opens them all, or none: fails, and removes again what it made.
 function M.open(options, out)
   local self = setmetatable({ files = {}, out = out, to_stdout = options.json == "-" }, Outputs)
+  local paths, made = {}, {}
   for _, kind in ipairs(KINDS) do
     local path = options[kind]
     if path and not (kind == "json" and path == "-") then
-      local file, message = open_stream(path, "wb")
-      if not file then status.fail(status.FAILED, message) end
-      self.files[kind] = file
+      paths[kind] = path
+      made[kind] = not check(kind, path, options)
     end
+  end
+  for _, kind in ipairs(KINDS) do
+    local file, message
+    if paths[kind] then file, message = open_stream(paths[kind], "wb") end
+    if message then
+      for each, opened in pairs(self.files) do
+        opened:close()
+        if made[each] then remove(paths[each]) end
+      end
+      status.fail(status.FAILED, message)
+    end
+    self.files[kind] = file
   end
   if self.files.csv then self.files.csv:write(result.csv_header()) end
   return self

@@ -230,14 +230,17 @@ local function plan_part(self)
   self.size, self.target_bs, self.target_writes = self.part.size, bs, writes
 end
 
+-- What --dry-run says.
 local function describe(self)
   local names, o = {}, self.options
   for i, one in ipairs(self.workloads) do
     names[i] = one.name
   end
-  return ("runs %s on %s: writes %s of files first, then %s with %s"):format(concat(names, ", "),
-    o.file or o.dir, format.bytes(self.bytes_to_write), o.ops and ("%.0f iterations"):format(o.ops)
-    or ("%gs each"):format(o.time), jdbfs.info().backend)
+  local place = o.file or o.dir .. "/jdbfs-XXXXXX" .. (needs_target(self) and "/data" or "")
+  return ("runs %s on %s: writes %s of files first, then %s with %s (%s)"):format(
+    concat(names, ", "), place, format.bytes(self.bytes_to_write),
+    o.ops and ("%.0f iterations"):format(o.ops) or ("%gs each"):format(o.time),
+    self.info.backend, self.info.features)
 end
 
 -- The run ----------------------------------------------------------------------------------------
@@ -396,6 +399,10 @@ local function new(args, out, err, part)
   end
   -- A day in seconds would be a document of gigabytes.
   if not values.given.interval then values.interval = max(1, ceil(values.time / ROWS_MAX)) end
+  if values.steady and values.steady.seconds < 3 * values.interval then
+    status.usage("--steady %s looks at three intervals at least, and one is %gs",
+      values.steady.text, values.interval)
+  end
   if values.seed == "random" then
     values.seed = core.random(time(), core.now_ns() % 2 ^ 40, 1):int(0, 2 ^ 32)
   end

@@ -107,7 +107,7 @@ function M.steady(text)
   local share, seconds = text:match("^(%d*%.?%d+)%%/(%d+)s$")
   share, seconds = tonumber(share), tonumber(seconds)
   if not share or share <= 0 or seconds < 3 or seconds > 60 then
-    return nil, "is not a share and a time (3%/5s)"
+    return nil, "is not a share and 3 to 60 seconds (3%/5s)"
   end
   return { text = text, share = share / 100, seconds = seconds }
 end
