@@ -5,7 +5,7 @@
 #   reads     random reads: a liburing loop in C, fio, threads in pread, luv
 #   scale     random reads by two processes, and by two Lua states in threads
 #   durable   the log, lists and streams: a C loop, one flush a write, tasks, fio
-#   command   `jdbfs run` against fio at equal batches
+#   command   `jdbfs run` against fio at equal batches, and what recording costs
 #   hosts     what a read costs in other people's event loops (not in README.md)
 #
 # Without parts: the first four, in about nine minutes; --short: in about one, and says little.
@@ -17,9 +17,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . spec/bench/build.sh
 
 dir=build/bench readme='' rounds=9 seconds=0.5 durable='5 1' pairs='15 3' parts=()
+recording='300 6400'
 while (($#)); do
     case $1 in
-        --short) rounds=3 seconds=0.2 durable='2 0.2' pairs='3 1' ;;
+        --short) rounds=3 seconds=0.2 durable='2 0.2' pairs='3 1'
+                 recording='50 6400' ;;
         --readme) readme=yes ;;
         --dir) dir=${2:?--dir needs a directory}; shift ;;
         reads | scale | durable | command | hosts) parts+=("$1") ;;
@@ -67,6 +69,14 @@ scale() {
 durable() { in_tree "$lua" spec/bench/durable.lua "$work" $durable; }
 # shellcheck disable=SC2086
 command_() {
+    local i
+    in_tree "$lua" lua/bin/jdbfs run seqread --file "$work/cached" --keep --size 8m --time 10ms \
+        --warmup 0s --quiet
+    for i in "${!names[@]}"; do
+        in_tree env LUA_CPATH="${modules[i]}/?.so;;" "${interpreters[i]}" \
+            spec/bench/recording.lua "$work/cached" $recording
+    done
+    echo
     command -v fio >/dev/null || { echo "fio is not installed."; return; }
     in_tree "$lua" spec/bench/fio.lua "$lua" "$work" $pairs 32 "${MEBIBYTES:-256}"
 }

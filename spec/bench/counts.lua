@@ -25,6 +25,7 @@ local ENTRIES_64 = 1 / 16 -- kernel entries at depth 64: how completions gather 
 local SCENARIOS = {
   { "read_1", entries = true, allocations = true, lua_bytes = true, instructions = true },
   { "read_64", entries = ENTRIES_64, allocations = true, lua_bytes = true, instructions = true },
+  { "recorded_64", allocations = true, lua_bytes = true, instructions = true },
   { "read_many_8", allocations = true, lua_bytes = true, instructions = true },
   -- Few on a real disk, which flushes each group; instructions on the simulated one, where groups
   -- gather always alike.
