@@ -63,11 +63,13 @@ static struct track *track_at(struct jl_meter *m, uint32_t i) {
 }
 
 /* The place of an operation's track + 1; 0: it has none. */
-static const uint8_t places[JDB_CODE_COUNT] = {
-    [JDB_READ] = T_READ + 1,           [JDB_WRITE] = T_WRITE + 1,
-    [JDB_SYNC_DATA] = T_FDATASYNC + 1, [JDB_SYNC_ALL] = T_FSYNC + 1,
-    [JDB_PUNCH] = T_TRIM + 1,          [JDB_READ_MANY] = T_READ_MANY + 1,
-    [JDB_WRITE_MANY] = T_WRITE_MANY + 1};
+static const uint8_t places[JDB_CODE_COUNT] = {[JDB_READ] = T_READ + 1,
+                                               [JDB_WRITE] = T_WRITE + 1,
+                                               [JDB_SYNC_DATA] = T_FDATASYNC + 1,
+                                               [JDB_SYNC_ALL] = T_FSYNC + 1,
+                                               [JDB_PUNCH] = T_TRIM + 1,
+                                               [JDB_READ_MANY] = T_READ_MANY + 1,
+                                               [JDB_WRITE_MANY] = T_WRITE_MANY + 1};
 
 static int track_of(const jdb_times *times) {
     int i = places[times->code] - 1;

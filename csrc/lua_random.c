@@ -175,8 +175,8 @@ static int random_fill(lua_State *L) {
     return 0;
 }
 
-/* number(buffer, a, b): two whole numbers at its front, of 64 bits each, by one call: every write of
- * a workload pays for it. */
+/* number(buffer, a, b): two whole numbers at its front, of 64 bits each, by one call: every write
+ * of a workload pays for it. */
 static int number(lua_State *L) {
     uint8_t *to = writable(L, jl_check_buf(L, 1), 16);
     uint64_t numbers[2] = {whole(L, 2, 0, exact), whole(L, 3, 0, exact)};
@@ -263,8 +263,8 @@ static struct jl_arrivals *check_arrivals(lua_State *L) {
     return a;
 }
 
-/* arrivals(rate, "const" | "poisson", random [, start]): the first ones are due from now on, or from
- * that moment in ns. */
+/* arrivals(rate, "const" | "poisson", random [, start]): the first ones are due from now on, or
+ * from that moment in ns. */
 static int arrivals_new(lua_State *L) {
     static const char *const kinds[] = {"const", "poisson", NULL};
     double rate = luaL_checknumber(L, 1);
@@ -350,14 +350,10 @@ int jl_open_random(lua_State *L) {
                                               {NULL, NULL}};
     static const luaL_Reg arrivals_methods[] = {
         {"next", arrivals_next}, {"mark", arrivals_mark}, {"state", arrivals_state}, {NULL, NULL}};
-    static const luaL_Reg functions[] = {{"random", random_new},
-                                         {"due", due},
-                                         {"arrivals", arrivals_new},
-                                         {"number", number},
-                                         {"scatter", scatter},
-                                         {"until_due", until_due},
-                                         {"entropy", entropy},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"random", random_new},     {"due", due},
+                                         {"arrivals", arrivals_new}, {"number", number},
+                                         {"scatter", scatter},       {"until_due", until_due},
+                                         {"entropy", entropy},       {NULL, NULL}};
     jl_state *S = jl_self(L);
     S->ref_random_meta = jl_new_class(L, "jdbfs.random", random_methods, none);
     S->ref_arrivals_meta = jl_new_class(L, "jdbfs.arrivals", arrivals_methods, none);

@@ -293,8 +293,8 @@ local function stop(engine)
   end
 end
 
--- Planned arrivals of this process, from a moment in ns on. Each of several processes has a stream of
--- its own, and begins by its part of a gap later: constant gaps would else all end at once.
+-- Planned arrivals of this process, from a moment in ns on. Each of several processes has a stream
+-- of its own, and begins by its part of a gap later: constant gaps would else all end at once.
 function Engine:arrivals(rate, job, number, from)
   local run = self.run
   local before = run:part_index() - 1

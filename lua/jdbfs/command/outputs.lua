@@ -5,7 +5,8 @@ local jdbfs = require("jdbfs")
 local result = require("jdbfs.command.result")
 local status = require("jdbfs.command.status")
 
-local ipairs, pairs, require, setmetatable, tostring = ipairs, pairs, require, setmetatable, tostring
+local ipairs, pairs, require = ipairs, pairs, require
+local setmetatable, tostring = setmetatable, tostring
 local open_stream, remove = io.open, os.remove
 
 local Outputs = {}

@@ -77,8 +77,8 @@ local SHAPE = {
 
 local PERCENTILES = { 50, 90, 95, 99, 99.9, 99.99, 99.999 }
 
--- For readers of the text who do not add up buckets: p, the percentiles in ns by their name that the
--- samples support, and ci, between which bounds each lies with 95 % confidence.
+-- For readers of the text who do not add up buckets: p, the percentiles in ns by their name that
+-- the samples support, and ci, between which bounds each lies with 95 % confidence.
 local function add_percentiles(document)
   for _, job in ipairs(document.jobs) do
     for _, op in ipairs(job.ops) do
