@@ -328,6 +328,13 @@ describe("jdbfs run", function()
     assert.are.equal("", support.names(dir))
   end)
 
+  it("runs on a simulated disk, too, without a complaint", function()
+    local r = support.process({ "lua/bin/jdbfs", "run", "randwrite", "--backend", "sim", "--size",
+      "1m", "--time", "50ms", "--warmup", "0s", "--quiet" }, {})
+    assert.are.equal("", r.err)
+    assert.are.equal(0, r.status)
+  end)
+
   for _, signal in ipairs({ "INT", "TERM", "HUP" }) do
     it("tells what was measured and removes its files after SIG" .. signal, function()
       local status, out, err = process({ stop = { signal, 1 } }, "randread", "--time", "60s")

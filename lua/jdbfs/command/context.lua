@@ -9,6 +9,7 @@ local ceil, max, min = math.ceil, math.max, math.min
 local error, ipairs, select, setmetatable = error, ipairs, select, setmetatable
 local tonumber, tostring = tonumber, tostring
 local current, park, wake = core.current, core.park, core.wake
+local put_numbers = core.number
 
 local RECORD_HEADER = 16 -- u32 length, u32 CRC-32C, u64 sequence number
 local BLOCK = 4096
@@ -215,7 +216,7 @@ function Context:numbered(off)
     page = self:page():random()
     self.own_page = page
   end
-  core.number(page.buffer, off, self.iter)
+  put_numbers(page.buffer, off, self.iter)
   return page
 end
 
