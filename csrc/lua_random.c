@@ -16,7 +16,7 @@ struct jl_random {
     jdb_random state;
     jdb_zipf zipf; /* the last one asked for */
     enum pages pages;
-    uint64_t page_count, page_size, next, step, hot;
+    uint64_t page_count, page_size, next, step, hot, drawn;
     double share;
     int scatter;
     jdb_zipf page_zipf;
@@ -175,15 +175,6 @@ static int random_fill(lua_State *L) {
     return 0;
 }
 
-/* number(buffer, a, b): two whole numbers at its front, of 64 bits each, by one call: every write
- * of a workload pays for it. */
-static int number(lua_State *L) {
-    uint8_t *to = writable(L, jl_check_buf(L, 1), 16);
-    uint64_t numbers[2] = {whole(L, 2, 0, exact), whole(L, 3, 0, exact)};
-    memcpy(to, numbers, sizeof numbers);
-    return 0;
-}
-
 /* pages(kind, count, size, id, coroutines, key [, scatter [, parameter [, second]]]): what page()
  * draws from. zipf: theta; pareto: h of the 80/20 rule (0.2); hotspot: share of draws, of pages.
  * Sequential streams of a job share the pages like cards: the id-th takes each n-th. */
@@ -231,12 +222,26 @@ static uint64_t draw_page(struct jl_random *r) {
     }
 }
 
-/* page(): the byte offset of a page. */
+/* Two numbers at the front of a buffer, so that what is written differs from write to write. */
+static void put_numbers(lua_State *L, int i, uint64_t a, uint64_t b) {
+    uint64_t numbers[2] = {a, b};
+    memcpy(writable(L, jl_check_buf(L, i), sizeof numbers), numbers, sizeof numbers);
+}
+
+/* number(buffer, a, b): two whole numbers at its front. */
+static int number(lua_State *L) {
+    put_numbers(L, 1, whole(L, 2, 0, exact), whole(L, 3, 0, exact));
+    return 0;
+}
+
+/* page([buffer]): the byte offset of a page; the buffer has it at its front then, with how many were
+ * drawn: by the same call, as every write pays for it. */
 static int random_page(lua_State *L) {
     struct jl_random *r = check_random(L);
     if (r->page_count == 0) return luaL_error(L, "page: there is no target file to draw from");
     uint64_t page = draw_page(r);
     if (r->scatter) page = jdb_permute(&r->permutation, page);
+    if (lua_gettop(L) > 1) put_numbers(L, 2, page * r->page_size, ++r->drawn);
     jl_push_size(L, page * r->page_size);
     return 1;
 }

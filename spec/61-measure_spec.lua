@@ -65,6 +65,22 @@ describe("a random stream", function()
     assert.are.equal("3268608 7 2 -1 4", table.concat(drawn, " "))
   end)
 
+  it("numbers the buffer that a page is drawn for, and refuses one that it cannot write", function()
+    local r, buffer = core.random(1, 1, 1), jdbfs.buffer(4096)
+    r:pages("seq", 3, 4096, 1, 1, 1)
+    for i, off in ipairs({ 0, 4096, 8192, 0 }) do
+      assert.are.equal(off, r:page(buffer:slice(512, 512)))
+      assert.are.equal(off, tonumber(buffer:u32(512)))
+      assert.are.equal(i, tonumber(buffer:u32(520)))
+    end
+    assert.are.equal(("\0"):rep(512), buffer:string(0, 512))
+    assert.has_error(function() r:page(jdbfs.buffer(15)) end)
+    assert.has_error(function() core.number(jdbfs.buffer(15), 1, 2) end)
+    buffer:free()
+    assert.has_error(function() r:page(buffer) end)
+    assert.has_error(function() r:page("text") end)
+  end)
+
   it("draws the same bytes, compressible as asked", function()
     local bytes = core.random(1, 1, 1):bytes(8192, 25)
     assert.are.equal(bytes, core.random(1, 1, 1):bytes(8192, 25))

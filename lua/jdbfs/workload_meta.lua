@@ -48,7 +48,10 @@ local Context = {}
 ---@param size integer?
 ---@return jdbfs.WorkloadPage
 function Context:page(size) end
---- The coroutine's page of random bytes, with off and the iteration's number at its front.
+--- The coroutine's page of random bytes.
+---@return jdbfs.WorkloadPage
+function Context:filled() end
+--- The same with off and the iteration's number at its front.
 ---@param off integer
 ---@return jdbfs.WorkloadPage
 function Context:numbered(off) end
@@ -261,9 +264,11 @@ function Random:pick(list) end
 ---@param n integer
 ---@return integer[] 1 to n in random order
 function Random:perm(n) end
---- A page of the target, drawn from --dist.
+--- A page of the target, drawn from --dist. A buffer gets the offset and how many were drawn at its
+--- front: what is written there differs from write to write.
+---@param buffer jdbfs.Buffer?
 ---@return integer byte offset
-function Random:page() end
+function Random:page(buffer) end
 --- Another distribution for page(): "uniform", "zipf", "pareto", "hotspot", "seq".
 function Random:pages(kind, count, size, id, coroutines, key, scatter, parameter, second) end
 

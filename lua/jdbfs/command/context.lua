@@ -209,13 +209,19 @@ function Context:page(size)
   return page
 end
 
--- The coroutine's page of random bytes with this offset and the iteration's number at its front.
-function Context:numbered(off)
+-- The coroutine's page of random bytes.
+function Context:filled()
   local page = self.own_page
   if not page then
     page = self:page():random()
     self.own_page = page
   end
+  return page
+end
+
+-- The same with this offset and the iteration's number at its front.
+function Context:numbered(off)
+  local page = self.own_page or self:filled()
   put_numbers(page.buffer, off, self.iter)
   return page
 end

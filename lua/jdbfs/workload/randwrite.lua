@@ -8,8 +8,8 @@ return W.define({
   jobs = { randwrite = {
     metrics = { "write", "fdatasync", "fsync", "write_sync" },
     main = function(ctx)
-      local off = ctx.rng:page()
-      return ctx.file:write(ctx:numbered(off), off)
+      local page = ctx.own_page or ctx:filled()
+      return ctx.file:write(page, ctx.rng:page(page.buffer))
     end,
   } },
 })
