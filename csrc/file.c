@@ -90,7 +90,8 @@ const char *jdb_file_method_reason(const jdb_file *file) {
     if (file->dsync_by_flush)
         return "every write is durable: a write and a shared flush, as this system's O_DSYNC stops "
                "at the device's cache";
-    if (file->info.dsync) return "the file was opened with O_DSYNC: every write is durable";
+    if (file->info.dsync)
+        return "the file was opened with O_DSYNC or write-through: every write is durable";
     if (file->info.method == JDB_METHOD_WRITE) return "asked for: each write is durable by itself";
     if (file->info.method == JDB_METHOD_FLUSH)
         return "asked for, or the file system has no durable writes: a write and a shared flush";

@@ -22,7 +22,7 @@ void jdb_bsd_set_alignment(jdb_file_info *info, uint32_t align, const char *sour
 
 char *jdb_platform_lock_holder(int fd) {
     (void)fd;
-    return strdup("another open file holds a lock on it");
+    return strdup("another open file holds a lock on it, shared or exclusive");
 }
 
 /* ---- evidence ------------------------------------------------------------------------------- */

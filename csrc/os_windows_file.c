@@ -62,8 +62,7 @@ static int64_t transfer_at(struct jdb_windows_file *file, int is_read, void *mem
     return jdb_windows_transferred(is_read, r < 0 ? (DWORD)-r : 0, (uint64_t)r);
 }
 
-/* No write is durable by itself but on a handle that was opened for it: the queue learns that by
- * the first, and flushes from then on. */
+/* No write is durable, or untorn, by itself; see describe. */
 static int64_t transfer(jdb_op *op) {
     uint8_t *memory = op->buf->base + op->buf_off + op->moved;
     if (op->rw) return -EOPNOTSUPP;
@@ -327,7 +326,7 @@ static void describe(struct jdb_windows_file *file, jdb_op *op, int direct) {
     jdb_file *core = op->file;
     const jdb_open *how = &op->detail->open;
     jdb_windows_file_system(file->handle, core->file_system, sizeof core->file_system);
-    core->info.method = how->method;
+    core->info.method = JDB_METHOD_FLUSH; /* there is no flag for one durable write */
     core->info.policy = how->direct;
     core->info.writable = file->writable;
     core->info.dsync = (how->flags & JDB_OPEN_DSYNC) != 0;

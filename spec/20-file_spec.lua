@@ -215,6 +215,7 @@ describe("open_wal", function()
   end)
 
   both("makes every write durable on return: the descriptor has O_DSYNC", function()
+    if support.not_linux then return pending(support.not_linux) end
     if not support.proc then return pending("there is no /proc here") end
     local path = support.path("wal")
     local f = assert(jdbfs.open_wal(path))
@@ -230,6 +231,7 @@ describe("open_wal", function()
   end)
 
   it("asks the kernel for O_DSYNC and O_DIRECT, as strace sees it", function()
+    if support.not_linux then return pending(support.not_linux) end
     local why = support.lacks("strace")
     if why then return pending(why) end
     local probe = support.path("probe")
@@ -270,6 +272,7 @@ describe("a file's descriptor", function()
   end)
 
   both("leaves access times alone unless option atime is set", function()
+    if support.not_linux then return pending(support.not_linux) end
     if not support.proc then return pending("there is no /proc here") end
     local path = support.path("f")
     local f = assert(jdbfs.create(path))
@@ -348,6 +351,7 @@ describe("option direct", function()
 
   -- Files of /proc have no direct I/O.
   both("= require fails where there is none, naming the option", function()
+    if support.not_linux then return pending(support.not_linux) end
     local path = "/proc/self/status"
     if not support.proc then return pending("there is no /proc here") end
     fails({ kind = "Unsupported", op = "open", path = path, says = { "direct", "prefer" } },
@@ -357,6 +361,7 @@ describe("option direct", function()
   end)
 
   both("= prefer falls back where there is none, and info says so", function()
+    if support.not_linux then return pending(support.not_linux) end
     local path = "/proc/self/status"
     if not support.proc then return pending("there is no /proc here") end
     local f = assert(jdbfs.open(path, { direct = "prefer" }))
@@ -371,7 +376,7 @@ describe("option direct", function()
 
   -- ramfs has no direct I/O; mounted where nobody else sees it.
   local function on_ramfs(source)
-    local why = support.lacks("root", "unshare")
+    local why = support.not_linux or support.lacks("root", "unshare")
     if why then return nil, why end
     local where = support.path("ramfs")
     lfs.mkdir(where)
@@ -1060,6 +1065,7 @@ describe("preallocate", function()
 
   -- On a file system of its own: ext4 takes all there is before it says that it is not enough.
   it("of more than there is fails, leaves the size and gives the space back", function()
+    if support.not_linux then return pending(support.not_linux) end
     local why = support.lacks("root", "unshare", "mkfs.ext4")
     if why then return pending(why) end
     local where, image = support.path("small"), support.path("image")

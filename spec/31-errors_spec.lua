@@ -92,6 +92,7 @@ describe("an error", function()
 
   both("has one of the contract's kinds", function()
     if support.on_sim then return pending(support.on_sim) end
+    if support.not_linux then return pending(support.not_linux) end
     if not support.proc then return pending("there is no /proc here") end
     local f = assert(jdbfs.create(support.path()))
     local b = support.page()

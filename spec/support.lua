@@ -39,6 +39,11 @@
 --                       simulated. nil: they are not. What is here knows, as does `lfs`, which is
 --                       the module, or for simulated files as much of it as makes sense; where it
 --                       makes none the test becomes pending
+--   on_macos            whether this is macOS, or what it runs over stand-ins for its calls
+--   not_linux           why a test that looks at calls, flags or devices of Linux cannot run over
+--                       those stand-ins. nil: it can
+--   durable_writes      whether the system has a call for one durable write; else each is a write and
+--                       a flush that it may share
 --   on_windows          whether this is Windows: no POSIX shell, no fork, other rules for names
 --   on_wine             ... in wine, which lacks calls that Windows has; spec/c/windows has them
 --                       faked
@@ -193,6 +198,11 @@ local function sh(command)
   local r = shell("( " .. command .. "\n) 2>&1")
   return r.status, r.out
 end
+
+M.on_macos = os.getenv("JDBFS_TEST_STANDIN") == "macos"
+  or not M.on_windows and select(2, sh("uname -s")) == "Darwin\n"
+M.not_linux = M.on_macos and "looks at calls, flags or devices of Linux" or nil
+M.durable_writes = M.on_sim ~= nil or not (M.on_windows or M.on_macos)
 
 function M.sh(command)
   needs_system()

@@ -291,7 +291,8 @@ run_specs() {
         LUA_PATH="$modules/?.lua;$modules/?/init.lua;$top/spec/?.lua;;" \
         LUA_CPATH="$top/build/$id$faults$suffix/?.so;;" JDBFS_TEST_FIGURES="$base.figures" \
         JDBFS_KILLS="$kills" JDBFS_BACKEND="$backend" \
-        JDBFS_TEST_DIR="$dir" JDBFS_TEST_FS="$fs_name" \
+        JDBFS_TEST_DIR="$dir" JDBFS_TEST_STANDIN="$standin" \
+        JDBFS_TEST_FS="$([[ $standin ]] && echo apfs || echo "$fs_name")" \
         JDBFS_TEST_LUA="$exe" JDBFS_TEST_SAN="$san" JDBFS_TEST_REPORT="$base.report" \
         "$exe" spec/tools/busted.lua -o spec/tools/report.lua "${chosen[@]}" \
         >"$base.out" 2>&1 </dev/null &
