@@ -42,6 +42,7 @@ static DWORD flush_data(HANDLE handle) {
 }
 
 struct jdb_windows_calls jdb_windows = {
+    .create = CreateFileW,
     .read = ReadFile,
     .write = WriteFile,
     .cancel = CancelIoEx,

@@ -29,6 +29,8 @@ static inline struct jdb_windows_file *jdb_windows_file_of(intptr_t handle) {
 /* The calls that differ between systems, or that an emulation lacks or only pretends to make. Tests
  * put their own answers here; nothing else changes them. */
 struct jdb_windows_calls {
+    HANDLE(WINAPI *create)
+    (const wchar_t *, DWORD, DWORD, SECURITY_ATTRIBUTES *, DWORD, DWORD, HANDLE);
     BOOL(WINAPI *read)(HANDLE, void *, DWORD, DWORD *, OVERLAPPED *);
     BOOL(WINAPI *write)(HANDLE, const void *, DWORD, DWORD *, OVERLAPPED *);
     BOOL(WINAPI *cancel)(HANDLE, OVERLAPPED *);

@@ -253,14 +253,14 @@ static HANDLE open_or_make(const wchar_t *path, const jdb_open *how, DWORD flags
     for (;;) {
         HANDLE handle = INVALID_HANDLE_VALUE;
         if (!(how->flags & JDB_OPEN_EXCLUSIVE)) {
-            handle =
-                CreateFileW(path, access, jdb_windows_share_all, NULL, OPEN_EXISTING, flags, NULL);
+            handle = jdb_windows.create(path, access, jdb_windows_share_all, NULL, OPEN_EXISTING,
+                                        flags, NULL);
             if (handle != INVALID_HANDLE_VALUE || GetLastError() != ERROR_FILE_NOT_FOUND ||
                 !(how->flags & JDB_OPEN_CREATE))
                 return handle;
         }
-        handle = CreateFileW(path, access, jdb_windows_share_all, NULL, CREATE_NEW,
-                             flags | attributes, NULL);
+        handle = jdb_windows.create(path, access, jdb_windows_share_all, NULL, CREATE_NEW,
+                                    flags | attributes, NULL);
         *made = handle != INVALID_HANDLE_VALUE;
         /* Made by somebody else in between: opened then. */
         if (*made || GetLastError() != ERROR_FILE_EXISTS || (how->flags & JDB_OPEN_EXCLUSIVE))

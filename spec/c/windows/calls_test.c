@@ -181,6 +181,49 @@ static void errors_of_the_call_itself(void) {
     refused_read(ERROR_CRC, JDB_IO, EIO, 0);
 }
 
+static HANDLE packets_to;
+static ULONG_PTR packet_says; /* an NTSTATUS */
+
+static BOOL WINAPI read_fails_later(HANDLE handle, void *memory, DWORD len, DWORD *moved,
+                                    OVERLAPPED *o) {
+    (void)handle;
+    (void)memory;
+    (void)len;
+    (void)moved;
+    o->Internal = packet_says;
+    CHECK(PostQueuedCompletionStatus(packets_to, 0, 0, o));
+    return give(ERROR_IO_PENDING);
+}
+
+static void failed_packet(ULONG_PTR status, jdb_kind kind, int number, unsigned flags) {
+    jdb_queue *q = iocp();
+    jdb_file *f = four_pages(q, "later");
+    jdb_buf *b = jdb_buf_new(PAGE, PAGE);
+    packets_to = (HANDLE)(intptr_t)q->notify;
+    packet_says = status;
+    jdb_windows.read = read_fails_later;
+    jdb_op *op = take(q);
+    jdb_prep_read(op, f, b, 0, PAGE, PAGE, flags);
+    submit(q, op);
+    CHECK(next(q) == op);
+    CHECK_EQ(op->error, number);
+    CHECK_EQ(done(q, op, kind), 0);
+    nothing_more_comes(q);
+    jdb_windows = real;
+    jdb_buf_unref(b);
+    jdb_file_unref(f);
+    queue_free(q);
+}
+
+static void errors_of_the_packet(void) {
+    failed_packet(0xc0000011, JDB_SHORT_READ, 0, 0); /* STATUS_END_OF_FILE */
+    failed_packet(0xc0000011, JDB_OK, 0, JDB_READ_UPTO);
+    failed_packet(0xc000000d, JDB_IO, EINVAL, 0);           /* STATUS_INVALID_PARAMETER */
+    failed_packet(0xc000003e, JDB_IO, EIO, 0);              /* STATUS_DATA_ERROR */
+    failed_packet(0xc0000185, JDB_IO, EIO, 0);              /* STATUS_IO_DEVICE_ERROR */
+    failed_packet(0xc0000120, JDB_CANCELLED, ECANCELED, 0); /* STATUS_CANCELLED */
+}
+
 /* The system has no room for more in flight: a worker asks again. */
 static void too_much_in_flight(void) {
     jdb_queue *q = iocp();
@@ -508,6 +551,72 @@ static void flushes_of_directories(void) {
     synced_directory(ERROR_IO_DEVICE, JDB_IO);
 }
 
+/* ---- opening --------------------------------------------------------------------------------- */
+
+static struct {
+    DWORD access, share, flags; /* of the last one */
+    unsigned opens;
+} opened;
+
+/* A file system without direct I/O refuses the flag; with `answer` 0 this one has it. */
+static HANDLE WINAPI watch_create(const wchar_t *path, DWORD access, DWORD share,
+                                  SECURITY_ATTRIBUTES *security, DWORD how, DWORD flags,
+                                  HANDLE like) {
+    opened.access = access;
+    opened.share = share;
+    opened.flags = flags;
+    opened.opens++;
+    if (answer && (flags & FILE_FLAG_NO_BUFFERING)) {
+        SetLastError(answer);
+        return INVALID_HANDLE_VALUE;
+    }
+    return real.create(path, access, share, security, how, flags, like);
+}
+
+static void open_with(unsigned flags, jdb_direct direct, jdb_kind kind, DWORD want, int is_direct) {
+    const DWORD ours = FILE_FLAG_OVERLAPPED | FILE_FLAG_NO_BUFFERING | FILE_FLAG_WRITE_THROUGH;
+    jdb_queue *q = iocp();
+    jdb_op *op = take(q);
+    jdb_open how = {.flags = flags, .mode = 0666, .direct = direct};
+    CHECK_EQ(jdb_prep_open(q, op, path_of("four pages"), &how), 0);
+    submit(q, op);
+    jdb_queue_wait_op(q, op);
+    CHECK_EQ(opened.flags & ours, want);
+    CHECK_EQ(opened.access, GENERIC_READ | (flags & JDB_OPEN_WRITE ? GENERIC_WRITE : 0));
+    CHECK_EQ(opened.share, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE);
+    if (kind == JDB_OK) CHECK_EQ(jdb_op_file(op)->info.direct, is_direct);
+    else CHECK(strstr(jdb_op_file(op)->info.direct_reason, "option direct"));
+    done(q, op, kind);
+    queue_free(q);
+}
+
+static void flags_of_open_files(void) {
+    const DWORD overlapped = FILE_FLAG_OVERLAPPED, direct = overlapped | FILE_FLAG_NO_BUFFERING;
+    const DWORD through = direct | FILE_FLAG_WRITE_THROUGH;
+    const unsigned wal = JDB_OPEN_WRITE | JDB_OPEN_DSYNC;
+    jdb_queue *q = iocp();
+    jdb_file_unref(four_pages(q, "four pages"));
+    queue_free(q);
+    jdb_windows.create = watch_create;
+    open_with(0, JDB_DIRECT_REQUIRE, JDB_OK, direct, 1);
+    open_with(JDB_OPEN_WRITE, JDB_DIRECT_PREFER, JDB_OK, direct, 1);
+    open_with(JDB_OPEN_WRITE, JDB_DIRECT_OFF, JDB_OK, overlapped, 0);
+    open_with(wal, JDB_DIRECT_REQUIRE, JDB_OK, through, 1);
+    answer = ERROR_INVALID_PARAMETER;
+    open_with(wal, JDB_DIRECT_PREFER, JDB_OK, overlapped | FILE_FLAG_WRITE_THROUGH, 0);
+    open_with(wal, JDB_DIRECT_REQUIRE, JDB_UNSUPPORTED, through, 0);
+    /* Another failure is none of direct I/O's. */
+    answer = ERROR_ACCESS_DENIED;
+    opened.opens = 0;
+    jdb_op *op;
+    q = iocp();
+    op = submit(q, prep_open(q, path_of("four pages"), 0));
+    jdb_queue_wait_op(q, op);
+    CHECK_EQ(opened.opens, 1);
+    done(q, op, JDB_IO);
+    queue_free(q);
+}
+
 /* ---- names ----------------------------------------------------------------------------------- */
 
 static struct {
@@ -802,12 +911,14 @@ int main(void) {
         {"packets that come although the call ended", packets_that_come_although_the_call_ended},
         {"nobody starves", nobody_starves},
         {"errors of the call itself", errors_of_the_call_itself},
+        {"errors of the packet", errors_of_the_packet},
         {"too much in flight", too_much_in_flight},
         {"writes that the system would fill gaps for", writes_that_the_system_would_fill_gaps_for},
         {"alignments", alignments},
         {"reservations", reservations},
         {"space that create gives back", space_that_create_gives_back},
         {"reservations wait for writes", reservations_wait_for_writes},
+        {"flags of open files", flags_of_open_files},
         {"flushes of data only", flushes_of_data_only},
         {"flushes of directories", flushes_of_directories},
         {"renames", renames},
