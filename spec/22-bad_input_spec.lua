@@ -258,7 +258,7 @@ describe("a file of another owner", function()
 
   it("that may be read is opened: O_NOATIME is given up", function()
     local path = made()
-    support.sh("chmod 644 " .. support.quote(path))
+    support.chmod("644", path)
     local r, why = as_nobody([[
       local jdbfs = require("jdbfs")
       local path = ...
@@ -279,7 +279,7 @@ describe("a file of another owner", function()
 
   it("that may be written is opened for writing as well", function()
     local path = made()
-    support.sh("chmod 666 " .. support.quote(path))
+    support.chmod("666", path)
     local r, why = as_nobody([[
       local jdbfs = require("jdbfs")
       for _, how in ipairs({ "open_rw", "open_wal", "create" }) do
@@ -298,7 +298,8 @@ describe("a file of another owner", function()
     local path, dir = made(), support.path("closed")
     lfs.mkdir(dir)
     support.put(dir .. "/inside", "x")
-    support.sh("chmod 600 " .. support.quote(path) .. "; chmod 700 " .. support.quote(dir))
+    support.chmod("600", path)
+    support.chmod("700", dir)
     local r, why = as_nobody([[
       local jdbfs = require("jdbfs")
       local path, dir = ...
@@ -432,7 +433,7 @@ describe("what is neither file nor device", function()
 
   both("is refused: a link to itself", function()
     local link = support.path("loop")
-    support.sh("ln -s loop " .. support.quote(link))
+    support.link("loop", link)
     for _, name in ipairs(OPENS) do
       fails({ kind = "Io", op = name, path = link, name = "ELOOP" }, jdbfs[name](link))
     end

@@ -76,6 +76,7 @@ local function syncs(calls)
 end
 
 local function real(path)
+  if support.not_linux then return path end -- nothing will be traced
   local _, out = support.sh("realpath " .. support.quote(path))
   return (out:gsub("\n$", ""))
 end
@@ -115,7 +116,7 @@ describe("durable names", function()
 
   it("of mkdir: each level is synced, as another may have made it just now", function()
     local dir = real(support.path("."))
-    support.sh("mkdir -p " .. support.quote(dir .. "/a/b"))
+    assert(jdbfs.mkdir(dir .. "/a/b"))
     for _, path in ipairs({ "/a/b", "/a/b/c", "/a/b/c/d/" }) do
       local calls, why = traced(MARKS .. ([[
         mark("BEGIN") check("mkdir", jdbfs.mkdir(dir .. %q, {durable = true})) mark("END")
@@ -357,7 +358,7 @@ describe("atomic_write", function()
       support.holds(path, mode)
     end
     assert.is_true(jdbfs.atomic_write(new, "new"))
-    support.sh(": > " .. support.quote(new .. "2"))
+    support.put(new .. "2", "")
     assert.equal(jdbfs.stat(new .. "2").mode, jdbfs.stat(new).mode)
   end)
 
@@ -444,6 +445,7 @@ describe("atomic_write", function()
   end)
 
   it("in a directory that cannot be written changes nothing", function()
+    if support.on_windows then return pending("permissions are the directory's on Windows") end
     local dir = support.path("d")
     lfs.mkdir(dir)
     support.put(dir .. "/x", "old")

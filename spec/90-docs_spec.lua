@@ -111,8 +111,7 @@ describe("the README", function()
   end)
 
   it("has a luv program that runs as printed", function()
-    local status = support.sh(support.quote(support.interpreter()) .. " -e 'require[[luv]]'")
-    if status ~= 0 then return pending("luv is not installed for this Lua") end
+    if not support.has_module("luv") then return pending("luv is not installed for this Lua") end
     local out = run_printed(blocks_of("In somebody else's event loop", "lua")[1])
     assert.are.equal("hello from libuv's loop\n", out)
   end)
@@ -385,7 +384,7 @@ local function run_examples(chosen, env)
   end
   local top = lfs.currentdir() .. "/" .. support.path()
   top = support.path():match("^/") and support.path() or top
-  support.sh("mkdir -p " .. support.quote(top))
+  assert(support.jdbfs.mkdir(top))
   local result = support.script(table.concat(parts), { args = { top }, env = env })
   assert.are.equal("", result.err)
   assert.are.equal("", result.out)
@@ -423,7 +422,7 @@ describe("an example of meta.lua", function()
   it("of setup and of host, each in a process of its own", function()
     local names = annotated().jdbfs
     run_examples({ ["jdbfs.setup"] = names.setup.example })
-    if support.sh(support.quote(support.interpreter()) .. " -e 'require[[luv]]'") == 0 then
+    if support.has_module("luv") then
       run_examples({ ["jdbfs.host"] = names.host.example })
     end
   end)

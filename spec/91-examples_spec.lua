@@ -287,8 +287,7 @@ end)
 
 -- A host's module belongs to one Lua; without it there is nothing to try.
 local function lacks_module(name)
-  local command = support.quote(support.interpreter()) .. (" -e 'require[[%s]]'"):format(name)
-  if support.sh(command) ~= 0 then return name .. " is not installed for this Lua" end
+  if not support.has_module(name) then return name .. " is not installed for this Lua" end
 end
 
 local function run_in_directory(source)

@@ -32,6 +32,7 @@
 --   interpreter()       the program that runs this, for a process of one's own
 --   sh(command)         exit status and what it wrote to both streams
 --   quote(text)         for the shell
+--   has_module(name)    whether the interpreter finds that Lua module, in another process
 --   names(dir)          what is in a directory, sorted, as one text
 --   lacks(...)          why a test cannot run: "root", or commands it needs; nil: it can.
 --                       `local why = support.lacks("strace") if why then return pending(why) end`
@@ -40,10 +41,10 @@
 --                       the module, or for simulated files as much of it as makes sense; where it
 --                       makes none the test becomes pending
 --   on_macos            whether this is macOS, or what it runs over stand-ins for its calls
---   not_linux           why a test that looks at calls, flags or devices of Linux cannot run over
---                       those stand-ins. nil: it can
---   durable_writes      whether the system has a call for one durable write; else each is a write and
---                       a flush that it may share
+--   not_linux           why a test that looks at calls, flags or devices of Linux cannot run here.
+--                       nil: it can
+--   durable_writes      whether the system has a call for one durable write; else each is a write
+--                       and a flush that it may share
 --   on_windows          whether this is Windows: no POSIX shell, no fork, other rules for names
 --   on_wine             ... in wine, which lacks calls that Windows has; spec/c/windows has them
 --                       faked
@@ -201,7 +202,7 @@ end
 
 M.on_macos = os.getenv("JDBFS_TEST_STANDIN") == "macos"
   or not M.on_windows and select(2, sh("uname -s")) == "Darwin\n"
-M.not_linux = M.on_macos and "looks at calls, flags or devices of Linux" or nil
+M.not_linux = (M.on_macos or M.on_windows) and "looks at calls, flags or devices of Linux" or nil
 M.durable_writes = M.on_sim ~= nil or not (M.on_windows or M.on_macos)
 
 function M.sh(command)
@@ -529,6 +530,10 @@ function M.start(words, o)
   return { pipe = pipe, pid = pid, wait = all_of(pipe), kill = function()
     sh("kill -9 " .. pid)
   end }
+end
+
+function M.has_module(name)
+  return run_process({ M.interpreter(), "-e", "require('" .. name .. "')" }, {}).status == 0
 end
 
 function M.command_line(words)
