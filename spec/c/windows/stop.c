@@ -2,8 +2,9 @@
  *
  *   stop INT|KILL MILLISECONDS|FILE PROGRAM ARGUMENT...
  *
- * FILE: as soon as there is one of that name. INT is what Ctrl-C sends: to all processes of a console, so this program starts itself once more
- * with one of its own, unseen. KILL ends it at once. Ends with the program's exit status. */
+ * FILE: as soon as there is one of that name. INT is what Ctrl-C sends: to all processes of a
+ * console, so this program starts itself once more with one of its own, unseen. KILL ends it at
+ * once. Ends with the program's exit status. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
