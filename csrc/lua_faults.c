@@ -57,21 +57,12 @@ static int pieces(lua_State *L) {
     return 1;
 }
 
-/* check_quarantine(): looks at every freed buffer; how many were looked at so far. */
-static int check_quarantine(lua_State *L) {
-    jl_push_size(L, jdb_faults_check_quarantine());
-    return 1;
-}
-
 EXPORT int luaopen_jdbfs_faults(lua_State *L);
 
 int luaopen_jdbfs_faults(lua_State *L) {
     static const luaL_Reg functions[] = {
-        {"plan", set_plan},   {"injected", injected},
-        {"suspend", suspend}, {"last", last},
-        {"rule", rule},       {"trace", trace},
-        {"pieces", pieces},   {"check_quarantine", check_quarantine},
-        {NULL, NULL}};
+        {"plan", set_plan}, {"injected", injected}, {"suspend", suspend}, {"last", last},
+        {"rule", rule},     {"trace", trace},       {"pieces", pieces},   {NULL, NULL}};
     lua_newtable(L);
     jl_setfuncs(L, functions, 0);
     return 1;

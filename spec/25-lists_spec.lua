@@ -75,6 +75,13 @@ describe("a list of transfers", function()
     f:close()
   end)
 
+  it("has at most a million entries", function()
+    local f, list = assert(jdbfs.create(support.path(), { direct = "prefer" })), {}
+    for i = 1, 1000001 do list[i] = false end
+    support.raises("more than 1000000 entries", f.read_many, f, list)
+    f:close()
+  end)
+
   both("may hold empty entries", function()
     local f = numbered(2)
     local b = jdbfs.buffer(PAGE)

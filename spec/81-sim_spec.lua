@@ -180,6 +180,24 @@ describe("the simulated disk", function()
   end)
 end)
 
+describe("a host", function()
+  support.setup()
+
+  it("is told of timers at once: nothing but its steps makes virtual time go on", function()
+    if not support.on_sim then return pending("needs JDBFS_BACKEND=sim") end
+    local r = support.script([[
+      local jdbfs = require "jdbfs"
+      assert(jdbfs.pollfd())
+      local ended
+      jdbfs.spawn(function() jdbfs.sleep(1000) ended = jdbfs.now() end)
+      local start, steps = jdbfs.now(), 0
+      while not ended and steps < 20 do jdbfs.step() steps = steps + 1 end
+      io.write(ended and ended - start >= 1000 and "in time" or "not")
+    ]], { own_disk = true })
+    assert.are.equal("in time", r.out .. r.err)
+  end)
+end)
+
 describe("a fault", function()
   it_simulates("strikes the n-th operation, before anything was done", function()
     local file = assert(jdbfs.create("f"))

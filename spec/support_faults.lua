@@ -1,7 +1,7 @@
 -- What the fault specs share. They run with the build that fails on purpose (make FAULTS=1, see
 -- csrc/be_faults.c); spec/support.lua's setup goes before.
 --
---   faults           plan(text), injected(), last(), rule(i), trace(), pieces(), check_quarantine()
+--   faults           plan(text), injected(), last(), rule(i), trace(), pieces()
 --   under(plan, f, ...)  f's results while the plan is in force; `faults.injected()` stays readable
 --   each_in_turn(scenario, o)  fails the nth event of o.point for n = 1, 2, ... until a run of the
 --                    scenario meets no fault. After each: the failure is the one that was planned

@@ -172,6 +172,7 @@ static void relay_that_cannot_be(const char *backend) {
     close(relay_start(q));
     jdb_queue_close(q);
     CHECK_EQ(relay_refused(q), -EPERM);
+    CHECK_EQ(jdb_queue_alarm(q, 1), -EPERM);
     jdb_queue_unref(q);
 }
 

@@ -102,6 +102,24 @@ describe("a descriptor for the host", function()
   end)
 end)
 
+describe("a timer", function()
+  support.setup()
+
+  it("that has no memory is told by the wait; the others are kept", function()
+    local told, slept = 0, 0
+    support_faults.under("alloc:errno=ENOMEM:count=3", jdbfs.run, function()
+      for _ = 1, 400 do
+        jdbfs.spawn(function()
+          local ok, message = jdbfs.pcall(jdbfs.sleep, 0.01)
+          assert(ok or tostring(message):find("out of memory for a timer", 1, true), message)
+          if ok then slept = slept + 1 else told = told + 1 end
+        end)
+      end
+    end)
+    assert.are.same({ 3, 397 }, { told, slept })
+  end)
+end)
+
 describe("a ring", function()
   process.setup()
 
