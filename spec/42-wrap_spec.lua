@@ -223,6 +223,8 @@ describe("jdbfs.wrap", function()
         coroutine.yield(7)
       end)
       assert.are.equal(7, coroutine.wrap(function() return numbers() end)())
+      local sleeps = jdbfs.wrap(function() jdbfs.sleep(0.001) end)
+      coroutine.wrap(function() support.raises("not made by jdbfs.wrap", sleeps) end)()
     end)
   end)
 

@@ -51,6 +51,7 @@ local PLAIN = [[
       local sum = 0
       for i = 1, 40 do
         sum = sum + read(i)
+        jdbfs.yield()
         jdbfs.sleep(0.01)
         ngx.sleep(0.01)
       end

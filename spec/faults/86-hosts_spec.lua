@@ -141,6 +141,30 @@ describe("a ring", function()
       "locked memory is short\n64\n", out)
   end)
 
+  about("that is to poll is refused, with its second ring, where there is no memory or no mode",
+    function()
+      local source = [[
+        assert(jdbfs.setup { iopoll = "hybrid" })
+        local there
+        for _ = 1, 8 do
+          local value, message, err = jdbfs.exists(dir)
+          check("kind", value or err.kind == "Unsupported" or err.kind == "Alloc", message)
+          if not value then print(message) end
+          there = value
+        end
+        check("works in the end", there)
+      ]]
+      local out = script("ring.setup:nth=2:count=3:errno=EINVAL", source)
+      assert.matches('iopoll = "hybrid" refused: this kernel cannot', out, 1, true)
+      local refused = 0
+      for nth = 1, 12 do
+        if script(("alloc:nth=%d:errno=ENOMEM"):format(nth), source) ~= "" then
+          refused = refused + 1
+        end
+      end
+      assert.is_true(refused >= 3, "no allocation of a queue's was refused")
+    end)
+
   about("that is lost while its own thread submits hands the rest to the pool", function()
     local _, processors = support.sh("nproc")
     if tonumber(processors) < 2 then return pending("needs two processors") end
