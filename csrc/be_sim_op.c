@@ -523,7 +523,7 @@ static int64_t replaceable(const struct place *old, const struct place *new, int
     if (!old->inode) return -ENOENT;
     if (!old->name[0] || !new->name[0]) return -EBUSY;
     if (new->crossed) return -EINVAL;
-    if (!old->inode->directory && (old->slash || new->slash)) return -ENOTDIR;
+    if (!old->inode->directory && new->slash) return -ENOTDIR;
     if (!new->inode) return 0;
     if (noreplace) return -EEXIST;
     if (old->inode == new->inode) return 0;

@@ -21,6 +21,8 @@ describe("a random stream", function()
     raises("more than 0", r.zipf, r, 5, 100)
     raises("something in it", r.pick, r, {})
     raises("out of range", r.bytes, r, 2 ^ 31)
+    local drawn = r:int(-1, 1)
+    assert.is_true(drawn >= -1 and drawn <= 1 and drawn % 1 == 0)
   end)
 
   it("draws no page before it knows the file, nor of a file that makes no sense", function()
@@ -114,8 +116,10 @@ describe("a meter", function()
   end)
 
   it("leaves batches as they are when the numbers are none", function()
-    raises("0 to 4096", core.batching, -1, 0)
-    raises("0 to 4096", core.batching, 0, 4097)
+    for _, wrong in ipairs { -1, 4097 } do
+      raises("0 to 4096", core.batching, wrong, 0)
+      raises("0 to 4096", core.batching, 0, wrong)
+    end
   end)
 end)
 

@@ -5,7 +5,7 @@ local process = require "support_process"
 local support = require "support"
 local support_faults = require "support_faults"
 
-local jdbfs = support.jdbfs
+local jdbfs, under = support.jdbfs, support_faults.under
 local backend = os.getenv("JDBFS_BACKEND")
 local uring = jdbfs.info().backend == "io_uring"
 
@@ -107,7 +107,7 @@ describe("a timer", function()
 
   it("that has no memory is told by the wait; the others are kept", function()
     local told, slept = 0, 0
-    support_faults.under("alloc:errno=ENOMEM:count=3", jdbfs.run, function()
+    under("alloc:errno=ENOMEM:count=3", jdbfs.run, function()
       for _ = 1, 400 do
         jdbfs.spawn(function()
           local ok, message = jdbfs.pcall(jdbfs.sleep, 0.01)
@@ -117,6 +117,20 @@ describe("a timer", function()
       end
     end)
     assert.are.same({ 3, 397 }, { told, slept })
+  end)
+end)
+
+describe("a meter", function()
+  support.setup()
+
+  it("that has no memory for a name says so, and has it later", function()
+    local m = require("jdbfs.core").meter()
+    for nth = 1, 2 do
+      under(("alloc:nth=%d:errno=ENOMEM"):format(nth), support.raises, "out of memory for \"name\"",
+        m.track, m, "name")
+      assert.are.equal(1, support_faults.injected)
+    end
+    assert.are.equal(m:track("name"), m:track("name"))
   end)
 end)
 
