@@ -109,7 +109,7 @@ describe("a buffer's bytes", function()
     assert.equal("accabb", b:string())
     b:fill(255)
     b:fill(0, 5, 1)
-    support.raises("a byte is 0 to 255", b.fill, b, 256)
+    raises("a byte is 0 to 255", b.fill, b, 256)
     assert.equal("\255\255\255\255\255\0", b:string())
   end)
 
