@@ -15,6 +15,8 @@ describe("a forked child that has a queue of its own", function()
     local out = process.script([[
       io.stdout:setvbuf("no")
       local b = jdbfs.buffer(jdbfs.PAGE_SIZE)
+      local batches = require("jdbfs.core").batches(b, b, "identity", 1)
+      batches:put("x")
       local pid = forker.fork()
       if pid == 0 then
         local ok, problem = pcall(function()
@@ -29,6 +31,13 @@ describe("a forked child that has a queue of its own", function()
           } do
             local value, message, err = call()
             check(label, value == nil and err.kind == "Forked", value, message)
+          end
+          for label, call in pairs {
+            put = function() return batches:put("y") end,
+            take = function() return batches:take(512) end,
+          } do
+            local raised, message = pcall(call)
+            check(label, not raised and message:find("the batch", 1, true), message)
           end
           check("nothing was made", not jdbfs.exists(dir .. "/g"))
           local own = jdbfs.buffer(jdbfs.PAGE_SIZE)
