@@ -713,8 +713,8 @@ int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *fa
     q->thread = this_thread();
     q->gap_ns = JDB_GAP_NS;
     q->stage_max = JDB_STAGE_MAX;
-    if (forced) note(q, "forced by JDBFS_BACKEND");
-    else if (name && strcmp(name, "auto") != 0) note(q, "named in setup");
+    if (name && strcmp(name, "auto") != 0)
+        note(q, forced ? "forced by JDBFS_BACKEND" : "named in setup");
     int r = jdb_pool_open(q);
     if (r == 0) r = open_backend(q, name);
     if (r != 0) {
