@@ -122,7 +122,7 @@ mkfs.ext4 -q -F "$work/polled"
 timeout "${LIMIT:-3600}" qemu-system-x86_64 -accel tcg,thread=multi -machine q35 -cpu max \
     -smp 2 -m "${MEMORY:-2048}" -nodefaults -display none -serial stdio -no-reboot \
     -kernel "$root/boot/vmlinuz-$version" -initrd "$work/initrd.gz" \
-    -append "console=ttyS0 panic=-1 quiet loglevel=3" \
+    -append "console=ttyS0 panic=-1 quiet loglevel=3 no_timer_check" \
     -drive "file=$work/disk,format=raw,if=virtio,cache=writeback" \
     -drive "file=$work/polled,format=raw,if=none,id=polled,cache=writeback" \
     -device nvme,drive=polled,serial=polled \
