@@ -157,6 +157,7 @@ describe("Lua's memory", function()
       if r.status == 77 then return pending(r.err) end
       assert(r.status == 0, ("exit status %s\n%s%s"):format(tostring(r.status), r.out, r.err))
       assert.is_true(tonumber(r.out) > 50)
+      support.figures(("memory: %d failures of Lua's allocations, %s"):format(tonumber(r.out), way))
     end)
   end
 end)

@@ -556,6 +556,8 @@ describe("operations in any order of completion", function()
     end
     assert(total >= seeds * operations)
     assert.are.equal(seeds, kinds)
+    support.figures(("operations: %d over seeds 1 to %d, equal traces when repeated"):format(total,
+      seeds))
   end)
 end)
 
