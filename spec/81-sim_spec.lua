@@ -561,6 +561,23 @@ describe("operations in any order of completion", function()
   end)
 end)
 
+describe("a log in directories that were made with it", function()
+  it("is there after a crash", function()
+    if jdbfs.info().backend ~= "sim" then return pending("needs JDBFS_BACKEND=sim") end
+    for seed = 1, 30 do
+      assert(sim.reset { seed = seed })
+      local o = { segment_size = 16384 }
+      local log = assert(jdbfs.log("a/b/c/log", o))
+      assert(log:append("x"))
+      assert(sim.crash { seed = seed })
+      log:close()
+      log = assert(jdbfs.log("a/b/c/log", o))
+      assert.are.equal(1, log:recovery().records)
+      assert(log:close())
+    end
+  end)
+end)
+
 -- On a real disk one cannot choose what is finished, and told to nobody yet, when its caller goes.
 describe("a write that failed", function()
   it("is told by close, at whatever moment its caller was cancelled", function()
