@@ -412,6 +412,15 @@ describe("space", function()
     assert.equal(tonumber(out:match("%S+%s+(%d+)")), (select(2, jdbfs.space(here()))))
   end)
 
+  -- Others write meanwhile, so which of the two it is nearer to.
+  it("is what this user may use, not what is kept for root", function()
+    local status, out = support.sh("stat -f -c '%a %f %S' " .. support.quote(here()))
+    local available, unused, block = out:match("^(%d+) (%d+) (%d+)")
+    if status ~= 0 or not block then return pending("stat -f does not tell it here") end
+    local free = assert(jdbfs.space(here()))
+    assert.is_true(math.abs(free - available * block) <= math.abs(free - unused * block))
+  end)
+
   both("of nothing fails", function()
     local path = support.path()
     fails({ kind = "Io", op = "space", path = path, name = "ENOENT" }, jdbfs.space(path))
