@@ -442,6 +442,7 @@ workload("atomic_write of a new file", {
 -- ---- the log ------------------------------------------------------------------------------------
 
 local SMALL = { segment_size = 16384, batch_size = 4096 }
+local ROOMY = { segment_size = 65536, batch_size = 4096 }
 
 local function text_of(key, length)
   return ("%s;"):format(key):rep(math.ceil(length / (#key + 1))):sub(1, length)
@@ -575,12 +576,13 @@ workload("log recovery after a kill", {
 })
 
 -- A flush fails, the log is opened again and goes on: what recovery kept must be durable before the
--- next record is acknowledged, though the flush that failed is never made good.
+-- next record is acknowledged, though the flush that failed is never made good. The segment has
+-- room, so that none is made ready beside it, whose flush could be the one that fails.
 workload("log opened again after a failed flush", {
   has_faults = true, -- flushes are left out of the other workloads
   setup = new_log,
   body = function(state)
-    local log = must(jdbfs.log("log", SMALL))
+    local log = must(jdbfs.log("log", ROOMY))
     append(log, state, "before", 3000)
     for _, op in ipairs { "flush", "write_at" } do
       assert(sim.fault { op = op, errno = "EIO", nth = 1 })
@@ -588,7 +590,7 @@ workload("log opened again after a failed flush", {
       assert(not number or not sim.state().power, "a failed flush was acknowledged")
       state.asked["in doubt"] = true
       log:close()
-      log = must(jdbfs.log("log", SMALL))
+      log = must(jdbfs.log("log", ROOMY))
       append(log, state, "after", 3000)
     end
     must(log:close())
