@@ -613,22 +613,6 @@ describe("a file whose flush or durable write failed", function()
     ]], "ok IoEIO Poisoned ", 2)
   end)
 
-  it("tells of those written while the flush ran, too", function()
-    local calls, out = traced("-e inject=fdatasync:error=EIO:delay_enter=300000:when=1", [[
-      local f = assert(jdbfs.create(dir .. "/f"))
-      f:write_at(page, 4 * PAGE)
-      local flush = spawn(function() return f:sync_data() end)
-      jdbfs.sleep(0.05)
-      f:write_at(page, 2 * PAGE)
-      print(kind(flush:join()))
-      local _, message, err = f:sync_data()
-      check("range", err.offset == 2 * PAGE and err.length == 3 * PAGE, message)
-      print(kind(nil, message, err))
-    ]])
-    if not calls then return pending(out) end
-    assert.equal("IoEIO\nPoisoned\n", out)
-  end)
-
   it("when the durable write itself failed", function()
     if not support.durable_writes then return pending("the system has no durable write") end
     poisoned("pwritev2:error=EIO:when=1", [[

@@ -561,6 +561,26 @@ describe("operations in any order of completion", function()
   end)
 end)
 
+describe("a flush that fails", function()
+  it("leaves in doubt what was written while it ran, too", function()
+    if jdbfs.info().backend ~= "sim" then return pending("needs JDBFS_BACKEND=sim") end
+    for seed = 1, 40 do
+      assert(sim.reset { seed = seed })
+      jdbfs.run(function()
+        local f = assert(jdbfs.create("f"))
+        assert(f:write_at(page("a"), 4 * PAGE))
+        assert(sim.fault { op = "flush", errno = "EIO" })
+        local flush = jdbfs.spawn(function() return f:sync_data() end)
+        local write = jdbfs.spawn(function() return f:write_at(page("b"), 2 * PAGE) end)
+        support.fails({ kind = "Io", name = "EIO" }, flush:join())
+        assert(write:join())
+        support.fails({ kind = "Poisoned", offset = 2 * PAGE, length = 3 * PAGE }, f:sync_data())
+        f:close()
+      end)
+    end
+  end)
+end)
+
 describe("a log in directories that were made with it", function()
   it("is there after a crash", function()
     if jdbfs.info().backend ~= "sim" then return pending("needs JDBFS_BACKEND=sim") end
