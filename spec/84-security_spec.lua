@@ -199,7 +199,7 @@ describe("a log in a directory that others can write to", function()
     assert.is_true(log:stats().segments >= 2)
     local segment = path("log") .. "/0000000001.log"
     assert(os.rename(segment, path("moved")))
-    link(path("moved"), segment)
+    support.link(path("moved"), segment)
     local cursor = log:records()
     support.fails({ kind = "Io", name = "ELOOP" }, cursor:next())
     cursor:close()

@@ -477,7 +477,8 @@ end
 
 local function run_process(words, o)
   if M.on_windows then return windows_process(words, o) end
-  local line = { "timeout -k 5 120", environment(o.env) }
+  local seconds = 120 * (tonumber(os.getenv("JDBFS_TEST_SLOW")) or 1)
+  local line = { "timeout -k 5 " .. seconds, environment(o.env) }
   if o.prefix then line[#line + 1] = o.prefix end
   if o.stop then
     -- Without --foreground the signal would come twice, and the second one kills.

@@ -185,7 +185,8 @@ function M.strace(inject, path)
   if strace_works ~= true then return nil, strace_works end
   -- The usual finding is a hang.
   local only = path and "-P " .. support.quote(path) .. " " or ""
-  return "timeout -k 2 20 strace -f -qq -o /dev/null " .. only .. "-e inject=" ..
+  local seconds = 20 * (tonumber(os.getenv("JDBFS_TEST_SLOW")) or 1)
+  return "timeout -k 2 " .. seconds .. " strace -f -qq -o /dev/null " .. only .. "-e inject=" ..
     support.quote(inject)
 end
 

@@ -306,7 +306,7 @@ static void comes_to_rest(jdb_queue *q, int fd) {
 static jdb_op *polled(jdb_queue *q, int fd) {
     jdb_op *op;
     for (int i = 0; i < 10; i++) {
-        if (!readable(fd, 2000)) test_fail(__FILE__, __LINE__, "the descriptor stays silent");
+        if (!readable(fd, 30000)) test_fail(__FILE__, __LINE__, "the descriptor stays silent");
         jdb_queue_reap(q, 0);
         if ((op = jdb_queue_next(q))) return op;
         jdb_queue_flush(q);
