@@ -54,6 +54,12 @@ describe("units of the command", function()
     assert.are.equal(0.1, units.distribution("hotspot:90/10").b)
     for _, text in ipairs({ "", "k", "-5", "5/s" }) do assert.is_nil(units.rate(text), text) end
     for _, text in ipairs({ "", "70", "0:0", "a:b" }) do assert.is_nil(units.mix(text), text) end
+    for _, text in ipairs({ "", "x", "1e3" }) do assert.is_nil(units.number(text), text) end
+    for _, text in ipairs({ "", "a\0b" }) do assert.is_nil(units.text(text)) end
+    for _, text in ipairs({ "", "0x", "-2x", "x" }) do assert.is_nil(units.factor(text), text) end
+    for _, text in ipairs({ "", "3%", "0%/5s", "3%/2s", "3%/61s" }) do
+      assert.is_nil(units.steady(text), text)
+    end
     for _, text in ipairs({ "", "zipf:0", "pareto:1", "hotspot:90", "hotspot:100/10", "gauss" }) do
       assert.is_nil(units.distribution(text), text)
     end
@@ -89,6 +95,8 @@ describe("jdbfs without a run", function()
       { "run", "syncs", "--procs", "2" }, { "run", "randwrite", "--procs", "2", "--verify" },
       { "run", "randread", "--procs", "2", "--threshold", "read.p99 < 5ms abort" },
       { "run", "--seed", "-1" }, { "run", "--dir", "" }, { "run", "--record=0" },
+      { "report", "--what" }, { "list", "--", "wal", "x" },
+      { "run", "randread", "--backend", "none" },
       { "run", "--size", "10000" }, { "run", "--bs", "3k", "--size", "1m" }, { "run", "-x" },
     }) do
       local told = table.concat(args, " ")
@@ -96,6 +104,28 @@ describe("jdbfs without a run", function()
       assert.are.equal(2, status, told)
       assert.are.equal("", out, told)
       assert.is_truthy(err:match("^jdbfs: [^\n]+\n$"), told)
+    end
+  end)
+end)
+
+describe("the command", function()
+  -- Runs body where that module cannot be loaded.
+  local function without(name, body)
+    local loaded = package.loaded[name]
+    package.loaded[name] = nil
+    package.preload[name] = function() error("it is broken", 0) end
+    local ok, failure = pcall(body)
+    package.preload[name], package.loaded[name] = nil, loaded
+    if not ok then error(failure, 0) end
+  end
+
+  it("says that the module, or a part of its own, does not load", function()
+    for _, name in ipairs({ "jdbfs", "jdbfs.command.list" }) do
+      without(name, function()
+        local status, _, err = command("list")
+        assert.are.equal(1, status)
+        assert.matches("^jdbfs: .*it is broken", err)
+      end)
     end
   end)
 end)
@@ -229,6 +259,73 @@ describe("jdbfs run", function()
       assert.is_truthy(err:find("free", 1, true))
       assert.are.equal("", support.names(dir))
     end)
+  end)
+
+  it("chooses a size by the free space, and ends when it runs out", function()
+    with_module({ space = function() return 4096, 1e9 end }, function()
+      local status, _, err = command("run", "randread", "--dir", dir, "--quiet")
+      assert.are.equal(2, status)
+      assert.matches("has only 4", err)
+    end)
+    local asked = 0
+    local function shrinking()
+      asked = asked + 1
+      return asked < 3 and 1e9 or 1, 1e9
+    end
+    with_module({ space = shrinking }, function()
+      local status, out = run("randread", "--time", "20s", "--interval", "50ms")
+      assert.are.equal(1, status)
+      assert.matches("nearly full", out)
+    end)
+    assert.are.equal("", entries(dir))
+  end)
+
+  it("gives up when every name for its directory is taken", function()
+    with_module({ exists = function() return true end }, function()
+      local status, _, err = run("randread")
+      assert.are.equal(1, status)
+      assert.matches("no free name", err)
+    end)
+    assert.are.equal("", entries(dir))
+  end)
+
+  it("refuses blocks that the file cannot have", function()
+    local status, _, err = run("randread", "--bs", "1000", "--size", "1000000")
+    assert.are.equal(2, status)
+    assert.matches("not a multiple of", err)
+    status, _, err = run("randread", "seqread", "--verify")
+    assert.are.equal(2, status)
+    assert.matches("blocks differ", err)
+    assert.are.equal("", entries(dir))
+  end)
+
+  it("says what cannot be written of a result", function()
+    if not lfs.attributes("/dev/full") then return pending("there is no /dev/full") end
+    for _, kind in ipairs({ "json", "html", "hgrm" }) do
+      local status, _, err = run("randread", "--" .. kind, "/dev/full")
+      assert.are.equal(1, status, kind)
+      assert.matches("No space left", err)
+    end
+    local status, _, err = run("randread", "--json", dir .. "/no/such")
+    assert.are.equal(1, status)
+    assert.matches("No such file", err)
+    assert.are.equal("", entries(dir))
+  end)
+
+  it("rewrites one line on a terminal", function()
+    local interpreter = os.getenv("JDBFS_TEST_LUA")
+    local why = require("support").lacks("script") or
+      not interpreter and "JDBFS_TEST_LUA names no interpreter"
+    if why then return pending(why) end
+    for _, option in ipairs({ "", " --ascii" }) do
+      local pipe = assert(io.popen(("script -qec \"%s lua/bin/jdbfs run randread --dir '%s'"
+        .. " --size 1m --time 300ms --interval 50ms --seed random%s\" /dev/null </dev/null"):format(
+        interpreter, dir, option)))
+      local out = pipe:read("*a")
+      pipe:close()
+      assert.is_truthy(out:find("\r\27[K", 1, true), out)
+    end
+    assert.are.equal("", entries(dir))
   end)
 
   it("writes nothing with --dry-run", function()

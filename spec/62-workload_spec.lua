@@ -228,6 +228,62 @@ describe("a workload file", function()
     assert.has_error(function() workload.define({ jobs = { a = { main = 1 } } }) end)
     assert.has_error(function() workload.size("4q") end)
     assert.has_error(function() workload.int(5, "", { max = 4 }) end)
+    assert.has_error(function() workload.rate("fast") end)
+    local function main() end
+    for _, case in ipairs({
+      { "a workload is a table", 1 },
+      { "has no jobs", { jobs = {} } },
+      { "job a is no table", { jobs = { a = 1 } } },
+      { "job 1 is no table", { jobs = { 1 } } },
+      { "has no name", { jobs = { { main = main } } } },
+    }) do
+      local ok, message = pcall(workload.define, case[2])
+      assert.is_false(ok)
+      assert.is_truthy(tostring(message):find(case[1], 1, true), tostring(message))
+    end
+    local jobs = workload.define({ jobs = { b = { main = main }, a = { main = main } } }).jobs
+    assert.are.equal("a b", jobs[1].name .. " " .. jobs[2].name)
+  end)
+
+  it("has no numbers of jobs but whole ones, and no option that run has", function()
+    for _, case in ipairs({
+      { "n = 'many'", "there is no option \"many\" with a number" },
+      { "n = 0", "n is no whole number" },
+      { "n = 1.5", "n is no whole number" },
+    }) do
+      local _, status, err = run(("return { jobs = { a = { %s, main = print } } }"):format(case[1]))
+      assert.are.equal(1, status)
+      assert.is_truthy(err:find(case[2], 1, true), err)
+    end
+    local _, status, err = run([[
+      return { options = { qd = require("jdbfs.workload").int(1) },
+        jobs = { a = { main = print } } }]])
+    assert.are.equal(2, status)
+    assert.matches("option qd is one of run", err)
+  end)
+
+  it("opens, renames and removes files of its run, and reads any other", function()
+    support.put(support.path("other"), ("x"):rep(4096))
+    local d, status, err = run(([[
+      return { setup = function(ctx)
+        for _, name in ipairs { "a", "b" } do ctx:create(name, { size = 4096 }) end
+        assert(ctx:open("a"):read(0))
+        assert(ctx:open(%q):read(0))
+        assert(ctx:rename("a", "b"))
+        assert(ctx:open("b"):read(0))
+        assert(not pcall(ctx.open, ctx, "a"))
+        assert(not pcall(ctx.remove, ctx, "a"))
+        assert(not pcall(ctx.new_buffer, ctx, 2 ^ 52))
+        assert(ctx:remove("b"))
+        ctx:warn("said so")
+      end,
+      jobs = { one = { n = 1, main = function(ctx)
+        if not ctx:running() then error("over") end
+        ctx:stop()
+      end } } }]]):format(support.path("other")))
+    assert.are.equal(0, status, err)
+    assert.matches("said so", table.concat(d.warnings, " "))
+    assert.are.equal("", left())
   end)
 end)
 
@@ -373,6 +429,22 @@ describe("files that jdbfs did not make", function()
     _, status = run(nil, "randread", "--file", path)
     assert.are.equal(2, status)
     support.holds(path, "x")
+    local exit, _, err = command("run", "randread", "--file", path, "--dir", dir, "--quiet")
+    assert.are.equal(2, exit)
+    assert.matches("does not hold a block", err)
+    _, status, err = run(nil, "randread", "--file", path .. "/x")
+    assert.are.equal(1, status)
+    assert.matches("ENOTDIR", err)
+  end)
+
+  it("are left alone while another process has them locked", function()
+    local path = support.path("kept")
+    assert.are.equal(0, select(2, run(nil, "randwrite", "--file", path, "--size", "64k", "--keep")))
+    local file = assert(jdbfs.open_rw(path, { direct = "off", lock = "exclusive" }))
+    local _, status, err = run(nil, "randwrite", "--file", path, "--size", "64k", "--overwrite")
+    assert.are.equal(2, status, err)
+    assert.matches("lock", err)
+    assert(file:close())
   end)
 
   it("are those kept before and used again", function()
@@ -581,10 +653,15 @@ describe("ab", function()
     assert.matches("read ops/s", out)
     assert.are.equal("", left())
     for _, words in ipairs({ { "randread" }, { "-n", "0", "randread", "randread" }, {},
-      { "randread", "nothing" } }) do
+      { "randread", "nothing" }, { "--qd", "1" } }) do
       status = command("ab", unpack(words))
       assert.are.equal(2, status)
     end
+    local err2
+    status, out, err2 = command("ab", "-n", "1", "randread --file " .. dir .. "/x/y", "randread",
+      "--dir", dir, "--size", "64k")
+    assert.are.equal(1, status, out)
+    assert.matches("ended by a run that failed", err2)
   end)
 end)
 
@@ -664,5 +741,29 @@ describe("--verify", function()
     assert.are.equal(0, select(2, run(nil, "randwrite", "--file", file, "--keep")))
     assert.are.equal(2, select(2, run(nil, "randwrite", "--file", file, "--verify")))
     assert.are.equal(2, select(2, run(nil, "randwrite", "--verify", "--state", support.path("s"))))
+    support.put(support.path("s"), "")
+    local _, status, err = run(nil, "randwrite", "--verify", "--sync", "fdatasync", "--state",
+      support.path("s"))
+    assert.are.equal(2, status)
+    assert.matches("it exists already", err)
+  end)
+
+  it("reads no state but its own", function()
+    local file, state = support.path("file"), support.path("state")
+    support.put(file, ("x"):rep(4096))
+    for _, case in ipairs({
+      { {}, "is empty" },
+      { { "jdbfs.state/1 1 4096 1 none atomic" }, "no log of acknowledged writes" },
+      { { "anything" }, "no log of acknowledged writes" },
+      { { "jdbfs.state/1 1 4096 1 512 torn", "1 2 3" }, "record 2 is no acknowledged write" },
+    }) do
+      local log = assert(jdbfs.log(state))
+      for _, record in ipairs(case[1]) do assert(log:append(record)) end
+      assert(log:close())
+      local status, _, err = command("verify", file, "--state", state)
+      assert.is_true(status == 1 or status == 2)
+      assert.is_truthy(err:find(case[2], 1, true), err)
+      support.sh("rm -rf " .. support.quote(state))
+    end
   end)
 end)

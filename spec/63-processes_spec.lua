@@ -74,6 +74,16 @@ describe("several processes", function()
     assert.are.equal(d.jobs[1].ops[1].n, rows)
   end)
 
+  it_runs("add up their errors, and say once what all of them warn of", function()
+    local path = support.path("w.lua")
+    support.put(path, "return function(ctx) ctx:warn('all say so') ctx.file:read(ctx.size) end")
+    local d, status, out = run(support.quote(path), "--procs 2 --qd 1 --time 20s --warmup 0s")
+    assert.are.equal(1, status, out)
+    assert.is_true(d.jobs[1].ops[1].errors.ShortRead >= 200)
+    local _, count = table.concat(d.warnings, "\n"):gsub("all say so", "")
+    assert.are.equal(1, count)
+  end)
+
   it_runs("draw what as many coroutines of one process would draw", function()
     local path = support.path("w.lua")
     support.put(path, [[

@@ -46,6 +46,11 @@ describe("JSON of the command", function()
       style))
   end)
 
+  it("is of what JSON has, and of a text", function()
+    assert.has_error(function() json.encode({ print }) end)
+    assert.has_error(function() json.decode({}) end)
+  end)
+
   it("tells the line of what it cannot read", function()
     for text, message in pairs({
       [""] = "line 1: the text ends too early", ["[1,\n2"] = "line 2: no comma or ]",
@@ -55,6 +60,7 @@ describe("JSON of the command", function()
       ['"\\x"'] = "unknown escape", ['"\\ud834"'] = "surrogate", ['"\\u12"'] = "hexadecimal",
       ['"a'] = "has no end", ['"\n"'] = "control character", ["nul"] = "no JSON value",
       ["1 2"] = "something follows", [("["):rep(1000)] = "too deeply", ["{\"a\":1,}"] = "no key",
+      ['{"a":1 2}'] = "no comma or }",
     }) do
       local value, reason = json.decode(text)
       assert.is_nil(value, text)
@@ -273,7 +279,8 @@ describe("a threshold", function()
       ["read.p0 < 5ms"] = "p0", ["errors == 5ms"] = "without a unit", ["iops > 5ms"] = "a rate",
       ["sustained > 1"] = "== true or == false", ["a.b.c.p99 < 5ms"] = "names no figure",
       ["read.p99 < 5ms soon"] = "no unit", ["read.p99 < 5ms abort later"] = "abort after",
-      ["bw > 5ms"] = "bytes per second", ["read.p99 == -5ms"] = "is not",
+      ["read.p99 = 5ms"] = "is not <", ["bw > 5ms"] = "bytes per second",
+      ["read.p99 == -5ms"] = "is not",
     }) do
       local t, message = threshold.parse(expression)
       assert.is_nil(t, expression)

@@ -185,11 +185,10 @@ add("the copy", {
 })
 
 local function source_of(text)
-  local left = text
+  local at = -49999
   return function()
-    local piece
-    piece, left = left:sub(1, 50000), left:sub(50001)
-    if piece ~= "" then return piece end
+    at = at + 50000
+    if at <= #text then return text:sub(at, at + 49999) end
   end
 end
 

@@ -15,7 +15,8 @@ local OPTIONS = {
   { name = "overwrite" },
 }
 
--- Writes the whole text or leaves no file behind. True, or nil, message and exit status.
+-- Writes the whole text or leaves no file behind; with `overwrite` what is there may be anything, a
+-- device, too, and stays. True, or nil, message and exit status.
 local function write(path, text, overwrite, out)
   if path == "-" then
     out:write(text)
@@ -31,7 +32,7 @@ local function write(path, text, overwrite, out)
   local written, why = file:write(text)
   local closed, reason = file:close()
   if written and closed then return true end
-  remove(path)
+  if not overwrite then remove(path) end
   return nil, ("%s: %s"):format(path, why or reason), status.FAILED
 end
 

@@ -300,12 +300,7 @@ end
 -- Opens or makes the target; nothing is written yet. Outside tasks.
 function Scratch:open_target(size, bs, writes)
   local target = self.target
-  if target then
-    if writes and target.exists and not target.writable then
-      status.usage("%s was opened for reading by the first workload", target.path)
-    end
-    return target
-  end
+  if target then return target end
   if self.options.file then
     target = open_named(self, self.options.file, size, writes)
   else

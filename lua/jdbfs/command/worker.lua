@@ -4,9 +4,11 @@
 local core = require("jdbfs.core")
 local jdbfs = require("jdbfs")
 local json = require("jdbfs.command.json")
+local status = require("jdbfs.command.status")
 
 local ipairs, pairs, setmetatable, tonumber, tostring = ipairs, pairs, setmetatable, tonumber,
   tostring
+local xpcall = xpcall
 local concat, floor, max = table.concat, math.floor, math.max
 local open_stream, stdout = io.open, io.stdout
 
@@ -89,7 +91,10 @@ function M.main(words, o)
   local silent, err = { write = function() end }, { write = function(_, ...)
     told = told .. concat({ ... })
   end }
-  local exit = require("jdbfs.command.run").run(words, silent, err, part).exit
+  local ran, exit = xpcall(function()
+    return require("jdbfs.command.run").run(words, silent, err, part).exit
+  end, status.explain)
+  if not ran then told, exit = exit.message, exit.status end
   if told ~= "" then
     part:say("failed", { error = (told:match("^[^\n]*"):gsub("^jdbfs: ", "")),
       status = exit })

@@ -1,0 +1,49 @@
+-- The command on a disk that fails: the operations of a run fail in turn, on the simulated disk.
+
+local command = require "support_command"
+local jdbfs = require "jdbfs"
+local sim = require "jdbfs.sim"
+local stamp = require "jdbfs.command.stamp"
+local support = require "support"
+
+local MOST = 60 -- the first operations of a run, each of which fails in a run of its own
+
+local function run(words)
+  local all = { "run", "--dir", ".", "--quiet", "--json", "-", "--warmup", "0s", "--seed", "1" }
+  for _, word in ipairs(words) do all[#all + 1] = word end
+  return command((table.unpack or unpack)(all)) -- luacheck: ignore 113
+end
+
+describe("the command on a disk that fails", function()
+  -- The bytes of stamped pages are made once.
+  setup(function()
+    stamp.write(jdbfs.buffer(4096), 0, 4096, { file = 1, page = 0, generation = 1, seed = 1 })
+  end)
+
+  support.setup()
+
+  for _, words in ipairs {
+    { "randwrite", "--size", "64k", "--ops", "4", "--qd", "2", "--sync", "fdatasync" },
+    { "randwrite", "--size", "64k", "--ops", "4", "--qd", "2", "--sync", "fdatasync", "--verify",
+      "--state", "state" },
+    { "randread", "--file", "mine", "--size", "64k", "--ops", "4" },
+    { "wal", "--ops", "4" },
+    { "syncs", "--ops", "4", "--size", "64k" },
+    { "pages", "--ops", "4", "--size", "64k" },
+    { "lsm", "--ops", "4", "--data", "4m", "--memtable", "64k" },
+  } do
+    it("says what " .. table.concat(words, " ") .. " met", function()
+      for n = 1, MOST do
+        assert(sim.reset { seed = n })
+        assert(sim.fault { nth = n, errno = "EIO" })
+        local status, out, err = run(words)
+        local met = sim.state().faults > 0
+        local said = ("operation %d: status %d, %s"):format(n, status, err)
+        assert(status == 0 or met and status <= 2 and (out .. err):find("EIO", 1, true), said)
+        assert(not err:find("traceback", 1, true), said)
+        assert(met or n > 10, "nothing failed")
+        if not met then break end
+      end
+    end)
+  end
+end)
