@@ -234,8 +234,8 @@ static int number(lua_State *L) {
     return 0;
 }
 
-/* page([buffer]): the byte offset of a page; the buffer has it at its front then, with how many were
- * drawn: by the same call, as every write pays for it. */
+/* page([buffer]): the byte offset of a page; the buffer has it at its front then, with how many
+ * were drawn: by the same call, as every write pays for it. */
 static int random_page(lua_State *L) {
     struct jl_random *r = check_random(L);
     if (r->page_count == 0) return luaL_error(L, "page: there is no target file to draw from");

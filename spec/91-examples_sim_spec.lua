@@ -195,7 +195,8 @@ end
 local function get_object(store, name)
   local object, message, err = store:get(name)
   if not object then return nil, message, err end
-  local parts, at, piece = {}, 0, nil
+  local parts, at = {}, 0
+  local piece
   repeat
     piece, message, err = object:read(at, object.size)
     parts[#parts + 1], at = piece, at + #(piece or "")
