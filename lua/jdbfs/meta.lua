@@ -1237,7 +1237,7 @@ function jdbfs.writer(f, o) end
 ---@class jdbfs.Writer
 local Writer = {}
 --- Appends all of them.
---- Yields while all blocks are in flight.
+--- Yields when a block is full, so that it is on its way, and while all blocks are in flight.
 --- Kinds: ShortWrite, Closed, Busy (the buffer), Io.
 --- ```lua
 --- local w = assert(jdbfs.writer(file))
@@ -1252,7 +1252,7 @@ local Writer = {}
 function Writer:write(...) end
 --- The part of the current block that is still free, to be filled in place instead of copied by
 --- write; what was put there counts with advance. Good until the next call but advance. Yields
---- while all blocks are in flight.
+--- when the block before goes, and while all blocks are in flight.
 --- Kinds: ShortWrite, Closed, Alloc, Io.
 --- ```lua
 --- local w = assert(jdbfs.writer(file))

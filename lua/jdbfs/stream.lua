@@ -252,7 +252,7 @@ function Writer:advance(n)
     error(("bad argument #1 to 'advance' (0 to %d expected)"):format(most), 2)
   end
   self.fill = self.fill + floor(n)
-  return send_early(self)
+  return true
 end
 
 -- What follows the last byte in its aligned block: what the file has there, or zeros.
