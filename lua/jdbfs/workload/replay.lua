@@ -1,6 +1,7 @@
--- Replays a trace at its times: CSV "t_us,op,offset,length[,stream]", an iolog of fio (version 2 or
--- 3), or what blkparse prints. Streams become coroutines: each serves its own operations in order;
--- what comes late is late in the response time, as it would have been for whoever asked.
+-- Replays a trace at its times: CSV "t_us,op,offset,length[,stream]", an iolog of fio (version 2
+-- or 3), or what blkparse prints or writes with -d. Streams become coroutines: each serves its own
+-- operations in order; what comes late is late in the response time, as it would have been for
+-- whoever asked.
 
 local W = require("jdbfs.workload")
 
@@ -74,6 +75,17 @@ end
 -- FUA: a durable write.
 local LETTERS = { R = "read", W = "write", D = "trim" }
 
+-- What a process queued. seconds: of the trace's clock; letter: of LETTERS, or none.
+local function add_queued(trace, number, seconds, process, flush, letter, fua, off, length)
+  local at = seconds * 1e6
+  trace.zero = trace.zero or at
+  at = math.max(at - trace.zero, 0)
+  if flush then add(trace, number, at, "fdatasync", 0, 0, process) end
+  local op = LETTERS[letter]
+  if op == "write" and fua then op = "write_sync" end
+  if op and length > 0 then add(trace, number, at, op, off, length, process) end
+end
+
 local function read_blkparse(trace, number, line)
   local seconds, process, action, rest = line:match(
     "^%s*%d+,%d+%s+%d+%s+%d+%s+(%d+%.?%d*)%s+(%d+)%s+(%a+)%s+(.*)$")
@@ -88,22 +100,51 @@ local function read_blkparse(trace, number, line)
     flush = rest:match("^F[RWN]?%a*%s*%[") or rest:match("^F[RWN]?%a*%s*$")
     if not flush then wrong(trace.path, number, "has no sector and length") end
   end
-  local at = tonumber(seconds) * 1e6
-  trace.zero = trace.zero or at
-  at = math.max(at - trace.zero, 0)
-  if flush ~= "" then add(trace, number, at, "fdatasync", 0, 0, process) end
-  local op = letter and LETTERS[letter]
-  if op == "write" and fua ~= "" then op = "write_sync" end
-  if op and tonumber(count) > 0 then
-    add(trace, number, at, op, sector * 512, count * 512, process)
+  add_queued(trace, number, tonumber(seconds), process, flush ~= "", letter or "N", fua ~= "",
+    (sector or 0) * 512, (count or 0) * 512)
+end
+
+-- The records of blktrace, as `blkparse -d` sorts them: struct blk_io_trace of the kernel, 48 bytes
+-- in the byte order of the machine, and what else the record says it has.
+local RECORD = 48
+local LITTLE, BIG = "\7tae", "eat\7" -- magic and version
+local QUEUE, READ, WRITE, FLUSH, NOTIFY, DISCARD, FUA = 1, 16, 17, 18, 26, 29, 31 -- of the action
+
+local function unsigned(record, at, bytes)
+  local value, big = 0.0, record:sub(1, 4) == BIG -- whole numbers of Lua would wrap
+  for i = 1, bytes do
+    value = value * 256 + record:byte(big and at + i or at + bytes + 1 - i)
+  end
+  return value
+end
+
+local function read_blktrace(trace, file)
+  local number = 0
+  while true do
+    local record = file:read(RECORD)
+    if not record then return end
+    number = number + 1
+    local magic = record:sub(1, 4)
+    if #record < RECORD or (magic ~= LITTLE and magic ~= BIG) then
+      wrong(trace.path, number, "is no whole record of blktrace")
+    end
+    local more = unsigned(record, 46, 2)
+    if more > 0 and #(file:read(more) or "") < more then
+      wrong(trace.path, number, "is no whole record of blktrace")
+    end
+    local action = unsigned(record, 28, 4)
+    local function has(bit) return math.floor(action / 2 ^ bit) % 2 == 1 end
+    if action % 65536 == QUEUE and not has(NOTIFY) then
+      local letter = has(DISCARD) and "D" or has(WRITE) and "W" or has(READ) and "R" or "N"
+      add_queued(trace, number, unsigned(record, 8, 8) / 1e9, ("%d"):format(
+        unsigned(record, 32, 4)), has(FLUSH), letter, has(FUA), unsigned(record, 16, 8) * 512,
+        unsigned(record, 24, 4))
+    end
   end
 end
 
-local function read_trace(path)
-  local file, message = io.open(path, "rb")
-  if not file then error({ abort = message }, 0) end
-  local trace = { path = path, streams = {}, extent = 0, largest = 0, count = 0, clock = 0 }
-  local number, version = 0, nil
+local function read_text(trace, file)
+  local path, number, version = trace.path, 0, nil
   for line in file:lines() do
     number = number + 1
     line = line:gsub("\r$", "")
@@ -122,6 +163,16 @@ local function read_trace(path)
       read_csv(trace, number, line)
     end
   end
+end
+
+local function read_trace(path)
+  local file, message = io.open(path, "rb")
+  if not file then error({ abort = message }, 0) end
+  local trace = { path = path, streams = {}, extent = 0, largest = 0, count = 0, clock = 0 }
+  local magic = file:read(4)
+  file:seek("set")
+  if magic == LITTLE or magic == BIG then read_blktrace(trace, file)
+  else read_text(trace, file) end
   file:close()
   if trace.count == 0 then error({ abort = path .. ": no operation in it" }, 0) end
   return trace
