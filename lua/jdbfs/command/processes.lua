@@ -217,21 +217,31 @@ end
 
 -- A workload -------------------------------------------------------------------------------------
 
--- One interval of all: the rows of each, as long as it goes on. False when all are over.
+-- The next rows of one in `held`, or in `over` what it was told at its end.
+local function listen(crew, run, one)
+  if one.over or one.held then return end
+  local word, body = await(crew, run, one)
+  if word == "rows" then one.held = body
+  elseif word == "over" then one.over = body end
+end
+
+-- One interval of all: the rows of each, as long as it goes on. Who measures already waits for
+-- those who still warm up. False when all are over.
 local function interval(crew, run, engine)
-  local rows, seconds, going = {}, 0, false
+  local rows, seconds, going, warming = {}, 0, false, false
   for _, one in ipairs(crew.list) do
-    local word, body
-    if not one.over then word, body = await(crew, run, one) end
-    if word == "rows" then
-      going = true
+    listen(crew, run, one)
+    warming = warming or one.held and one.held.phase ~= "run"
+  end
+  for _, one in ipairs(crew.list) do
+    local body = one.held
+    if body and not (warming and body.phase == "run") then
+      one.held, going = nil, true
       engine.phase, engine.from = body.phase, engine.from or body.from and { now = body.from }
       for name in pairs(body.timed) do engine.timed[name] = true end
       add_rows(rows, body.rows)
       seconds, engine.interval_at = max(seconds, body.seconds), body.at
       engine.ops_left = nil
-    elseif word == "over" then
-      one.over = body
     end
   end
   if going then run:add_interval(engine, rows, seconds) end
@@ -241,7 +251,7 @@ end
 local function begin(crew, run)
   crew.turn = crew.turn + 1
   for _, one in ipairs(crew.list) do
-    one.over = nil
+    one.over, one.held = nil, nil
     local word, body = await(crew, run, one)
     if word == "over" then one.over = body end -- it failed before it was ready
   end
