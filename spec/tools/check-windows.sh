@@ -53,12 +53,13 @@ left_out() { # SPEC BACKEND: the reason, or nothing
     esac
 }
 
-# The command and the tasks are Lua: once for each Lua, and not again for each backend.
+# The command and the tasks are Lua: once for each Lua, and not again for each backend. What only
+# calculates is run by one of them.
 belongs() { # SPEC LUA BACKEND
     case $3 in
         sim) [[ $1 == spec/[27]* || $1 == spec/3* || $1 == *sim_spec.lua ]] ;;
         threads) [[ $1 == spec/2* || $1 == spec/3* || $1 == spec/5* ]] ;;
-        iocp) ;;
+        iocp) [[ $2 == 5.4 || $1 != spec/6[456]-* ]] ;;
     esac
 }
 
