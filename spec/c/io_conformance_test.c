@@ -447,6 +447,15 @@ static void beyond_one_call(const char *backend) {
     queue_free(q);
 }
 
+static void never_opened(const char *backend) {
+    jdb_queue *q = queue_new(backend, 4, 0);
+    jdb_file *f = jdb_file_new(q, "never opened");
+    CHECK(f && jdb_file_closed(f));
+    refused(q, prep_file(q, JDB_SIZE, f), JDB_CLOSED, "the file is closed");
+    jdb_file_unref(f);
+    queue_free(q);
+}
+
 /* What Lua's numbers cannot ask for. */
 static void beyond_63_bits(const char *backend) {
     jdb_queue *q = queue_new(backend, 4, 0);
@@ -481,6 +490,7 @@ int main(void) {
         {"sizes", sizes},
         {"beyond one call", beyond_one_call},
         {"beyond 63 bits", beyond_63_bits},
+        {"never opened", never_opened},
         {NULL, NULL},
     };
     static const char *const system[] = {"busy", "short transfers", NULL};
