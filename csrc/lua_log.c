@@ -277,8 +277,9 @@ static int new_batches(lua_State *L) {
     const jl_buf *pages[2] = {jl_check_buf(L, 1), jl_check_buf(L, 2)};
     const char *identity = half(L, 3);
     uint64_t next = integer(L, 4);
-    if (!pages[0]->mem || !pages[1]->mem) return luaL_error(L, "a buffer was freed (Closed)");
     jl_batches *b = jl_new(L, sizeof *b, &jl_magic_batches, jl_self(L)->ref_batches_meta);
+    /* Now: making it may have run finalizers. */
+    if (!pages[0]->mem || !pages[1]->mem) return luaL_error(L, "a buffer was freed (Closed)");
     for (int i = 0; i < 2; i++) {
         b->of[i].page = jdb_buf_ref(pages[i]->mem);
         b->of[i].page_off = pages[i]->off;

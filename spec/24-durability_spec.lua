@@ -327,6 +327,14 @@ describe("durable writes", function()
     f:close()
   end)
 
+  both("take flags with any commas and blanks between", function()
+    local f = assert(jdbfs.create(support.path(), { direct = "prefer" }))
+    for _, flags in ipairs({ "", ", ", "dsync,", " , dsync", "dsync dsync" }) do
+      assert.equal(PAGE, f:write_at(support.page(1), 0, 0, PAGE, flags))
+    end
+    f:close()
+  end)
+
   both("that are atomic need a file that has such writes", function()
     local f, path = new()
     local atomic = f:info().atomic

@@ -18,6 +18,24 @@ end
 describe("a finalizer", function()
   process.setup()
 
+  it("may free the buffers that batches of a log are made of", function()
+    local out = process.script(PRELUDE .. [==[
+      local core, freed = require "jdbfs.core", 0
+      for _ = 1, 100 do
+        local b = jdbfs.buffer(jdbfs.PAGE_SIZE)
+        finalizer(function() freed = freed + 1 b:free() end)
+        local ok, message
+        for _ = 1, 5000 do
+          ok, message = pcall(core.batches, b, b, "identity", 1)
+          if not ok then break end
+        end
+        check("raises", not ok and message:find("Closed", 1, true), message)
+      end
+      print(freed)
+    ]==])
+    assert.is_true(tonumber(out) >= 100)
+  end)
+
   for method, call in pairs({ string = "b.string, b, 0, 69999", slice = "b.slice, b, 0, 10" }) do
     it("may free the buffer whose method runs: " .. method, function()
       local out = process.script(PRELUDE .. [==[
