@@ -224,6 +224,24 @@ describe("functions of jdbfs.core", function()
   end)
 end)
 
+describe("a signal to end", function()
+  process.setup()
+
+  it("is noted once; the second one is in earnest", function()
+    if support.on_windows then return pending("Windows has no such signals") end
+    local r = support.script([[
+      local core = require "jdbfs.core"
+      io.stdout:setvbuf("no")
+      core.catch_signals(true)
+      os.execute("kill -TERM $PPID")
+      print(core.signalled())
+      os.execute("kill -TERM $PPID")
+      print("not reached")
+    ]])
+    assert.are.same({ "15\n", 143 }, { r.out, r.status })
+  end)
+end)
+
 describe("a relay", function()
   process.setup()
 

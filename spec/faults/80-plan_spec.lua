@@ -111,6 +111,16 @@ local READ_AND_CANCEL = [[
   print("ended")
 ]]
 
+describe("a plan in the environment", function()
+  process.setup()
+
+  it("that makes no sense ends the process", function()
+    local status, err = planted("read_at:errno=EFLY", "print 'not reached'")
+    assert.are.equal(134, status)
+    assert.matches("JDBFS_FAULTS is no plan: read_at:errno=EFLY", err, 1, true)
+  end)
+end)
+
 describe("the quarantine", function()
   process.setup()
 
