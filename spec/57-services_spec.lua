@@ -164,6 +164,12 @@ describe("the store of objects", function()
         assert(err and err.kind == "Damaged", ("%d %s"):format(offset, tostring(message)))
       end
     end
+    assert(store:put("a", pieces(content(3000), MIB)))
+    local file = assert(jdbfs.open_rw(path .. "/a", { direct = "off" }))
+    assert(file:truncate(4096))
+    assert(file:close())
+    support.fails({ kind = "Damaged", says = "its end is missing" }, store:get("a"))
+    support.raises("bad argument #1 to 'put' (string expected)", store.put, store, 1)
     assert(store:put("a", pieces("x", 1)))
     assert(jdbfs.rename(path .. "/a", path .. "/b"))
     support.fails({ kind = "Damaged", says = "another object" }, store:get("b"))

@@ -55,6 +55,12 @@ describe("jdbfs probe", function()
     assert.is_truthy(out:find("\n.  ", 1, true), out)
   end)
 
+  it("takes what is behind -- for a path", function()
+    local status, _, err = verb("--", "--json")
+    assert.are.equal(1, status)
+    assert.is_truthy(err:find("--json", 1, true), err)
+  end)
+
   it("warns of memory that looks like a disk", function()
     local memory = jdbfs.probe("/dev/shm")
     if not memory or memory.file_system ~= "tmpfs" then

@@ -330,7 +330,10 @@ describe("the luv server", function()
           if #answers < 20 then return end
           client("DEL o20\nGET o20\nGET ../secret\nPUT x\nNONSENSE\n", function(last)
             print((last:gsub("objects/", "")))
-            server:close()
+            client("PUT y 10\nabc", function(early)
+              print(early)
+              server:close()
+            end)
           end)
         end)
       end
@@ -338,9 +341,21 @@ describe("the luv server", function()
       print(#answers, open)
     ]==])
     assert.matches("^OK\nERR open o20: No such file or directory %(ENOENT%)\nERR what%?\n" ..
-      "ERR no length, or too long\nERR what%?\n\n20\t0\n$", out)
+      "ERR no length, or too long\nERR what%?\n\nERR the bytes ended early\n\n20\t0\n$", out)
     assert.are.equal(("body 7\n"):rep(700), support.get(here .. "/objects/o7"))
     assert.is_nil(support.get(here .. "/objects/o20"))
+  end)
+
+  it("is a program of its own, too", function()
+    local why = lacks_module("luv")
+    if why then return pending(why) end
+    local out = run_in_directory([==[
+      local uv = require "luv"
+      uv.new_timer():start(20, 0, function() uv.walk(function(h) if not h:is_closing() then
+        h:close() end end) end)
+      require("jdbfs.example.luv_server").main("objects", 0)
+    ]==])
+    assert.matches("^serving objects on port %d+\n$", out)
   end)
 end)
 
@@ -390,5 +405,63 @@ describe("the cqueues worker", function()
     assert.are.equal(7, numbers[#numbers])
     assert.are.equal("7", support.get(here .. "/jobs/done"))
     assert.are.equal("", (run_in_directory("CRASH, JOBS, LAST = nil, 0, 0\n" .. PROGRAM)))
+  end)
+
+  it("stops when it is told to, and keeps what it did not come to", function()
+    local why = lacks_module("cqueues")
+    if why then return pending(why) end
+    local STOPPED = [==[
+      local cqueues = require "cqueues"
+      local socket = require "cqueues.socket"
+      assert(require("jdbfs").host("cqueues"))
+      local controller, worker = cqueues.new(), nil
+      worker = require("jdbfs.example.cqueues_worker").start(controller, "jobs", "jobs.sock",
+        function(job)
+          print(job)
+          worker:stop()
+        end)
+      controller:wrap(function()
+        while not worker.server do cqueues.sleep(0.005) end
+        local client = socket.connect { path = "jobs.sock" }
+        for i = 1, JOBS do client:write("job " .. i .. "\n") end
+        client:flush()
+        for _ = 1, JOBS do assert(tonumber(client:read("*l"))) end
+        client:close()
+        repeat
+          cqueues.sleep(0.01)
+        until not pcall(function() assert(socket.connect({ path = "jobs.sock" }):connect(1)) end)
+        print("over")
+        os.exit(0)
+      end)
+      assert(controller:loop())
+    ]==]
+    assert.are.equal("job 1\nover\n", (run_in_directory("JOBS = 1\n" .. STOPPED)))
+  end)
+
+  it("is a program of its own, too", function()
+    local why = lacks_module("cqueues")
+    if why then return pending(why) end
+    local out = run_in_directory([==[
+      local cqueues = require "cqueues"
+      local socket = require "cqueues.socket"
+      local jdbfs = require "jdbfs"
+      local new = cqueues.new
+      cqueues.new = function()
+        local controller = new()
+        controller:wrap(function()
+          repeat cqueues.sleep(0.01) until jdbfs.exists("jobs.sock")
+          local client = socket.connect { path = "jobs.sock" }
+          client:write("a job\n")
+          client:flush()
+          client:read("*l")
+        end)
+        return controller
+      end
+      require("jdbfs.example.cqueues_worker").main("jobs", "jobs.sock", function(job, number)
+        print(number, job)
+        os.exit(0)
+      end)
+    ]==])
+    assert.are.equal("1\ta job\n", out)
   end)
 end)

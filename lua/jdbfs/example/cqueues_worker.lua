@@ -63,8 +63,8 @@ local M = {}
 
 --- Starts the worker in this controller; handle(job, number) is called for each job.
 function M.start(controller, directory, path, handle)
-  local self = setmetatable({ directory = directory, handle = handle, more = condition.new() },
-    Worker)
+  local self = setmetatable({ directory = directory, handle = handle, more = condition.new(),
+    stopping = condition.new() }, Worker)
   controller:wrap(function()
     self.log = assert(jdbfs.log(directory .. "/log"))
     local server = assert(socket.listen { path = path, unlink = true })
@@ -72,9 +72,11 @@ function M.start(controller, directory, path, handle)
     self.server = server
     controller:wrap(work, self)
     while not self.stopped do
-      local client = self.server:accept()
-      if client then controller:wrap(serve, self, client) end
+      local client = server:accept(0)
+      if client then controller:wrap(serve, self, client)
+      else cqueues.poll(server, self.stopping) end
     end
+    server:close()
   end)
   return self
 end
@@ -82,7 +84,7 @@ end
 --- No more jobs are taken or worked on; what was logged stays for the next start.
 function Worker:stop()
   self.stopped = true
-  self.server:close()
+  self.stopping:signal()
   self.more:signal()
 end
 
