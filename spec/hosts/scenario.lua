@@ -296,7 +296,30 @@ promise("a log shares its commits between light threads", function(h)
   local cursor, n = log:records(), 0
   while cursor:next() do n = n + 1 end
   same(24, n)
+  -- Where a for loop's iterator cannot wait, it works in place.
+  for number, text in log:records(20) do
+    n = number
+    assert(text:find("^record %d+$"))
+  end
+  same(24, n)
   assert(log:close())
+end)
+
+promise("jdbfs.pcall catches what is raised behind a wait, and gives the results", function()
+  local ok, first, second = jdbfs.pcall(function(...)
+    jdbfs.sleep(0.001)
+    return ...
+  end, 1, 2)
+  same("true 1 2", ("%s %s %s"):format(tostring(ok), tostring(first), tostring(second)))
+  local why
+  ok, why = jdbfs.pcall(function()
+    jdbfs.sleep(0.001)
+    error("on purpose", 0)
+  end)
+  same("false on purpose", ("%s %s"):format(tostring(ok), tostring(why)))
+  ok, why = jdbfs.pcall(jdbfs.timeout, 5, function() error("in a task", 0) end)
+  same("false", tostring(ok))
+  assert(tostring(why):find("in a task", 1, true), why)
 end)
 
 promise("streams write behind and read ahead", function(h)

@@ -82,7 +82,7 @@ local function read_lua(name, ran, start)
     local text = trim(line.text)
     -- What only ends a block has an instruction that nothing reaches; entering a function with
     -- variable arguments is no line.
-    if opcode == "VARARGPREP" or text:match("^end[%s,;%)}]*$") or text == "" then return end
+    if opcode == "VARARGPREP" or not text:gsub("end", ""):find("[^%s,;%)}]") then return end
     local known = source[line.line] or { text = trim(line.whole), count = 0, branches = {} }
     source[line.line] = known
     local count = ran:byte(start + 64 + at)

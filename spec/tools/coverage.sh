@@ -41,6 +41,8 @@ if [[ ${1-} != report ]]; then
             spec/22-bad_input_spec.lua spec/44-memory_spec.lua spec/50-lifetime_spec.lua \
             spec/54-hosts_spec.lua spec/55-nginx_spec.lua spec/57-services_spec.lua \
             spec/regress/finalizer_spec.lua" bash spec/tools/test.sh || true
+        # make test runs the hosts on one backend, which on 5.1 is none of those above.
+        LUAS=lua5.1 BACKENDS=threads T=spec/54-hosts_spec.lua bash spec/tools/test.sh || true
     fi
 fi
 
