@@ -46,4 +46,20 @@ describe("the command on a disk that fails", function()
       end
     end)
   end
+
+  it("names the pages that verify cannot read", function()
+    local unreadable = 0
+    for n = 1, MOST do
+      assert(sim.reset { seed = n })
+      assert(jdbfs.mkdir("simulated")) -- where the real files of the command cannot be
+      assert.are.equal(0, (run { "randwrite", "--file", "simulated/file", "--keep", "--verify",
+        "--size", "64k", "--ops", "4" }))
+      assert(sim.fault { nth = n, count = 2, errno = "EIO" })
+      local status, out, err = command("verify", "simulated/file")
+      if sim.state().faults == 0 then break end
+      assert(status == 0 or err ~= "" and not err:find("traceback", 1, true), out .. err)
+      if out:find("unreadable", 1, true) then unreadable = unreadable + 1 end
+    end
+    assert.is_true(unreadable > 0)
+  end)
 end)
