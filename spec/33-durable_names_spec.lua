@@ -76,7 +76,7 @@ local function syncs(calls)
 end
 
 local function real(path)
-  if support.not_linux then return path end -- nothing will be traced
+  if support.on_windows then return path end -- nothing will be traced
   local _, out = support.sh("realpath " .. support.quote(path))
   return (out:gsub("\n$", ""))
 end
