@@ -55,6 +55,17 @@ describe("jdbfs probe", function()
     assert.is_truthy(out:find("\n.  ", 1, true), out)
   end)
 
+  it("warns of a backend of threads, and of little memory that may be locked", function()
+    if support.on_sim then return pending(support.on_sim) end
+    local interpreter = os.getenv("JDBFS_TEST_LUA")
+    if not interpreter then return pending("JDBFS_TEST_LUA names no interpreter") end
+    local status, out = support.sh("ulimit -l 64; JDBFS_BACKEND=threads " .. interpreter ..
+      " lua/bin/jdbfs probe . 2>&1")
+    assert.are.equal(0, status, out)
+    assert.matches("every operation takes a thread", out)
+    assert.matches("memlock is 64 KiB: raise it", out)
+  end)
+
   it("takes what is behind -- for a path", function()
     local status, _, err = verb("--", "--json")
     assert.are.equal(1, status)
