@@ -794,9 +794,6 @@ describe("--verify", function()
     -- It reads them: what has no stamp is not whole.
     local _, status, err = run(nil, "randread", "--file", file, "--verify")
     assert.are.equal(4, status, err)
-    _, status, err = run(nil, "replay", "--trace", support.path("none"))
-    assert.are.equal(1, status)
-    assert.matches("none: No such file", err)
     support.put(support.path("s"), "")
     _, status, err = run(nil, "randwrite", "--verify", "--sync", "fdatasync", "--state",
       support.path("s"))
