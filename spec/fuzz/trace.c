@@ -1,4 +1,4 @@
-/* trace.c: what `jdbfs run replay` reads: CSV and the iologs of fio. See trace.lua. */
+/* trace.c: what `jdbfs run replay` reads: CSV, iologs of fio, blkparse, blktrace. See trace.lua. */
 #include "module.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
