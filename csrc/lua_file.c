@@ -53,17 +53,19 @@ static inline void read_transfer_at(lua_State *L, int first, struct transfer *t)
         read_number(L, first + 3, t, "length", &t->len);
 }
 
+/* Valid until the next one of this thread. */
+static const char *no_number(const char *name, const char *wrong) {
+    static _Thread_local char text[96];
+    snprintf(text, sizeof text, "%s is %s: it must be an integer from 0 to 2^63-1", name, wrong);
+    return text;
+}
+
 /* The cause of a refusal, or NULL. */
 static inline const char *refusal(const struct transfer *t, jdb_kind *kind) {
-    static _Thread_local char text[96];
     *kind = JDB_BUSY;
     if (!t->buf) return "the list was changed while it was read";
     *kind = JDB_OVERFLOW;
-    if (t->wrong) {
-        snprintf(text, sizeof text, "%s is %s: it must be an integer from 0 to 2^63-1", t->field,
-                 t->wrong);
-        return text;
-    }
+    if (t->wrong) return no_number(t->field, t->wrong);
     if (t->buf_off > t->buf->len || t->len > t->buf->len - t->buf_off)
         return "range does not lie in the buffer";
     *kind = JDB_CLOSED;
@@ -236,21 +238,19 @@ static int read_string(lua_State *L, jl_file *f, uint64_t off, uint64_t len) {
     return run_checked(L, S, op);
 }
 
+/* Offset and length from arguments 2 and 3; NULL, or the cause of a refusal. */
+static const char *read_range(lua_State *L, uint64_t *off, uint64_t *len) {
+    const char *wrong = jl_number(L, 2, off);
+    if (wrong) return no_number("offset", wrong);
+    wrong = jl_number(L, 3, len);
+    return wrong ? no_number("length", wrong) : NULL;
+}
+
 static int file_read(lua_State *L) {
     jl_file *f = check_file(L);
     uint64_t off, len;
-    char text[96];
-    const char *name = "offset";
-    const char *wrong = jl_number(L, 2, &off);
-    if (!wrong) {
-        name = "length";
-        wrong = jl_number(L, 3, &len);
-    }
-    if (wrong) {
-        snprintf(text, sizeof text, "%s is %s: it must be an integer from 0 to 2^63-1", name,
-                 wrong);
-        return fail_file(L, JDB_OVERFLOW, "read", f, text);
-    }
+    const char *wrong = read_range(L, &off, &len);
+    if (wrong) return fail_file(L, JDB_OVERFLOW, "read", f, wrong);
     if (jdb_file_closed(f->file)) return fail_file(L, JDB_CLOSED, "read", f, "the file is closed");
     if (len > (uint64_t)INT64_MAX - off)
         return fail_file(L, JDB_OVERFLOW, "read", f, "offset + length is beyond 2^63-1");
@@ -295,11 +295,8 @@ static int file_close(lua_State *L) {
 
 /* A length argument that the system stores as the file's size. */
 static int read_length(lua_State *L, const char *name, jl_file *f, uint64_t *len) {
-    char text[96];
     const char *wrong = jl_number(L, 2, len);
-    if (!wrong) return 0;
-    snprintf(text, sizeof text, "length is %s: it must be an integer from 0 to 2^63-1", wrong);
-    return fail_file(L, JDB_OVERFLOW, name, f, text);
+    return wrong ? fail_file(L, JDB_OVERFLOW, name, f, no_number("length", wrong)) : 0;
 }
 
 static int file_truncate(lua_State *L) {
@@ -334,19 +331,10 @@ static int file_preallocate(lua_State *L) {
 
 static int file_punch(lua_State *L) {
     uint64_t off, len;
-    char text[96];
     int pushed;
     jl_file *f = check_file(L);
-    const char *name = "offset", *wrong = jl_number(L, 2, &off);
-    if (!wrong) {
-        name = "length";
-        wrong = jl_number(L, 3, &len);
-    }
-    if (wrong) {
-        snprintf(text, sizeof text, "%s is %s: it must be an integer from 0 to 2^63-1", name,
-                 wrong);
-        return fail_file(L, JDB_OVERFLOW, "punch", f, text);
-    }
+    const char *wrong = read_range(L, &off, &len);
+    if (wrong) return fail_file(L, JDB_OVERFLOW, "punch", f, wrong);
     jl_state *S = jl_self(L);
     jdb_op *op = jl_take(L, S, "punch", jdb_file_path(f->file), &pushed);
     if (!op) return pushed;
