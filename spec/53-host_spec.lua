@@ -176,16 +176,12 @@ describe("a host's loop", function()
     jdbfs.step()
     assert.is_true(falls_silent())
     local later = jdbfs.spawn(function() jdbfs.sleep(30) end)
-    local task = jdbfs.spawn(function() jdbfs.sleep(0.1) end)
+    local task = jdbfs.spawn(function() jdbfs.sleep(0.3) end)
     jdbfs.step()
-    assert.is_true(falls_silent())
-    local before = jdbfs.now()
-    assert.is_true(poll(5), "the timer was not announced")
-    assert.is_true(jdbfs.now() - before > 0.02)
-    jdbfs.step()
+    assert.is_true(falls_silent()) -- on a busy machine the timer may be due meanwhile
     for _ = 1, 50 do
       if task:status() == "done" then break end
-      assert.is_true(poll(5))
+      assert.is_true(poll(5), "the timer was not announced")
       jdbfs.step()
     end
     assert.are.equal("done", task:status())
