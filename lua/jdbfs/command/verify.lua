@@ -33,11 +33,13 @@ local MEANING = {
 
 -- Finding pages -----------------------------------------------------------------------------------
 
--- The most frequent kind of page at the start: file id, page size and seed. nil when there is none.
+-- The most frequent kind of page at the start: file id, page size and seed. nil when there is none,
+-- and the message of a read that failed.
 local function find_pages(file, size)
-  local buffer, votes, best = jdbfs.buffer(CHUNK), {}, nil
+  local buffer, votes, best, unread = jdbfs.buffer(CHUNK), {}, nil, nil
   for off = 0, min(SEARCHED, size) - 1, CHUNK do
-    local got = file:read_upto(buffer, off)
+    local got, message = file:read_upto(buffer, off)
+    unread = unread or message
     for at = 0, (got or 0) - stamp.HEADER, 512 do
       local found = stamp.header(buffer, at)
       if found and found.length >= 512 and found.length % 512 == 0
@@ -53,7 +55,7 @@ local function find_pages(file, size)
   for _, each in pairs(votes) do
     if not best or each.count > best.count then best = each end
   end
-  return best
+  return best, unread
 end
 
 -- Judging -----------------------------------------------------------------------------------------
@@ -190,7 +192,8 @@ local function describe(report, file)
   local size, message = file:size()
   if not size then return nil, message, status.FAILED end
   local kind = report.state
-  if not kind then kind = find_pages(file, size) end
+  if not kind then kind, message = find_pages(file, size) end
+  if not kind and message then return nil, message, status.FAILED end
   if not kind then
     return nil, ("%s: the first %s hold no stamped page"):format(report.path,
       format.bytes(min(SEARCHED, size))), status.USAGE
