@@ -139,7 +139,8 @@ void jdb_op_let_go(jdb_op *op) {
         jdb_buf_leave(child);
         jdb_op_release(child->file->queue, child);
     }
-    if (op->link && !(op->flags & JDB_OP_CHILD)) jdb_op_release(op->file->queue, op->link);
+    if (op->file && op->link && !(op->flags & JDB_OP_CHILD)) /* a list has a file */
+        jdb_op_release(op->file->queue, op->link);
     op->link = NULL;
     if (op->detail) {
         free(op->detail->path);
