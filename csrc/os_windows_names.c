@@ -354,6 +354,7 @@ static DWORD move_to_free_name(const wchar_t *from, const wchar_t *to) {
 static int64_t refuse_rename(const wchar_t *from, const wchar_t *to) {
     int there = jdb_windows_attributes(to) != INVALID_FILE_ATTRIBUTES;
     size_t len = wcslen(from);
+    if (jdb_windows_attributes(from) == INVALID_FILE_ATTRIBUTES) return 0; /* it says what is */
     if (!is_directory(from)) return there && is_directory(to) ? -EISDIR : 0;
     if (there && !is_directory(to)) return -ENOTDIR;
     return wcsncmp(from, to, len) == 0 && to[len] == L'\\' ? -EINVAL : 0;

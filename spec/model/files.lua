@@ -590,10 +590,14 @@ ops.preallocate = {
         { kind = "Io", name = "ENOSPC" }, { kind = "Io", name = "EFBIG" },
       })
     end
-    return with_apply(value(true), function()
+    local outcomes = with_apply(value(true), function()
       local bytes = h.node.bytes
       if s.how ~= "keep_size" and s.len > bytes.size then bytes:resize(s.len) end
     end)
+    if not model.facts.fills_holes then -- and the model does not know where there are any
+      outcomes[2] = fail({ kind = "Unsupported", op = "preallocate", path = h.path })
+    end
+    return outcomes
   end,
 }
 

@@ -295,7 +295,7 @@ local function new_model(S)
 end
 
 -- What the system and the file system let one do with an open file: give back blocks in its middle,
--- reserve some behind its end, take its name away, rename the directory that it is in.
+-- reserve some behind its end and in holes, take its name away, rename the directory that it is in.
 local function probe(jdbfs, dir, facts)
   local function missing(_, _, err) return err ~= nil and err.kind == "Unsupported" end
   assert(jdbfs.mkdir(dir .. "/facts"))
@@ -304,6 +304,8 @@ local function probe(jdbfs, dir, facts)
   assert(f:preallocate(65536, "zero"))
   facts.punch = not missing(f:punch(4096, 8192))
   facts.reserve = not missing(f:preallocate(131072, "keep_size"))
+  assert(f:truncate(262144))
+  facts.fills_holes = not missing(f:preallocate(262144))
   facts.open_directories = jdbfs.rename(dir .. "/facts", dir .. "/facts2") == true
   if facts.open_directories then assert(jdbfs.rename(dir .. "/facts2", dir .. "/facts")) end
   assert(jdbfs.create(dir .. "/facts/g", { direct = "off" })):close()

@@ -21,11 +21,13 @@ describe("a finalizer", function()
   it("may free the buffers that batches of a log are made of", function()
     local out = process.script(PRELUDE .. [==[
       local core, freed = require "jdbfs.core", 0
+      collectgarbage("setpause", 0) -- what is newer is finalized first: not too much of it
       for _ = 1, 100 do
+        collectgarbage()
         local b = jdbfs.buffer(jdbfs.PAGE_SIZE)
         finalizer(function() freed = freed + 1 b:free() end)
         local ok, message
-        for _ = 1, 5000 do
+        for _ = 1, 20000 do
           ok, message = pcall(core.batches, b, b, "identity", 1)
           if not ok then break end
         end
