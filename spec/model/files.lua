@@ -354,10 +354,11 @@ local function any_flags(r)
 end
 
 -- Far behind the end some file systems stop and others do not.
-local function write_outcomes(h, off, ok, op)
+local function write_outcomes(model, h, off, ok, op)
   if off < 2 ^ 43 then return { ok } end
-  local refusal = fail({ kind = "Io", op = op, path = h.path, name = { "EFBIG", "EINVAL" } })
-  return { ok, refusal }
+  local refusal = { kind = "Io", op = op, path = h.path, name = { "EFBIG", "EINVAL" } }
+  if model.facts.vague_limits then refusal.kind, refusal.name = nil, nil end
+  return { ok, fail(refusal) }
 end
 
 ops.write_at = {
@@ -380,7 +381,7 @@ ops.write_at = {
     if faults[1] then return refused("write_at", h, faults) end
     local ok = value(len)
     ok.apply = function() h.node.bytes:write(s.off, buffers.read(view, b_off, len)) end
-    return write_outcomes(h, s.off + len, ok, "write_at")
+    return write_outcomes(model, h, s.off + len, ok, "write_at")
   end,
 }
 
@@ -562,7 +563,7 @@ ops.truncate = {
     if faults[1] then return refused("truncate", h, faults) end
     local ok = value(true)
     ok.apply = function() h.node.bytes:resize(s.len) end
-    return write_outcomes(h, s.len, ok, "truncate")
+    return write_outcomes(model, h, s.len, ok, "truncate")
   end,
 }
 
@@ -621,7 +622,7 @@ ops.punch = {
     if faults[1] then return refused("punch", h, faults) end
     local ok = value(true)
     ok.apply = function() h.node.bytes:zero(s.off, s.len) end
-    return write_outcomes(h, s.off + s.len, ok, "punch")
+    return write_outcomes(model, h, s.off + s.len, ok, "punch")
   end,
 }
 

@@ -241,7 +241,8 @@ local function rename_faults(model, s)
     add("EISDIR")
   elseif old and not old.dir and node and node.dir then
     add("ENOTDIR")
-  elseif old and old.dir and node and node ~= old and next(old.dir) then
+  elseif old and old.dir and node and node ~= old
+    and (next(old.dir) or not model.facts.replaces_directories) then
     add("ENOTEMPTY")
     add("EEXIST")
   end

@@ -295,7 +295,8 @@ local function new_model(S)
 end
 
 -- What the system and the file system let one do with an open file: give back blocks in its middle,
--- reserve some behind its end and in holes, take its name away, rename the directory that it is in.
+-- reserve some behind its end and in holes, take its name away, rename the directory that it is in,
+-- or an empty one onto another; and whether they say that a file is too large, or something else.
 local function probe(jdbfs, dir, facts)
   local function missing(_, _, err) return err ~= nil and err.kind == "Unsupported" end
   assert(jdbfs.mkdir(dir .. "/facts"))
@@ -306,8 +307,12 @@ local function probe(jdbfs, dir, facts)
   facts.reserve = not missing(f:preallocate(131072, "keep_size"))
   assert(f:truncate(262144))
   facts.fills_holes = not missing(f:preallocate(262144))
+  local _, _, err = f:write_at(jdbfs.buffer(4096), 2 ^ 62)
+  facts.vague_limits = err and err.name ~= "EFBIG" and err.name ~= "EINVAL" -- in wine
   facts.open_directories = jdbfs.rename(dir .. "/facts", dir .. "/facts2") == true
   if facts.open_directories then assert(jdbfs.rename(dir .. "/facts2", dir .. "/facts")) end
+  assert(jdbfs.mkdir(dir .. "/facts/one") and jdbfs.mkdir(dir .. "/facts/two"))
+  facts.replaces_directories = jdbfs.rename(dir .. "/facts/one", dir .. "/facts/two") == true
   assert(jdbfs.create(dir .. "/facts/g", { direct = "off" })):close()
   facts.open_names = jdbfs.rename(dir .. "/facts/g", dir .. "/facts/f") == true
   jdbfs.remove(dir .. "/facts/f")
