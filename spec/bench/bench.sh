@@ -72,6 +72,11 @@ command_() {
     local i
     in_tree "$lua" lua/bin/jdbfs run seqread --file "$work/cached" --keep --size 8m --time 10ms \
         --warmup 0s --quiet
+    echo "What recording an operation costs, ns of CPU, by alternating stretches of ${recording##* }"
+    echo "reads of the page cache in one process:"
+    echo
+    echo "| | recording | nothing, again | a read |"
+    echo "|---|---|---|---|"
     for i in "${!names[@]}"; do
         in_tree env LUA_CPATH="${modules[i]}/?.so;;" "${interpreters[i]}" \
             spec/bench/recording.lua "$work/cached" $recording

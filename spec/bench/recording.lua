@@ -45,6 +45,5 @@ for round = 1, rounds do
   else again, plain, recorded = stretch(false), stretch(false), stretch(true) end
   cost[round], control[round], whole[round] = recorded - plain, again - plain, plain
 end
-print(("Recording an operation, %s, %d rounds of %d reads: %s ns of CPU (control %s, a read %s).")
-  :format(rawget(_G, "jit") and jit.version or _VERSION, rounds, reads, spread.text(cost),
-  spread.text(control), spread.text(whole)))
+print(("| %s | %s | %s | %s |"):format(rawget(_G, "jit") and jit.version or _VERSION,
+  spread.text(cost), spread.text(control), spread.text(whole)))
