@@ -47,7 +47,6 @@ left_out() { # SPEC BACKEND: the reason, or nothing
         spec/51-*) echo "there is no fork" ;;
         spec/52-*) echo "is about io_uring that is refused" ;;
         spec/53-* | spec/54-* | spec/55-*) echo "hosts wait for descriptors" ;;
-        spec/56-*) echo "builds a C module with the system's compiler" ;;
         spec/82-*) echo "fails real devices of Linux" ;;
         spec/*sim_spec.lua) [[ $2 == sim ]] || echo "is about the simulated disk" ;;
     esac
@@ -188,6 +187,16 @@ build_stop() {
     failed=$((failed + 1))
 }
 
+# Lua states in threads: support_process.states.
+build_states() { # LUA
+    "$cc" -std=c11 -O2 -Wall -Wextra -Werror -shared -static-libgcc -I"$source/$1/src" \
+        -o "$root/$1/states.dll" spec/c/helper/states.c "$root/$1"/lua5*.dll \
+        -Wl,-Bstatic -lpthread >"$root/build.log" 2>&1 && return
+    echo "FAIL spec/c/helper/states.c: does not build"
+    tail -n 40 "$root/build.log" | sed 's/^/     | /'
+    failed=$((failed + 1))
+}
+
 run_c_tests() {
     local test
     told_build "the core" 5.4 core || return 0
@@ -224,7 +233,7 @@ run_specs() { # LUA BACKEND SPEC...: into $root/LUA-BACKEND.*
         JDBFS_BACKEND="$backend" JDBFS_TEST_DIR="$id-$backend" JDBFS_TEST_WINE=1 \
         JDBFS_TEST_FS="$([[ $backend == sim ]] && echo sim || echo NTFS)" JDBFS_TEST_SAN='' \
         JDBFS_TEST_LUA="Z:${root//\//\\}\\$id\\$(exe_of "$id")" JDBFS_KILLS=4 HOSTILE_STEPS=2000 \
-        JDBFS_TEST_STOP="Z:${root//\//\\}\stop.exe" \
+        JDBFS_TEST_STOP="Z:${root//\//\\}\stop.exe" JDBFS_TEST_STATES="Z:$root/$id/states.dll" \
         JDBFS_TEST_REPORT="../$id-$backend.report" \
         timeout -k 10 "$timeout" wine "$root/$id/$(exe_of "$id")" spec/tools/windows_busted.lua \
         -o spec/tools/report.lua "$@") >"$name.out" 2>&1 </dev/null || rc=$?
@@ -307,6 +316,7 @@ for id in ${LUAS:-5.4 luajit}; do
     fi
     told_build "$id" "$id" all || continue
     install -D -t "$box/$id/jdbfs" "build/$id-windows/jdbfs/core.dll"
+    build_states "$id" || true
     for backend in ${BACKENDS:-iocp threads sim}; do
         [[ $backend != sim || $id == 5.4 || -n ${BACKENDS-} ]] || continue
         choose "$id" "$backend"
