@@ -31,6 +31,7 @@ static char *rest_of(char *line, int skip) {
     return line;
 }
 
+/* On a busy machine wine fails to start a process now and then, with ERROR_INTERNAL_ERROR. */
 static HANDLE start(char *line, DWORD flags) {
     PROCESS_INFORMATION process;
     STARTUPINFOA how;
@@ -40,8 +41,12 @@ static HANDLE start(char *line, DWORD flags) {
     how.hStdInput = GetStdHandle(STD_INPUT_HANDLE);
     how.hStdOutput = GetStdHandle(STD_OUTPUT_HANDLE);
     how.hStdError = GetStdHandle(STD_ERROR_HANDLE);
-    if (!CreateProcessA(NULL, line, NULL, NULL, TRUE, flags, NULL, NULL, &how, &process))
-        return NULL;
+    for (int tries = 50;
+         !CreateProcessA(NULL, line, NULL, NULL, TRUE, flags, NULL, NULL, &how, &process);
+         tries--) {
+        if (!tries || GetLastError() != ERROR_INTERNAL_ERROR) return NULL;
+        Sleep(100);
+    }
     CloseHandle(process.hThread);
     return process.hProcess;
 }
