@@ -155,6 +155,23 @@ describe("the README", function()
     end
   end)
 
+  it("walks one read through files and functions that are there", function()
+    local sources, named = {}, 0
+    for name in lfs.dir("csrc") do
+      if name:find("%.[ch]$") then sources[#sources + 1] = name .. "\n" .. read("csrc/" .. name) end
+    end
+    local all = table.concat(sources, "\n")
+    local walk = section_of("Working on it"):match("\n1%. .-\nTo add")
+    for name in walk:gmatch("`(%l+_[%l_]+)`") do
+      named = named + 1
+      assert.is_truthy(all:find("%f[%w_]" .. name .. "%("), name .. " is not there")
+    end
+    for name in walk:gmatch("`([%l_]+%.c)`") do
+      assert.is_truthy(all:find(name .. "\n", 1, true), name .. " is not there")
+    end
+    assert.is_true(named >= 10)
+  end)
+
   it("numbers its guarantees, and each names specs that are there", function()
     local number = 0
     for n, promise in ("\n" .. section_of("Guarantees")):gmatch("\n(%d+)%. (.-%))%f[\n]") do
