@@ -5,7 +5,7 @@
  * data), and is given back when nobody holds the buffer any more: neither the program nor an
  * operation.
  *
- * In flight means: on one of the buffer's lists, by exact byte range. Disjoint ranges may be in
+ * In flight means: known to the buffer, by exact byte range. Disjoint ranges may be in
  * flight together; a range being read into excludes everything, one being written out excludes
  * changes. */
 #include <assert.h>
@@ -99,16 +99,20 @@ const uint32_t *jdb_forks(void) { return &jdb_os_forks; }
 
 size_t jdb_page_size(void) { return jdb_os_page_size(); }
 
+static inline int overlaps(const jdb_op *op, size_t off, size_t len, int for_writing) {
+    if (off >= op->buf_off + op->len || op->buf_off >= off + len) return 0;
+    return for_writing || op->code == JDB_READ;
+}
+
 static int meets(const jdb_op *op, size_t off, size_t len, int for_writing) {
-    for (; op; op = op->mem_next) {
-        if (off >= op->buf_off + op->len || op->buf_off >= off + len) continue;
-        if (for_writing || op->code == JDB_READ) return 1;
-    }
+    for (; op; op = op->mem_next)
+        if (overlaps(op, off, len, for_writing)) return 1;
     return 0;
 }
 
 int jdb_buf_conflict(const jdb_buf *buf, size_t off, size_t len, int for_writing) {
     if (len == 0) return 0;
+    if (buf->sole) return overlaps(buf->sole, off, len, for_writing);
     int doubt = 0;
     size_t last = (off + len - 1) >> buf->piece_shift;
     for (size_t i = off >> buf->piece_shift; i <= last; i++) {
@@ -140,25 +144,24 @@ static inline jdb_op **count(const jdb_op *op, uint32_t change) {
     return first == last ? &buf->pieces[first].ops : &buf->wide;
 }
 
-void jdb_buf_enter(jdb_op *op) {
-    assert(!(op->flags & JDB_OP_ONMEM));
-    if (op->len == 0) return;
-    jdb_op **list = count(op, 1);
-    op->mem_next = *list;
-    op->mem_link = list;
-    if (*list) (*list)->mem_link = &op->mem_next;
-    *list = op;
-    op->buf->inflight++;
-    op->flags |= JDB_OP_ONMEM;
+static void list(jdb_op *op) {
+    jdb_op **head = count(op, 1);
+    op->mem_next = *head;
+    op->mem_link = head;
+    if (*head) (*head)->mem_link = &op->mem_next;
+    *head = op;
 }
 
-void jdb_buf_leave(jdb_op *op) {
-    if (!(op->flags & JDB_OP_ONMEM)) return;
+void jdb_buf_enter_beside(jdb_op *op) {
+    if (op->buf->sole) list(op->buf->sole);
+    op->buf->sole = NULL;
+    list(op);
+}
+
+void jdb_buf_leave_beside(jdb_op *op) {
     count(op, (uint32_t)-1);
     *op->mem_link = op->mem_next;
     if (op->mem_next) op->mem_next->mem_link = op->mem_link;
-    op->buf->inflight--;
-    op->flags &= (uint16_t)~JDB_OP_ONMEM;
 }
 
 uint64_t jdb_buf_live(void) { return atomic_load_explicit(&live_buffers, memory_order_relaxed); }

@@ -17,9 +17,11 @@
 static inline void prep_rw(jdb_op *op, jdb_code code, jdb_file *file, jdb_buf *buf, size_t buf_off,
                            size_t len, uint64_t off) {
     jdb_op_clear(op);
+    file->refs++;
+    buf->refs++;
     op->code = (uint8_t)code;
-    op->file = jdb_file_ref(file);
-    op->buf = jdb_buf_ref(buf);
+    op->file = file;
+    op->buf = buf;
     op->buf_off = buf_off;
     op->len = len;
     op->off = off;
@@ -133,15 +135,15 @@ int jdb_prep_open(jdb_queue *queue, jdb_op *op, const char *path, const jdb_open
     return op->file ? 0 : -1;
 }
 
-void jdb_op_let_go(jdb_op *op) {
+/* What few operations have. */
+void jdb_op_let_go_rest(jdb_op *op) {
     jdb_op *child;
     while ((child = jdb_list_pop(&op->children))) {
         jdb_buf_leave(child);
         jdb_op_release(child->file->queue, child);
     }
-    if (op->file && op->link && !(op->flags & JDB_OP_CHILD)) /* a list has a file */
+    if (op->link && !(op->flags & JDB_OP_CHILD)) /* a list, which has a file */
         jdb_op_release(op->file->queue, op->link);
-    op->link = NULL;
     if (op->detail) {
         free(op->detail->path);
         free(op->detail->path2);
@@ -151,11 +153,6 @@ void jdb_op_let_go(jdb_op *op) {
         free(op->detail);
         op->detail = NULL;
     }
-    if (op->buf) jdb_buf_unref(op->buf);
-    if (op->file) jdb_file_unref(op->file);
-    op->buf = NULL;
-    op->file = NULL;
-    op->waiter = NULL;
 }
 
 /* ---- checking ------------------------------------------------------------------------------- */
@@ -180,21 +177,22 @@ static jdb_kind check_atomic(jdb_op *op) {
 
 static inline jdb_kind check_transfer(jdb_op *op) {
     const jdb_file *file = op->file;
-    uint64_t align = op->code == JDB_READ ? file->read_align : file->write_align;
-    uint64_t size = op->buf->size;
-    if (op->buf_off > size || op->len > size - op->buf_off)
-        return refuse(op, JDB_OVERFLOW, JDB_FAULT_RANGE, 0);
-    if (op->off > INT64_MAX) return refuse(op, JDB_OVERFLOW, JDB_FAULT_OFFSET, 0);
-    if (op->len > (uint64_t)INT64_MAX - op->off) return refuse(op, JDB_OVERFLOW, JDB_FAULT_END, 0);
+    const jdb_buf *buf = op->buf;
     /* Powers of two: a division takes longer than all the rest of this. */
+    uint64_t align = op->code == JDB_READ ? file->read_align : file->write_align;
+    if (op->buf_off > buf->size || op->len > buf->size - op->buf_off)
+        return refuse(op, JDB_OVERFLOW, JDB_FAULT_RANGE, 0);
+    /* A buffer is less than 2^63 bytes: the sum does not wrap unless the first is too large. */
+    if ((op->off | (op->off + op->len)) >> 63)
+        return refuse(op, JDB_OVERFLOW, op->off >> 63 ? JDB_FAULT_OFFSET : JDB_FAULT_END, 0);
     if ((op->off | op->len) & (align - 1))
         return refuse(op, JDB_ALIGNMENT,
                       op->off & (align - 1) ? JDB_FAULT_OFFSET : JDB_FAULT_LENGTH, align);
-    uintptr_t memory = (uintptr_t)jdb_buf_data(op->buf);
-    if (!memory) return refuse(op, JDB_FORKED, JDB_FAULT_MEMORY, 0);
-    if ((memory + op->buf_off) & (file->memory_align - 1))
+    if (buf->fork_generation != jdb_os_generation())
+        return refuse(op, JDB_FORKED, JDB_FAULT_MEMORY, 0);
+    if (((uintptr_t)buf->base + op->buf_off) & (file->memory_align - 1))
         return refuse(op, JDB_ALIGNMENT, JDB_FAULT_MEMORY, file->memory_align);
-    if (op->buf->inflight && jdb_buf_conflict(op->buf, op->buf_off, op->len, op->code == JDB_READ))
+    if (buf->inflight && jdb_buf_conflict(op->buf, op->buf_off, op->len, op->code == JDB_READ))
         return refuse(op, JDB_BUSY, JDB_FAULT_MEMORY, 0);
     return op->flags & JDB_OP_ATOMIC ? check_atomic(op) : JDB_OK;
 }
@@ -280,9 +278,7 @@ static void settle_many(jdb_op *op) {
     op->result = (int64_t)op->len;
 }
 
-/* The backend's result becomes the operation's: kind, errno, final value. */
-void jdb_op_settle(jdb_op *op) {
-    op->kind = JDB_OK;
+void jdb_op_settle_rest(jdb_op *op) {
     if (op->result == JDB_RESULT_POISONED) {
         jdb_op_fail(op, JDB_POISONED, op->file->info.poisoned);
     } else if (jdb_op_transfers(op)) {

@@ -23,7 +23,7 @@ enum {
     JDB_OP_POOLED = 1 << 1,    /* the backend sent it to the pool, once and for good */
     JDB_OP_ABANDONED = 1 << 2, /* released at settle: nobody waits */
     JDB_OP_TAKEN = 1 << 3,     /* jdb_queue_wait_op has it: not on the done list */
-    JDB_OP_ONMEM = 1 << 4,     /* linked into its buffer's list of operations in flight */
+    JDB_OP_ONMEM = 1 << 4,     /* its buffer knows it as in flight */
     JDB_OP_PART = 1 << 5,      /* part_skip and part_len tell what was asked for */
     JDB_OP_DSYNC = 1 << 6,     /* durable on completion */
     JDB_OP_ATOMIC = 1 << 7,    /* all of it or nothing survives a crash */
@@ -147,6 +147,7 @@ struct jdb_buf {
     unsigned refs;
     /* The two of jdb_buf_gate: operations on this memory; a child must not touch the parent's. */
     uint32_t inflight, fork_generation;
+    jdb_op *sole; /* that operation while it is the only one; with company, NULL */
     /* Equal pieces of the buffer, so that thousands of operations on slices of one buffer need no
      * look at each other: counts, and those inside one piece; only in pieces in doubt are ranges
      * compared. Those that cross the border of two are on a list of their own. */
@@ -197,9 +198,9 @@ uint64_t jdb_arena_freed(void);
 uint64_t jdb_arena_bytes(void);
 /* error.c */
 void jdb_op_fail(jdb_op *op, jdb_kind kind, int error);
-/* buf.c: marks the range of op in its buffer as in flight, and no longer. */
-void jdb_buf_enter(jdb_op *op);
-void jdb_buf_leave(jdb_op *op);
+/* buf.c: of jdb_buf_enter and jdb_buf_leave, with company. */
+void jdb_buf_enter_beside(jdb_op *op);
+void jdb_buf_leave_beside(jdb_op *op);
 uint64_t jdb_buf_live(void);
 int jdb_buf_conflict(const jdb_buf *buf, size_t off, size_t len, int for_writing);
 /* file.c */
@@ -208,11 +209,53 @@ jdb_file *jdb_file_new(jdb_queue *queue, const char *path);
 void jdb_span_add(struct jdb_span *span, uint64_t from, uint64_t to);
 void jdb_file_poison(jdb_file *file, int error, uint64_t from, uint64_t to);
 /* op.c */
-void jdb_op_settle(jdb_op *op);
-void jdb_op_let_go(jdb_op *op);
+void jdb_op_settle_rest(jdb_op *op);
+void jdb_op_let_go_rest(jdb_op *op);
+
+/* Marks the range of op in its buffer as in flight ... */
+static inline void jdb_buf_enter(jdb_op *op) {
+    jdb_buf *buf = op->buf;
+    if (op->len == 0) return;
+    op->flags |= JDB_OP_ONMEM;
+    if (buf->inflight++ == 0) buf->sole = op;
+    else jdb_buf_enter_beside(op);
+}
+
+/* ... and no longer. */
+static inline void jdb_buf_leave(jdb_op *op) {
+    jdb_buf *buf = op->buf;
+    if (!(op->flags & JDB_OP_ONMEM)) return;
+    op->flags &= (uint16_t)~JDB_OP_ONMEM;
+    buf->inflight--;
+    if (buf->sole == op) buf->sole = NULL;
+    else jdb_buf_leave_beside(op);
+}
+
+/* References, without a call for those that are not the last. */
+static inline void jdb_buf_drop(jdb_buf *buf) {
+    if (buf->refs > 1) buf->refs--;
+    else jdb_buf_unref(buf);
+}
+
+static inline void jdb_file_drop(jdb_file *file) {
+    if (file->refs > 1) file->refs--;
+    else jdb_file_unref(file);
+}
 
 /* Drops everything an operation holds; safe on an idle one. Whatever else it holds, it holds a file
  * or a detail, too. */
+static inline void jdb_op_let_go(jdb_op *op) {
+    if (op->detail || op->children.head || (op->link && !(op->flags & JDB_OP_CHILD)))
+        jdb_op_let_go_rest(op);
+    if (op->buf) jdb_buf_drop(op->buf);
+    if (op->file) jdb_file_drop(op->file);
+    op->link = NULL;
+    op->buf = NULL;
+    op->file = NULL;
+    op->waiter = NULL;
+}
+
+/* Before an operation is filled: a refused one is filled again. */
 static inline void jdb_op_clear(jdb_op *op) {
     if (op->file || op->detail) jdb_op_let_go(op);
     op->off = op->len = op->moved = op->buf_off = 0;
@@ -224,6 +267,14 @@ static inline void jdb_op_clear(jdb_op *op) {
 
 static inline int jdb_op_transfers(const jdb_op *op) {
     return op->code == JDB_READ || op->code == JDB_WRITE;
+}
+
+/* The backend's result becomes the operation's: kind, errno, final value. */
+static inline void jdb_op_settle(jdb_op *op) {
+    op->kind = JDB_OK;
+    if (jdb_op_transfers(op) && op->result >= 0 && op->moved == op->len)
+        op->result = (int64_t)op->moved;
+    else jdb_op_settle_rest(op);
 }
 
 /* Linux moves at most this much in one call. */
@@ -239,9 +290,8 @@ static inline uint32_t jdb_op_next_chunk(const jdb_op *op) {
 
 /* What is to be done now: a written durable write wants a flush. */
 static inline jdb_code jdb_op_step(const jdb_op *op) {
-    int flush =
-        (op->flags & JDB_OP_FLUSHING) || op->code == JDB_SYNC_ALL || op->code == JDB_SYNC_DATA;
-    if (!flush) return (jdb_code)op->code;
+    int flush = op->code == JDB_SYNC_ALL || op->code == JDB_SYNC_DATA;
+    if (!(op->flags & JDB_OP_FLUSHING) && !flush) return (jdb_code)op->code;
     return op->how ? JDB_SYNC_ALL : JDB_SYNC_DATA;
 }
 

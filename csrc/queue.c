@@ -65,7 +65,8 @@ jdb_op *jdb_op_take(jdb_queue *q, jdb_kind *kind) {
 void jdb_op_release(jdb_queue *q, jdb_op *op) {
     assert(op->state == JDB_PREPARED || op->state == JDB_DONE);
     if (op->flags & JDB_OP_ABANDONED) q->stats.abandoned--;
-    jdb_op_clear(op);
+    jdb_op_let_go(op);
+    op->flags = 0;
     op->state = JDB_IDLE;
     op->gen++;
     jdb_op_fill(op);
@@ -144,7 +145,14 @@ static int droppable(const jdb_op *op) {
     return !op->file || op->file->sync_leader != op;
 }
 
-static void start(jdb_queue *q) {
+/* Not more than the kernel takes without making us wait. */
+static inline void flush_full(jdb_queue *q) {
+    if (q->staged < q->stage_max) return;
+    if (q->fresh_count) time_fresh(q);
+    q->backend->flush(q);
+}
+
+static void start_pending(jdb_queue *q) {
     while (q->pending.head && q->inflight < q->limit) {
         jdb_op *op = jdb_list_pop(&q->pending);
         if (droppable(op)) {
@@ -157,11 +165,22 @@ static void start(jdb_queue *q) {
             jdb_list_unshift(&q->pending, op);
             return;
         }
-        if (q->staged >= q->stage_max) {
-            if (q->fresh_count) time_fresh(q);
-            q->backend->flush(q);
-        }
+        flush_full(q);
     }
+}
+
+static inline void start(jdb_queue *q) {
+    if (q->pending.head) start_pending(q);
+}
+
+/* Behind those that wait, or, where none does, at once. */
+static inline void start_one(jdb_queue *q, jdb_op *op) {
+    if (!q->pending.head && q->inflight < q->limit && hand_over(q, op) == 0) {
+        flush_full(q);
+        return;
+    }
+    jdb_list_push(&q->pending, op);
+    start_pending(q);
 }
 
 static int is_durable_write(const jdb_op *op) {
@@ -199,14 +218,12 @@ static inline void accept(jdb_queue *q, jdb_op *op) {
 
 /* Zeros that reserve space are written behind the end of the file as it was, and a reservation that
  * fails is cut off there: a write that got there meanwhile would be lost. */
-static inline void hold_or_queue(jdb_queue *q, jdb_op *op) {
+static inline int hold(jdb_op *op) {
     jdb_file *file = op->file;
-    if (op->code == JDB_WRITE && file->reserving) {
-        jdb_list_push(&file->held, op);
-        return;
-    }
-    if (op->code == JDB_WRITE) file->writes++;
-    jdb_list_push(&q->pending, op);
+    if (op->code != JDB_WRITE) return 0;
+    if (file->reserving) jdb_list_push(&file->held, op);
+    else file->writes++;
+    return file->reserving;
 }
 
 static void submit_preallocate(jdb_queue *q, jdb_op *op) {
@@ -216,14 +233,15 @@ static void submit_preallocate(jdb_queue *q, jdb_op *op) {
     start(q);
 }
 
-static void release_held(jdb_queue *q, jdb_file *file, const jdb_op *done) {
+static inline void release_held(jdb_queue *q, jdb_file *file, const jdb_op *done) {
     if (done->code == JDB_WRITE && done->len > 0 && --file->writes == 0)
         jdb_list_append(&q->pending, &file->reserve_next);
     if (done->code != JDB_PREALLOCATE || --file->reserving > 0) return;
     struct jdb_list held = file->held;
     file->held.head = file->held.tail = NULL;
     jdb_op *op;
-    while ((op = jdb_list_pop(&held))) hold_or_queue(q, op);
+    while ((op = jdb_list_pop(&held)))
+        if (!hold(op)) jdb_list_push(&q->pending, op);
 }
 
 static inline void submit_transfer(jdb_queue *q, jdb_op *op) {
@@ -234,8 +252,9 @@ static inline void submit_transfer(jdb_queue *q, jdb_op *op) {
         jdb_finish(q, op);
         return;
     }
-    hold_or_queue(q, op);
-    if (!is_durable_write(op)) start(q); /* it may be alone when all that is ready has run */
+    if (hold(op)) return;
+    if (!is_durable_write(op)) start_one(q, op);
+    else jdb_list_push(&q->pending, op); /* it may be alone when all that is ready has run */
 }
 
 /* The list itself is never handed over: it ends with its last entry, or with the one flush that
@@ -276,9 +295,11 @@ static void submit_close(jdb_queue *q, jdb_op *op) {
 
 void jdb_submit(jdb_queue *q, jdb_op *op) {
     accept(q, op);
+    if (jdb_op_transfers(op)) {
+        submit_transfer(q, op);
+        return;
+    }
     switch ((jdb_code)op->code) {
-    case JDB_READ:
-    case JDB_WRITE: submit_transfer(q, op); return;
     case JDB_READ_MANY:
     case JDB_WRITE_MANY: submit_many(q, op); return;
     case JDB_CLOSE: submit_close(q, op); return;
@@ -329,7 +350,6 @@ static int is_list(const jdb_op *op) {
 
 /* What the next flush must cover, and what a failed durable write leaves in doubt. */
 static void note_write(const jdb_op *op) {
-    if (op->code != JDB_WRITE || (op->flags & JDB_OP_FLUSHING)) return;
     jdb_file *file = op->file;
     int written = (op->flags & JDB_OP_RWF_DSYNC) || (file->info.dsync && !file->dsync_by_flush);
     int durable = written || (op->flags & JDB_OP_DSYNC) ||
@@ -344,7 +364,7 @@ static void note_write(const jdb_op *op) {
 }
 
 /* A durable write that is written but not yet flushed joins the next flush. */
-static int wants_flush(const jdb_op *op) {
+static inline int wants_flush(const jdb_op *op) {
     if (!(op->flags & JDB_OP_DSYNC) || (op->flags & (JDB_OP_RWF_DSYNC | JDB_OP_FLUSHING))) return 0;
     if (is_list(op)) return op->link == NULL && op->len > 0;
     return op->result >= 0 && op->moved == op->len && op->len > 0;
@@ -360,20 +380,7 @@ static void heed_device(jdb_queue *q, const jdb_file *file) {
              "the device of %.40s takes %u requests at once", file->path, requests);
 }
 
-static inline void arrived(jdb_queue *q, jdb_op *op) {
-    if (op->code == JDB_OPEN && op->result == 0) heed_device(q, op->file);
-    if (op->file && op->file->sync_leader == op) {
-        jdb_flush_done(q, op);
-        return;
-    }
-    note_write(op);
-    if (wants_flush(op)) {
-        op->flags |= JDB_OP_FLUSHING;
-        jdb_flush_join(q, op);
-    } else {
-        jdb_finish(q, op);
-    }
-}
+static void arrived(jdb_queue *q, jdb_op *op);
 
 /* The entry that fails first in the list is the one that is told. */
 static void child_done(jdb_queue *q, jdb_op *child) {
@@ -398,7 +405,7 @@ static void remember_loss(const jdb_op *op) {
 }
 
 /* Gives back what the operation held and puts it where its waiter finds it. */
-void jdb_finish(jdb_queue *q, jdb_op *op) {
+static inline void finish(jdb_queue *q, jdb_op *op) {
     jdb_op_settle(op);
     op->state = JDB_DONE;
     if (q->timing) op->reaped_ns = q->reap_ns;
@@ -419,6 +426,23 @@ void jdb_finish(jdb_queue *q, jdb_op *op) {
     } else if (op->flags & JDB_OP_ABANDONED) {
         remember_loss(op);
         jdb_op_release(q, op);
+    }
+}
+
+void jdb_finish(jdb_queue *q, jdb_op *op) { finish(q, op); }
+
+static void arrived(jdb_queue *q, jdb_op *op) {
+    if (op->code == JDB_OPEN && op->result == 0) heed_device(q, op->file);
+    if (op->file && op->file->sync_leader == op) {
+        jdb_flush_done(q, op);
+        return;
+    }
+    if (op->code == JDB_WRITE && !(op->flags & JDB_OP_FLUSHING)) note_write(op);
+    if (wants_flush(op)) {
+        op->flags |= JDB_OP_FLUSHING;
+        jdb_flush_join(q, op);
+    } else {
+        finish(q, op);
     }
 }
 
