@@ -7,12 +7,6 @@
 
 const char jl_magic_buf = 0;
 
-jl_buf *jl_check_buf(lua_State *L, int i) {
-    jl_buf *b = jl_test(L, i, &jl_magic_buf, sizeof *b);
-    if (!b) luaL_argerror(L, i, "jdbfs buffer expected");
-    return b;
-}
-
 static void check_live(lua_State *L, const jl_buf *b) {
     if (!b->mem) luaL_error(L, "the buffer was freed (Closed)");
     if (!jdb_buf_data(b->mem)) luaL_error(L, "the buffer belongs to the parent process (Forked)");

@@ -77,27 +77,27 @@ static inline int jl_same_globals(lua_State *L, lua_State *co) {
 #endif
 }
 
-/* Yields from a C function; `after` runs when the coroutine is resumed, where the Lua can do that
- * (5.2 and later), and returns what the function returns. */
-typedef int (*jl_after)(lua_State *L);
+/* A yield of n values from a C function that waits: where the Lua can do that (5.2 and later)
+ * jl_after_wait (lua_task.c) runs when the coroutine is resumed, and returns what the function
+ * returns. `kept` values of the function lie below those it was resumed with. */
+int jl_after_wait(lua_State *L, int kept);
 
 #if LUA_VERSION_NUM >= 503
-static inline int jl_after_k(lua_State *L, int status, lua_KContext after) {
+static inline int jl_after_k(lua_State *L, int status, lua_KContext kept) {
     (void)status;
-    return ((jl_after)after)(L);
+    return jl_after_wait(L, (int)kept);
 }
-static inline int jl_yield(lua_State *L, int n, jl_after after) {
-    return lua_yieldk(L, n, (lua_KContext)after, after ? jl_after_k : NULL);
+static inline int jl_yield(lua_State *L, int n) {
+    return lua_yieldk(L, n, lua_gettop(L) - n, jl_after_k);
 }
 #elif LUA_VERSION_NUM == 502
-static inline int jl_yield(lua_State *L, int n, jl_after after) {
-    return lua_yieldk(L, n, 0, after);
+static inline int jl_after_k(lua_State *L) { return jl_after_wait(L, 0); }
+static inline int jl_yield(lua_State *L, int n) {
+    if (lua_gettop(L) > n) luaL_error(L, "jl_yield: values below those it yields");
+    return lua_yieldk(L, n, 0, jl_after_k);
 }
 #else
-static inline int jl_yield(lua_State *L, int n, jl_after after) {
-    (void)after;
-    return lua_yield(L, n);
-}
+static inline int jl_yield(lua_State *L, int n) { return lua_yield(L, n); }
 #endif
 
 /* Whether this function may yield. 5.1 and 5.2 cannot tell: there the yield itself raises. */

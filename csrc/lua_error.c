@@ -100,7 +100,7 @@ static const char *whole(lua_Number n, uint64_t *value) {
     return isnan(n) ? "not a number (NaN)" : n < 0 ? "negative" : "beyond 2^63-1";
 }
 
-const char *jl_number(lua_State *L, int i, uint64_t *value) {
+const char *jl_any_number(lua_State *L, int i, uint64_t *value) {
     char text[32];
     if (jl_isinteger(L, i)) {
         lua_Integer n = lua_tointeger(L, i);

@@ -31,9 +31,9 @@ struct transfer {
     const char *field, *wrong; /* the number that is none, and why; NULL: all are */
 };
 
-static inline void read_number(lua_State *L, int i, struct transfer *t, const char *name,
-                               uint64_t *value) {
-    const char *wrong = jl_number(L, i, value);
+static void read_odd_number(lua_State *L, int i, struct transfer *t, const char *name,
+                            uint64_t *value) {
+    const char *wrong = jl_any_number(L, i, value);
     if (!wrong || t->wrong) return;
     t->field = name;
     t->wrong = wrong;
@@ -45,12 +45,15 @@ static inline void read_transfer_at(lua_State *L, int first, struct transfer *t)
     t->wrong = NULL;
     t->off = t->buf_off = 0;
     t->buf = jl_check_buf(L, first);
-    read_number(L, first + 1, t, "offset", &t->off);
-    if (top >= first + 2 && !lua_isnil(L, first + 2))
-        read_number(L, first + 2, t, "buffer offset", &t->buf_off);
+    if (!jl_plain_number(L, first + 1, &t->off))
+        read_odd_number(L, first + 1, t, "offset", &t->off);
+    if (top >= first + 2 && !jl_plain_number(L, first + 2, &t->buf_off) &&
+        !lua_isnil(L, first + 2))
+        read_odd_number(L, first + 2, t, "buffer offset", &t->buf_off);
+    if (top >= first + 3 && jl_plain_number(L, first + 3, &t->len)) return;
     t->len = t->buf->len >= t->buf_off ? t->buf->len - t->buf_off : 0;
     if (top >= first + 3 && !lua_isnil(L, first + 3))
-        read_number(L, first + 3, t, "length", &t->len);
+        read_odd_number(L, first + 3, t, "length", &t->len);
 }
 
 /* Valid until the next one of this thread. */

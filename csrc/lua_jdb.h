@@ -179,8 +179,28 @@ int jl_new_class(lua_State *L, const char *name, const luaL_Reg *methods, const 
 int jl_fail(lua_State *L, const jdb_failure *failure);
 int jl_fail_kind(lua_State *L, jdb_kind kind, const char *op, const char *path, const char *cause);
 int jl_fail_op(lua_State *L, const jdb_op *op);
-/* jl_number: 0, or why the value is no offset or length; raises when it is no number at all. */
-const char *jl_number(lua_State *L, int i, uint64_t *value);
+/* NULL, or why the value is no offset or length; raises when it is no number at all. */
+const char *jl_any_number(lua_State *L, int i, uint64_t *value);
+
+/* Whether it is one as nearly all are; the rest is for jl_any_number. */
+static inline int jl_plain_number(lua_State *L, int i, uint64_t *value) {
+    if (JL_INTEGERS) {
+        if (!jl_isinteger(L, i)) return 0;
+        lua_Integer n = lua_tointeger(L, i);
+        if (n < 0) return 0;
+        *value = (uint64_t)n;
+        return 1;
+    }
+    if (lua_type(L, i) != LUA_TNUMBER) return 0;
+    lua_Number n = lua_tonumber(L, i);
+    if (!(n >= 0 && n < 9223372036854775808.0) || (lua_Number)(int64_t)n != n) return 0;
+    *value = (uint64_t)(int64_t)n;
+    return 1;
+}
+
+static inline const char *jl_number(lua_State *L, int i, uint64_t *value) {
+    return jl_plain_number(L, i, value) ? NULL : jl_any_number(L, i, value);
+}
 /* 64 bits as this Lua can hold them, for typed buffer access. */
 uint64_t jl_check_bits(lua_State *L, int i, int is_signed);
 void jl_push_u64(lua_State *L, uint64_t value);
@@ -192,7 +212,11 @@ void jl_set_text(lua_State *L, const char *name, const char *value);
 int jl_open_error(lua_State *L);
 
 /* lua_buf.c */
-jl_buf *jl_check_buf(lua_State *L, int i);
+static inline jl_buf *jl_check_buf(lua_State *L, int i) {
+    jl_buf *b = jl_test(L, i, &jl_magic_buf, sizeof *b);
+    if (!b) luaL_argerror(L, i, "jdbfs buffer expected");
+    return b;
+}
 /* A range of the buffer at i, to be read; raises when it is out of range, freed or in flight. */
 const uint8_t *jl_buf_bytes(lua_State *L, int i, size_t off, size_t len);
 int jl_open_buf(lua_State *L);
@@ -210,8 +234,17 @@ int jl_open_log(lua_State *L);
 int jl_open_fs(lua_State *L);
 
 /* lua_queue.c */
+/* With a queue to be made, one that cannot be used, or an operation left in `spare`. */
+jdb_op *jl_take_with_care(lua_State *L, jl_state *S, const char *name, const char *path,
+                          int *pushed);
 /* An idle operation, or NULL with nil, message, err pushed (*pushed = 3). */
-jdb_op *jl_take(lua_State *L, jl_state *S, const char *name, const char *path, int *pushed);
+static inline jdb_op *jl_take(lua_State *L, jl_state *S, const char *name, const char *path,
+                              int *pushed) {
+    jdb_kind kind;
+    S->begin = NULL;
+    if (!S->spare && S->queue && (S->spare = jdb_op_take(S->queue, &kind))) return S->spare;
+    return jl_take_with_care(L, S, name, path, pushed);
+}
 /* Gives a taken operation on argument 1, a file, back and reports why it was refused. */
 int jl_refuse(lua_State *L, jl_state *S, jdb_op *op);
 void jl_drop(jl_state *S, jdb_op *op);                   /* gives it back, reports nothing */

@@ -45,9 +45,8 @@ int64_t jl_now(lua_State *L) {
     return S->queue ? jdb_queue_now(S->queue) : jdb_now();
 }
 
-/* With a queue to be made, one that cannot be used, or an operation left in `spare`. */
-static jdb_op *take_with_care(lua_State *L, jl_state *S, const char *name, const char *path,
-                              int *pushed) {
+jdb_op *jl_take_with_care(lua_State *L, jl_state *S, const char *name, const char *path,
+                          int *pushed) {
     jdb_failure failure;
     jdb_kind kind = JDB_OK;
     jdb_queue *q = jl_queue(L, &failure);
@@ -60,13 +59,6 @@ static jdb_op *take_with_care(lua_State *L, jl_state *S, const char *name, const
     if (!S->spare) S->spare = jdb_op_take(q, &kind);
     if (!S->spare) *pushed = jl_fail_kind(L, kind, name, path, usable_cause(kind));
     return S->spare;
-}
-
-jdb_op *jl_take(lua_State *L, jl_state *S, const char *name, const char *path, int *pushed) {
-    jdb_kind kind;
-    S->begin = NULL;
-    if (!S->spare && S->queue && (S->spare = jdb_op_take(S->queue, &kind))) return S->spare;
-    return take_with_care(L, S, name, path, pushed);
 }
 
 void jl_drop(jl_state *S, jdb_op *op) {

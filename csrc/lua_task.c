@@ -189,11 +189,11 @@ int jl_ending(lua_State *L) {
 }
 
 /* Runs when a suspended task goes on (5.2 and later). */
-static int after_wait(lua_State *L) {
+int jl_after_wait(lua_State *L, int kept) {
     const jl_state *S = jl_self(L);
     if (!S->current || S->current->co != L)
         return luaL_error(L, "this task is suspended in a wait: only jdbfs may resume it");
-    return lua_gettop(L);
+    return lua_gettop(L) - kept;
 }
 
 /* The task, or guest, that waits. */
@@ -222,18 +222,17 @@ static int suspend_guest(lua_State *L, jl_state *S) {
 static inline int suspend(lua_State *L, jl_state *S, enum place where) {
     if (where == IN_TASK && JL_KNOWS_YIELDABLE) { /* this yield cannot raise: the flag will do */
         S->suspends = 1;
-        lua_settop(L, 1);
-        return jl_yield(L, 1, after_wait);
+        return jl_yield(L, 0);
     }
     lua_settop(L, 0);
     if (where == IN_HOST) return suspend_guest(L, S);
     if (where == IN_GENERATOR) {
         jl_push_ref(L, S->ref_pending);
-        return jl_yield(L, 1, NULL);
+        return lua_yield(L, 1);
     }
     S->suspends = 1;
     lua_pushlightuserdata(L, (void *)(uintptr_t)&jl_magic_task);
-    return jl_yield(L, 1, after_wait);
+    return jl_yield(L, 1);
 }
 
 /* The task has yielded for the operation in `spare`. */
@@ -490,7 +489,7 @@ static void stolen(lua_State *L, jl_state *S, jl_task *t) {
 /* ---- resuming ------------------------------------------------------------------------------- */
 
 static int is_ours(jl_state *S, const jl_task *t, int status, int n) {
-    int suspends = S->suspends && status == LUA_YIELD && n == 1;
+    int suspends = S->suspends && status == LUA_YIELD && n == !JL_KNOWS_YIELDABLE;
     S->suspends = 0;
     /* One that raised leaves the flag, and may be followed by a yield of the program. */
     if (JL_KNOWS_YIELDABLE || !suspends) return suspends;
@@ -746,7 +745,7 @@ static int drive(lua_State *L) {
 }
 
 static int probe_yield(lua_State *L) {
-    int r = jl_yield(L, 0, NULL);
+    int r = lua_yield(L, 0);
     jl_self(L)->probed = 1;
     return r;
 }

@@ -232,23 +232,32 @@ static jdb_kind check_promise(jdb_op *op) {
     (1u << JDB_WRITE | 1u << JDB_WRITE_MANY | 1u << JDB_TRUNCATE | 1u << JDB_PREALLOCATE | \
      1u << JDB_PUNCH)
 
-jdb_kind jdb_op_check(jdb_op *op) {
+/* Whether the file is one for this. */
+static inline jdb_kind check_file(jdb_op *op) {
     const jdb_file *file = op->file;
-    unsigned code = op->code;
-    op->kind = op->fault = 0;
-    op->error = 0;
-    if (code == JDB_OPEN) return check_open(op);
-    if (!file || code == JDB_CLOSE) return JDB_OK;
-    if (CODES_WITH_DETAIL >> code & 1 && !op->detail)
-        return refuse(op, JDB_ALLOC, JDB_FAULT_NONE, 0);
     if (file->closing || file->handle < 0) return refuse(op, JDB_CLOSED, JDB_FAULT_NONE, 0);
-    if (CODES_THAT_CHANGE >> code & 1 && !file->info.writable) {
+    if (CODES_THAT_CHANGE >> op->code & 1 && !file->info.writable) {
         op->error = EBADF;
         return refuse(op, JDB_IO, JDB_FAULT_NONE, 0);
     }
-    if ((file->info.poisoned || file->info.sync_level) && check_promise(op) != JDB_OK)
-        return (jdb_kind)op->kind;
-    if (jdb_op_transfers(op)) return check_transfer(op);
+    if (file->info.poisoned || file->info.sync_level) return check_promise(op);
+    return JDB_OK;
+}
+
+jdb_kind jdb_op_check(jdb_op *op) {
+    unsigned code = op->code;
+    op->kind = op->fault = 0;
+    op->error = 0;
+    if (jdb_op_transfers(op)) {
+        jdb_kind kind = check_file(op);
+        return kind ? kind : check_transfer(op);
+    }
+    if (code == JDB_OPEN) return check_open(op);
+    if (!op->file || code == JDB_CLOSE) return JDB_OK;
+    if (CODES_WITH_DETAIL >> code & 1 && !op->detail)
+        return refuse(op, JDB_ALLOC, JDB_FAULT_NONE, 0);
+    jdb_kind kind = check_file(op);
+    if (kind) return kind;
     if (code == JDB_PUNCH && op->off > INT64_MAX)
         return refuse(op, JDB_OVERFLOW, JDB_FAULT_OFFSET, 0);
     if (code == JDB_PUNCH && op->len <= INT64_MAX && op->len > (uint64_t)INT64_MAX - op->off)

@@ -247,7 +247,7 @@ static inline void release_held(jdb_queue *q, jdb_file *file, const jdb_op *done
 static inline void submit_transfer(jdb_queue *q, jdb_op *op) {
     op->file->inflight++;
     if (op->flags & JDB_OP_DSYNC) op->file->durable_writes++;
-    if (!(op->flags & JDB_OP_ONMEM)) jdb_buf_enter(op);
+    if (!(op->flags & JDB_OP_CHILD)) jdb_buf_enter(op); /* the list has done that */
     if (op->len == 0) {
         jdb_finish(q, op);
         return;
@@ -492,6 +492,8 @@ static void settle(jdb_queue *q) {
             op->state = JDB_PENDING;
             /* Before the waiting line: it was accepted earlier. */
             jdb_list_unshift(&q->pending, op);
+        } else if (op->code == JDB_READ) {
+            finish(q, op);
         } else {
             arrived(q, op);
         }
