@@ -75,7 +75,7 @@ struct jdb_queue {
     uint32_t staged;        /* of inflight, not yet handed to the kernel */
     uint32_t refs;
     int closed;
-    int kept; /* closed by a thread that could not wait: nothing is freed */
+    int kept; /* the system may still use what it has: nothing is freed */
     jdb_queue *kept_next;
     unsigned fork_generation;
     const void *thread; /* identifies the owning thread */
@@ -103,6 +103,11 @@ extern const struct jdb_backend *const jdb_backends[]; /* best first, NULL last 
 int jdb_queue_is_own(const jdb_queue *queue); /* this process and thread made it */
 void jdb_arrive(jdb_queue *queue, jdb_op *op, int64_t result);
 void jdb_finish(jdb_queue *queue, jdb_op *op);
+
+/* For a backend that can never learn what became of the operations that the system has (those of
+ * the pool are not meant): each arrives as failed, and keeps its memory, as the system may still
+ * write there. Nothing of the queue is freed any more. */
+void jdb_queue_strand(jdb_queue *queue);
 
 /* sync.c: flush sharing. join: the operation is covered by the next flush of its file that
  * starts. start: begins the flushes that are due. done: the running one has a result. */

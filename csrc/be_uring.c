@@ -264,6 +264,12 @@ static void lose(jdb_queue *q, int error) {
     const char *name = jdb_errno_name(-error);
     snprintf(q->reason, sizeof q->reason, "io_uring was refused later (%s): threads do the work",
              name ? name : "unknown error");
+    if (u->host_fd >= 0) jdb_os_notify_signal(u->host_fd);
+}
+
+/* What passes, or says nothing of the ring. */
+static int refused(int r) {
+    return r < 0 && r != -EINTR && r != -ETIME && r != -EAGAIN && r != -EBUSY && r != -ENOMEM;
 }
 
 static uint32_t staged_in(const struct uring *u) {
@@ -275,8 +281,7 @@ static void after_enter(jdb_queue *q, int r) {
     const struct uring *u = q->impl;
     q->stats.entries++;
     q->staged = staged_in(u) + (u->polled ? staged_in(u->polled) : 0);
-    if (r >= 0 || r == -EINTR || r == -ETIME || r == -EAGAIN || r == -EBUSY || r == -ENOMEM) return;
-    lose(q, r);
+    if (refused(r)) lose(q, r);
 }
 
 /* Makes what was prepared visible to the kernel; how much of it waits to be taken. */
@@ -406,9 +411,23 @@ static void wait(jdb_queue *q, struct uring *u, unsigned want, int64_t timeout_n
 /* Completions are put in the second ring by whoever enters it only: that is tried again. */
 static void collect_both(jdb_queue *q, struct uring *u) {
     collect(q, u);
-    if (!u->polled || u->polled->in_flight == 0) return;
-    if (u->lost) io_uring_get_events(&u->polled->ring);
-    collect(q, u->polled);
+    if (u->polled && u->polled->in_flight > 0) collect(q, u->polled);
+}
+
+/* Deferred work, and what is polled for, completes by entering only. Refused there again, what the
+ * kernel has is out of reach for good. */
+static void fetch_lost(jdb_queue *q, struct uring *u) {
+    int r = 0, polled = 0;
+    if (u->stranded || q->inflight == q->pool_inflight) return;
+    if (u->flags & IORING_SETUP_DEFER_TASKRUN) r = io_uring_get_events(&u->ring);
+    if (u->polled && u->polled->in_flight > 0) polled = io_uring_get_events(&u->polled->ring);
+    collect_both(q, u);
+    if (q->inflight == q->pool_inflight || (!refused(r) && !refused(polled))) return;
+    u->stranded = 1; /* from here on nothing is read from the rings: slots are used again */
+    size_t used = strlen(q->reason);
+    snprintf(q->reason + used, sizeof q->reason - used, "; %u operations ended in doubt",
+             (unsigned)(q->inflight - q->pool_inflight));
+    jdb_queue_strand(q);
 }
 
 static void reap_lost(jdb_queue *q, struct uring *u, int64_t timeout_ns) {
@@ -416,13 +435,13 @@ static void reap_lost(jdb_queue *q, struct uring *u, int64_t timeout_ns) {
     if (u->host_fd >= 0) jdb_os_notify_clear(u->host_fd);
     jdb_os_notify_clear(q->notify);
     jdb_pool_collect(q);
-    collect_both(q, u);
+    fetch_lost(q, u);
     if (q->arrived.head || timeout_ns == 0) return;
     if (q->inflight > q->pool_inflight && (timeout_ns < 0 || timeout_ns > look_again))
         timeout_ns = look_again;
     jdb_os_notify_wait(q->notify, timeout_ns);
     jdb_pool_collect(q);
-    collect_both(q, u);
+    fetch_lost(q, u);
 }
 
 static int deferred(const struct uring *u) { return (kernel_flags(u) & IORING_SQ_TASKRUN) != 0; }
@@ -430,15 +449,16 @@ static int deferred(const struct uring *u) { return (kernel_flags(u) & IORING_SQ
 /* With an eventfd registered DEFER_TASKRUN would signal it twice for each completion: when work
  * is queued, and when our own entry posts it. Off while we post; what arrived meanwhile is
  * fetched afterwards. */
-static void post_deferred(struct uring *u) {
+static int post_deferred(struct uring *u) {
     if (u->host_fd >= 0) io_uring_cq_eventfd_toggle(&u->ring, false);
-    io_uring_get_events(&u->ring);
+    int r = io_uring_get_events(&u->ring);
     if (u->host_fd >= 0) {
         io_uring_cq_eventfd_toggle(&u->ring, true);
         atomic_thread_fence(memory_order_seq_cst);
         for (int i = 0; i < 64 && deferred(u); i++) io_uring_get_events(&u->ring);
         if (deferred(u)) jdb_os_notify_signal(u->host_fd);
     }
+    return r;
 }
 
 static void look(jdb_queue *q, struct uring *u) {
@@ -447,7 +467,8 @@ static void look(jdb_queue *q, struct uring *u) {
     if (q->pool_inflight > 0) jdb_pool_collect(q);
     if (deferred(u)) {
         q->stats.entries++;
-        post_deferred(u);
+        int r = post_deferred(u);
+        if (refused(r)) lose(q, r);
     }
     collect_both(q, u);
 }

@@ -23,7 +23,8 @@ struct uring {
     int timed;                  /* waits can have a limit */
     int host_fd;                /* registered eventfd of a host's loop, or -1 */
     int armed;                  /* the ring polls the pool's notifier */
-    int lost;                   /* the kernel refuses to be entered: the pool does the rest */
+    int lost;                   /* the kernel refuses to be entered: the pool does the rest, ... */
+    int stranded;               /* ... and what the kernel had was given up */
     struct known_chunk *chunks; /* NULL: memory is not registered, or not yet */
     uint32_t chunk_top;         /* ids from here on were never met */
     uint64_t freed;             /* of jdb_arena_freed, when it was last looked at */

@@ -391,6 +391,8 @@ static const char *op_cause(const jdb_op *op) {
     const char *open_refusal =
         op->code == JDB_OPEN && op->file ? op->file->info.direct_reason : NULL;
     if (op->detail && op->detail->cause) return op->detail->cause;
+    if (op->flags & JDB_OP_STRANDED)
+        return "the system had begun it and refuses to tell how it ended";
     if (op->kind == JDB_POISONED) return doubt_cause(op);
     if (op->fault == JDB_FAULT_ATOMIC)
         return op->kind == JDB_UNSUPPORTED ? "this file has no atomic writes"

@@ -29,7 +29,8 @@ enum {
     JDB_OP_ATOMIC = 1 << 7,    /* all of it or nothing survives a crash */
     JDB_OP_RWF_DSYNC = 1 << 8, /* the write itself is durable: no flush follows */
     JDB_OP_FLUSHING = 1 << 9,  /* written; waits for the flush that covers it */
-    JDB_OP_CHILD = 1 << 10     /* of the operation in `link` */
+    JDB_OP_CHILD = 1 << 10,    /* of the operation in `link` */
+    JDB_OP_STRANDED = 1 << 11  /* never heard of again; or stands for such a one's memory */
 };
 
 enum { JDB_IDLE_PATTERN = 0x5b5b5b5b };

@@ -772,17 +772,45 @@ static void drain(jdb_queue *q) {
     }
 }
 
-/* Another thread cannot wait for the ring: everything the kernel may touch is kept, and named here,
- * so that a leak checker tells it from what was forgotten. */
+/* Everything the kernel may touch is kept, and named here, so that a leak checker tells it from
+ * what was forgotten. */
 static void keep(jdb_queue *q) {
     static _Atomic(jdb_queue *) all;
-    q->closed = q->kept = 1;
+    if (q->kept) return;
+    q->kept = 1;
     q->kept_next = atomic_exchange(&all, q);
+}
+
+/* In flight for ever in the place of `op`, so that nobody gets or reads that memory. */
+static void keep_memory(jdb_queue *q, const jdb_op *op) {
+    jdb_kind kind;
+    jdb_buf *buf = jdb_buf_ref(op->buf);
+    jdb_op *stays = jdb_op_take(q, &kind);
+    if (!stays) return;
+    stays->flags = JDB_OP_STRANDED;
+    stays->state = JDB_INFLIGHT;
+    stays->code = op->code;
+    stays->buf = buf;
+    stays->buf_off = op->buf_off;
+    stays->len = op->len;
+    jdb_buf_enter(stays);
+}
+
+void jdb_queue_strand(jdb_queue *q) {
+    keep(q);
+    for (uint32_t i = 0; i < q->slots; i++) {
+        jdb_op *op = &q->chunks[i / JDB_CHUNK_OPS][i % JDB_CHUNK_OPS];
+        if (op->state != JDB_INFLIGHT || (op->flags & (JDB_OP_POOLED | JDB_OP_STRANDED))) continue;
+        op->flags |= JDB_OP_STRANDED;
+        if (op->buf) keep_memory(q, op);
+        jdb_arrive(q, op, -EIO);
+    }
 }
 
 void jdb_queue_close(jdb_queue *q) {
     if (q->closed) return;
     if (q->thread != this_thread() && q->fork_generation == jdb_os_fork_generation() && busy(q)) {
+        q->closed = 1; /* another thread cannot wait for the ring */
         keep(q);
         return;
     }

@@ -3,6 +3,7 @@
 --   setup()          support.setup, for specs whose compiled code would keep objects alive
 --   forker()         path of the C module spec/c/helper/forker.c, built for this Lua; nil, why
 --   states()         the same of spec/c/helper/states.c
+--   forbid()         the same of spec/c/helper/forbid.c
 --   nouring()        path of the program spec/c/helper/nouring.c; nil, why
 --   luaoom()         path of an interpreter whose allocations fail, spec/tools/luaoom.c; nil, why
 --   clock_jump()     path of the library spec/c/helper/clock_jump.c, to be preloaded; nil, why
@@ -93,6 +94,7 @@ end
 
 M.forker = lua_module("forker")
 M.states = lua_module("states")
+M.forbid = lua_module("forbid")
 if support.on_windows then
   M.states = function()
     return os.getenv("JDBFS_TEST_STATES"), "JDBFS_TEST_STATES names no module"
@@ -166,6 +168,7 @@ function M.script(source, o)
     assert(r.status == 0, ("exit status %s\n%s%s"):format(tostring(r.status), r.out, r.err))
     -- The leak sanitizer looks for the parent's threads in a forked child, and says so.
     local err = r.err:gsub("==%d+==Running thread %d+ was not suspended[^\n]*\n", "")
+    err = err:gsub("libgcov profiling error:[^\n]*\n", "") -- its own writes meet injected faults
     assert(err:match("^%s*$"), "wrote to stderr: " .. err)
   end
   return r.out, r
