@@ -141,8 +141,9 @@ ALL_LDFLAGS = $(MUST_LDFLAGS) $(LDFLAGS)
 LUA ?=
 LUA_INCDIR ?=
 NO_LUA_GOALS := help clean deps run test all-luas core c-tests coverage analyze fuzz valgrind soak \
-                torture powercut bench bench-counts rockspec dist install-core uninstall-core \
-                compile_commands check-macos check-macos-build check-freebsd-build check-windows
+                sequences torture powercut bench bench-counts rockspec dist install-core \
+                uninstall-core compile_commands check-macos check-macos-build \
+                check-freebsd-build check-windows
 ifneq ($(or $(if $(MAKECMDGOALS),,all),$(filter-out $(NO_LUA_GOALS),$(MAKECMDGOALS))),)
 LUA_FOUND := $(shell bash spec/tools/lua.sh find '$(LUA)' '$(LUA_INCDIR)')
 ifeq ($(firstword $(LUA_FOUND)),ok)
@@ -325,8 +326,9 @@ bench-counts:
 	@CC='$(CC)' MAKE='$(MAKE)' bash spec/bench/counts.sh $(ARGS)
 
 # The long ways to look for mistakes; SECONDS and steps come from the environment, see each script.
-.PHONY: coverage analyze fuzz valgrind soak torture
+.PHONY: coverage analyze fuzz valgrind soak sequences torture
 coverage:
+	@CC='$(CC)' bash spec/tools/deps.sh test || true
 	@CC='$(CC)' MAKE='$(MAKE)' T='$(T)' LUAS='$(LUAS)' bash spec/tools/coverage.sh $(ARGS)
 
 analyze:
@@ -339,7 +341,11 @@ valgrind:
 	@MAKE='$(MAKE)' bash spec/tools/valgrind.sh $(ARGS)
 
 soak:
-	@MAKE='$(MAKE)' bash spec/tools/soak.sh $(ARGS)
+	@MAKE='$(MAKE)' SAN='$(SAN)' BACKENDS='$(BACKENDS)' bash spec/tools/soak.sh $(ARGS)
+
+# Random sequences of calls: ARGS="1000000 lua5.4 luajit"
+sequences:
+	@MAKE='$(MAKE)' SAN='$(SAN)' bash spec/tools/sequences.sh $(ARGS)
 
 # CUTS=10000 WORKLOADS="..." MODELS="strict ext4" SEED=: see the script.
 .PHONY: powercut
@@ -484,7 +490,7 @@ help:
 	@echo 'make test        everything; T=spec/x_spec.lua LUAS="lua5.4" BACKENDS="threads" FS="own"'
 	@echo 'make tidy        include rules, formatting, luacheck, rockspec'
 	@echo 'make coverage    lines and refusals that no test reaches; make analyze: static analyzers'
-	@echo 'make torture     hours of hostile values, fuzzing, soak, ...; alone: fuzz, soak, valgrind'
+	@echo 'make torture     hours of fuzzing, soak, ...; alone: fuzz, soak, sequences, valgrind'
 	@echo 'make bench       against C loops, fio, pread, luv; ARGS="--short --readme reads durable"'
 	@echo 'make bench-hosts in event loops of others: nginx, luv, cqueues, copas, Tarantool'
 	@echo 'make bench-counts  what an operation costs, in counts; ARGS=--record'

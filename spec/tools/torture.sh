@@ -127,6 +127,9 @@ for lua in lua5.1 lua5.2 lua5.3 lua5.4 luajit; do
         part "hostile values, $lua $backend" hostile "$(times 100000 500)" "$lua" "$backend"
     done
 done
+part "random sequences" bash spec/tools/sequences.sh "$(times 1000000 20000)"
+part "random sequences, address sanitizer" env SAN=address \
+    bash spec/tools/sequences.sh "$(times 100000 2000)" lua5.4
 part "faults" env JDBFS_TEST_LONG="$long" TIMEOUT=14400 T="$(echo spec/faults/*_spec.lua)" \
     bash spec/tools/test.sh
 part "kernel entries" env JDBFS_TEST_LONG="$long" TIMEOUT=3000 LUAS=lua5.4 FS=own \
@@ -159,6 +162,7 @@ part "services, address sanitizer" "${services[@]}" SAN=address LUAS=lua5.4 bash
 part "soak" bash spec/tools/soak.sh "$(times 3600 10)" lua5.4
 part "valgrind" bash spec/tools/valgrind.sh spec/10-buffer_spec.lua spec/21-alignment_spec.lua \
     spec/25-lists_spec.lua spec/26-space_spec.lua spec/30-names_spec.lua
+part "thread sanitizer, stress" env SAN=thread bash spec/tools/soak.sh "$(times 600 10)" lua5.4
 part "thread sanitizer" env SAN=thread TIMEOUT=7200 T="$some" bash spec/tools/test.sh
 part "thread sanitizer, random programs" env SAN=thread JDBFS_MODEL_PROGRAMS="$(times 2000 10)" \
     JDBFS_MODEL_SEED="$RANDOM" TIMEOUT=14400 T=spec/28-model_spec.lua bash spec/tools/test.sh
