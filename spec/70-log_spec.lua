@@ -548,6 +548,24 @@ describe("group commit", function()
     for number, text in pairs(acknowledged) do assert.are.equal(text, data[number]) end
   end)
 
+  it("refuses a buffer that was freed while its record waited for room", function()
+    local log = assert(open(support.path("log"), { batch_size = 4096 }))
+    jdbfs.run(function()
+      local buffers, tasks, results = {}, {}, {}
+      for i = 1, 12 do
+        buffers[i] = jdbfs.buffer(1500)
+        tasks[i] = jdbfs.spawn(function() results[i] = { log:append(buffers[i]) } end)
+      end
+      jdbfs.yield()
+      buffers[12]:free()
+      for _, task in ipairs(tasks) do task:join() end
+      for i = 1, 11 do assert.are.equal(i, results[i][1], results[i][2]) end
+      support.fails({ kind = "Closed", op = "append" }, (table.unpack or unpack)(results[12], 1, 3))
+    end)
+    assert.are.equal(11, select(2, contents(log)))
+    assert(log:close())
+  end)
+
   it("is poisoned when a failed run ended its writer, and opens again", function()
     local path = support.path("log")
     local log = assert(open(path))
@@ -1097,17 +1115,31 @@ describe("a damaged log", function()
     refused(path, { kind = "Io", op = "log", path = segment(path, 1), says = "record 3 at offset" })
   end)
 
+  -- A number in the header of the first segment, which has the right checksum all the same.
+  local function put_number(path, at, number)
+    local data = support.get(segment(path))
+    local b, crc = jdbfs.buffer(48), jdbfs.buffer(4)
+    b:set(0, data:sub(1, 48))
+    b:u32(at, number)
+    crc:u32(0, b:crc32c())
+    support.put(segment(path), patch(data, 0, b:string() .. crc:string()))
+  end
+
   it("of another format version is refused as that", function()
     local path = support.path("log")
     prepare(path)
-    local data = support.get(segment(path))
-    local b = jdbfs.buffer(48)
-    b:set(0, data:sub(1, 48))
-    b:u32(8, 2)
-    local crc = jdbfs.buffer(4)
-    crc:u32(0, b:crc32c())
-    support.put(segment(path), patch(data, 0, b:string() .. crc:string()))
+    put_number(path, 8, 2)
     refused(path, { kind = "Unsupported", op = "log", path = segment(path), says = "version 2" })
+  end)
+
+  it("whose header has a checksum and makes no sense is an error", function()
+    for _, one in ipairs({ { 12, 0 }, { 12, 1000 }, { 12, 12288 }, { 36, 2 ^ 31 }, { 44, 2 ^ 31 },
+      { 40, 0 } }) do
+      local path = support.path()
+      prepare(path)
+      put_number(path, one[1], one[2])
+      refused(path, { kind = "Io", op = "log", path = segment(path), says = "makes no sense" })
+    end
   end)
 end)
 

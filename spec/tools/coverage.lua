@@ -7,6 +7,7 @@
 -- one whose line ran after all is told: what is a matter of luck stays listed.
 
 local dir, least = arg[1], tonumber(arg[2])
+local BRANCHES_LEAST = 90
 package.path = "spec/tools/?.lua"
 local split = require "coverage-split"
 
@@ -66,7 +67,8 @@ local function read_gcov(path)
       end
     elseif line then
       local index, taken = text:match("^branch%s+(%d+) taken (%d+)")
-      if index then note_branch(line, tonumber(index), tonumber(taken)) end
+      index = index or text:match("^branch%s+(%d+) never executed")
+      if index then note_branch(line, tonumber(index), tonumber(taken or 0)) end
     end
   end
 end
@@ -155,11 +157,23 @@ local function judge(name, number, line, what)
   end
 end
 
-local names, all, hit_all = {}, { C = 0, Lua = 0 }, { C = 0, Lua = 0 }
+-- Ways out of a line: of every condition both. What an assert would do is left out.
+local function branches_of(line)
+  local total, hit = 0, 0
+  if line.text:find("assert%(") then return 0, 0 end
+  for _, taken in pairs(line.branches) do
+    total = total + 1
+    if taken > 0 then hit = hit + 1 end
+  end
+  return total, hit
+end
+
+local function no_counts() return { C = 0, Lua = 0, branches = 0 } end
+local names, all, hit_all = {}, no_counts(), no_counts()
 for name in pairs(files) do names[#names + 1] = name end
 table.sort(names)
 for _, name in ipairs(names) do
-  local total, hit, numbers = 0, 0, {}
+  local total, hit, ways, taken, numbers = 0, 0, 0, 0, {}
   for number in pairs(files[name]) do numbers[#numbers + 1] = number end
   table.sort(numbers)
   for _, number in ipairs(numbers) do
@@ -167,19 +181,28 @@ for _, name in ipairs(names) do
     total = total + 1
     if line.count > 0 then hit = hit + 1 else judge(name, number, line, "never ran") end
     if branch_missed(line) then judge(name, number, line, "never refused") end
+    local more, more_taken = branches_of(line)
+    ways, taken = ways + more, taken + more_taken
   end
   local language = name:match("%.c$") and "C" or "Lua"
   all[language], hit_all[language] = all[language] + total, hit_all[language] + hit
-  print(("%6.2f %%  %5d of %5d lines  %s"):format(100 * hit / total, hit, total, name))
+  all.branches, hit_all.branches = all.branches + ways, hit_all.branches + taken
+  local branches = ""
+  if ways > 0 then branches = (", %5.1f %% of %d branches"):format(100 * taken / ways, ways) end
+  print(("%6.2f %%  %5d of %5d lines%s  %s"):format(100 * hit / total, hit, total, branches, name))
 end
 
-for _, language in ipairs({ "C", "Lua" }) do
-  local share = 100 * hit_all[language] / math.max(all[language], 1)
-  local good = share >= least
+local function judge_share(what, kind, unit, wanted)
+  local share = 100 * hit_all[kind] / math.max(all[kind], 1)
+  local good = share >= wanted
   if good then passed = passed + 1 else failed = failed + 1 end
-  print(("%s %s: %.2f %% of %d lines (at least %d %%)"):format(
-    good and "ok  " or "FAIL", language, share, all[language], least))
+  print(("%s coverage of %s: %.2f %% of %d %s (at least %d %%)"):format(
+    good and "ok  " or "FAIL", what, share, all[kind], unit, wanted))
 end
+
+judge_share("C", "C", "lines", least)
+judge_share("C", "branches", "branches", BRANCHES_LEAST)
+judge_share("Lua", "Lua", "lines", least)
 
 -- Entries that stand for nothing: their line is gone, or it is reached.
 local function is_there(entry)
