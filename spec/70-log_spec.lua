@@ -583,6 +583,23 @@ describe("group commit", function()
     assert.is_true(count <= 2)
   end)
 
+  -- As an allocation of Lua's may, anywhere.
+  it("is poisoned when an error is raised in a commit, and opens again", function()
+    local path, armed = support.path("log"), false
+    local log = assert(hooked(function(name)
+      if armed and name == "sync_data" then error("not enough memory", 0) end
+    end)(path))
+    assert.are.equal(1, log:append("kept"))
+    armed = true
+    support.raises("not enough memory", log.append, log, "unknown")
+    armed = false
+    support.fails({ kind = "Poisoned", op = "append" }, log:append("more"))
+    assert.is_true(log:close())
+    local data, count = reopen(path)
+    assert.are.equal("kept", data[1])
+    assert.is_true(count <= 2)
+  end)
+
   it("works in a coroutine that jdbfs did not make, inside a task", function()
     local log = assert(open(support.path("log")))
     jdbfs.run(function()
@@ -1100,6 +1117,22 @@ describe("a damaged log", function()
     refused(path, { kind = "Io", op = "log", path = segment(path, 2), says = "header" })
     support.put(segment(path, 2), second)
     assert.are.equal(12, select(2, reopen(path)))
+  end)
+
+  it("is told from another where the system gives no random bytes, too", function()
+    local core = require("jdbfs.core")
+    local entropy = core.entropy
+    local path, other = support.path("log"), support.path("other")
+    core.entropy = function() return nil, "none", { kind = "Io" } end
+    local ok, why = pcall(function()
+      prepare(path)
+      prepare(other)
+    end)
+    core.entropy = entropy
+    assert(ok, why)
+    assert.are.equal(12, select(2, reopen(path)))
+    support.put(segment(path, 2), support.get(segment(other, 2)))
+    refused(path, { kind = "Io", op = "log", path = segment(path, 2), says = "another log" })
   end)
 
   it("is an error when a segment of a shorter past is put back", function()

@@ -516,6 +516,24 @@ describe("a reader", function()
     assert(f:close())
   end)
 
+  it("reads again what a failed run was reading", function()
+    local path, data = support.path(), sample(20 * PAGE)
+    support.put(path, data)
+    local f = assert(jdbfs.open(path, { direct = "prefer" }))
+    for turns = 0, 12 do
+      local r = assert(stream.reader(f, { block = PAGE, depth = 3 }))
+      support.raises("stop here", jdbfs.run, function()
+        jdbfs.spawn(r.read, r, 100)
+        for _ = 1, turns do jdbfs.yield() end
+        error("stop here")
+      end)
+      local position = r:position()
+      assert.are.equal(data:sub(position + 1, position + 300), (r:read(300)))
+      r:close()
+    end
+    assert(f:close())
+  end)
+
   it("survives the cancellation of its caller", function()
     local path, data = support.path(), sample(40 * PAGE)
     support.put(path, data)
