@@ -2,7 +2,8 @@
 # bench.sh [--short] [--readme] [--dir DIRECTORY] [PART...]: measures against rivals, on files that it
 # makes in DIRECTORY (build/bench) and removes, and prints tables for README.md.
 #
-#   reads     random reads: a liburing loop in C, fio, threads in pread, luv
+#   reads     random reads: a liburing loop in C, fio, threads in pread, luv; one that is alone;
+#             out of the page cache; the batching against every other of the C loop
 #   scale     random reads by two processes, and by two Lua states in threads
 #   durable   the log, lists and streams: a C loop, one flush a write, tasks, fio
 #   command   `jdbfs run` against fio at equal batches, and what recording costs
@@ -54,7 +55,15 @@ reads() {
     done
     build/bench/loop make "$work/reads" "${MEBIBYTES:-256}"
     "$lua" spec/bench/run.lua "$work/reads" "$rounds" "$seconds" "${args[@]}"
+    echo
+    "$lua" spec/bench/lone.lua "$work/reads" $((3 * rounds)) 0.2 "${args[@]}"
+    echo
+    "$lua" spec/bench/batch.lua "$work/reads" "$rounds" 0.3 "${args[@]}"
     rm -f "$work/reads"
+    echo
+    build/bench/loop make "$work/cached" 8
+    "$lua" spec/bench/cached.lua "$work/cached" $((3 * rounds)) 0.1 "${args[@]}"
+    rm -f "$work/cached"
 }
 scale() {
     local include states=build/bench/states.so

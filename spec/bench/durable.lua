@@ -67,7 +67,7 @@ local function commits()
   assert(file:preallocate(64 * 1024 * 1024, "zero"))
   assert(file:sync_all())
   for _, tasks in ipairs { 1, 8, 32, 128 } do
-    local to_c, to_alone, rates, writes, again = {}, {}, {}, {}, {}
+    local to_c, to_alone, rates, writes, again, alone_again = {}, {}, {}, {}, {}, {}
     local function bare()
       return (select(2, run(("build/bench/commit %s %d %g"):format(path, tasks, seconds))
         :match("(%d+) (%d+)")))
@@ -78,12 +78,15 @@ local function commits()
       local after = bare()
       again[i] = after / before
       to_c[i] = 2 * rates[i] / (before + after)
-      to_alone[i] = rates[i] / write_alone(file, tasks)
+      local alone = write_alone(file, tasks)
+      to_alone[i] = rates[i] / alone
+      alone_again[i] = write_alone(file, tasks) / alone
     end
     local rate, per = spread.median(rates), spread.median(writes)
     show(("C loop of %d records a commit, again"):format(tasks), again, "")
     show(("log, %d appenders: records/s, of the C loop"):format(tasks), to_c,
       ("%.0f records/s, %.3f durable writes a record"):format(rate, per))
+    show(("one flush a write of %d tasks, again"):format(tasks), alone_again, "")
     show(("log, %d appenders: of one flush a write"):format(tasks), to_alone, "")
   end
   file:close()
@@ -130,12 +133,17 @@ local function lists()
   local path = dir .. "/pages"
   local file = assert(jdbfs.create(path))
   assert(file:preallocate(PAGES * PAGE, "zero"))
-  local speed, cpu, each = {}, {}, {}
+  local speed, cpu, each, again, again_cpu = {}, {}, {}, {}, {}
   for i = 1, rounds do
+    local before, before_cpu = rate_of(read_tasks, file)
     local a, a_cpu = rate_of(read_list, file)
-    local b, b_cpu = rate_of(read_tasks, file)
-    speed[i], cpu[i], each[i] = a / b, a_cpu / b_cpu, a_cpu
+    local after, after_cpu = rate_of(read_tasks, file)
+    again[i], again_cpu[i] = after / before, after_cpu / before_cpu
+    speed[i], cpu[i] = 2 * a / (before + after), 2 * a_cpu / (before_cpu + after_cpu)
+    each[i] = a_cpu
   end
+  show("64 tasks that read: reads/s, again", again, "")
+  show("64 tasks that read: CPU a read, again", again_cpu, "")
   show("read_many of 64: reads/s, of 64 tasks", speed, "")
   show("read_many of 64: CPU a read, of 64 tasks", cpu, ("%.2f us"):format(spread.median(each)))
   file:close()
@@ -182,11 +190,15 @@ local function streams()
   local file = assert(jdbfs.create(path))
   assert(file:preallocate(TOTAL * MIB, "zero"))
   file:close()
-  local w, r, ws, rs = {}, {}, {}, {}
+  local w, r, ws, rs, w_again, r_again = {}, {}, {}, {}, {}, {}
   for i = 1, rounds do
+    local write, read = fio(path, "write"), fio(path, "read")
     ws[i], rs[i] = write_stream(path), read_stream(path)
-    w[i], r[i] = ws[i] / fio(path, "write"), rs[i] / fio(path, "read")
+    w_again[i], r_again[i] = fio(path, "write") / write, fio(path, "read") / read
+    w[i], r[i] = 2 * ws[i] / (1 + w_again[i]) / write, 2 * rs[i] / (1 + r_again[i]) / read
   end
+  show("fio writes at depth 4, again", w_again, "")
+  show("fio reads at depth 4, again", r_again, "")
   show("writer, 1 MiB blocks, of fio at depth 4", w, ("%.0f MiB/s"):format(spread.median(ws)))
   show("reader, 1 MiB blocks, of fio at depth 4", r, ("%.0f MiB/s"):format(spread.median(rs)))
   jdbfs.remove(path)

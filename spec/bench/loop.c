@@ -2,9 +2,12 @@
  * and the page numbers of reads.lua.
  *
  *   loop make FILE MEBIBYTES           writes a new file in full, incompressible, synced
- *   loop read FILE DEPTH OPERATIONS [plain]
+ *   loop read FILE DEPTH OPERATIONS [plain] [cached] [wait=N] [stage=N]
  *                                      prints: operations seconds cpu-seconds kernel-entries;
- *                                      plain: without registered memory, file and ring
+ *                                      plain: without registered memory, file and ring; cached:
+ *                                      through the page cache; wait: for so many completions and
+ *                                      not for a quarter of what is in flight; stage: so many
+ *                                      reads at most are handed over at once, else 32
  *   loop latency FILE OPERATIONS       the same at depth 1; prints: operations seconds, and the
  *                                      median of the times from one completion to the next, in us */
 #include <errno.h>
@@ -24,6 +27,11 @@ enum { PAGE = 4096, CHUNK = 2 << 20, RING = 256, STAGE_MAX = 32, WAIT_MAX = 32, 
 struct slot {
     void *memory;
     uint64_t random, left;
+};
+
+struct settings {
+    int plain, cached;
+    unsigned wait, stage; /* wait 0: a quarter of what is in flight */
 };
 
 static void stop(const char *what, int error) {
@@ -122,11 +130,20 @@ static double median_lap(double start, uint64_t count) {
     return laps[count / 2] * 1e6;
 }
 
-static void read_file(const char *path, unsigned depth, uint64_t operations, int plain) {
+static unsigned wanted(const struct settings *how, unsigned in_flight) {
+    unsigned want = how->wait ? how->wait : in_flight / 4;
+    if (!how->wait && want > WAIT_MAX) want = WAIT_MAX;
+    if (want > in_flight) want = in_flight;
+    return want < 1 ? 1 : want;
+}
+
+static void read_file(const char *path, unsigned depth, uint64_t operations,
+                      const struct settings *how) {
     static struct slot slots[DEPTH_MAX];
     struct io_uring ring;
     struct stat st;
-    int fd = open(path, O_RDONLY | O_DIRECT | O_NOATIME | O_CLOEXEC);
+    int plain = how->plain;
+    int fd = open(path, O_RDONLY | (how->cached ? 0 : O_DIRECT) | O_NOATIME | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &st) != 0) stop(path, errno);
     if (depth < 1 || depth > DEPTH_MAX) stop("depth", EINVAL);
     uint64_t pages = (uint64_t)st.st_size / PAGE, entries = 0, ended = 0;
@@ -147,10 +164,8 @@ static void read_file(const char *path, unsigned depth, uint64_t operations, int
         stage(&ring, fd, &slots[i], pages, plain);
     while (ended < total) {
         struct io_uring_cqe *cqe;
-        unsigned head, count = 0, want = in_flight / 4;
-        if (want < 1) want = 1;
-        if (want > WAIT_MAX) want = WAIT_MAX;
-        int r = io_uring_submit_and_wait(&ring, want);
+        unsigned head, count = 0;
+        int r = io_uring_submit_and_wait(&ring, wanted(how, in_flight));
         if (r < 0 && r != -EINTR) stop("io_uring_enter", -r);
         entries++;
         staged = 0;
@@ -162,7 +177,7 @@ static void read_file(const char *path, unsigned depth, uint64_t operations, int
             if (slot->left == 0) continue;
             stage(&ring, fd, slot, pages, plain);
             in_flight++;
-            if (++staged < STAGE_MAX) continue;
+            if (++staged < how->stage) continue;
             if (io_uring_submit(&ring) < 0) stop("io_uring_enter", EIO);
             entries++;
             staged = 0;
@@ -182,18 +197,32 @@ static void read_file(const char *path, unsigned depth, uint64_t operations, int
     close(fd);
 }
 
+static struct settings settings(char **words) {
+    struct settings how = {.stage = STAGE_MAX};
+    for (; *words; words++) {
+        if (strcmp(*words, "plain") == 0) how.plain = 1;
+        else if (strcmp(*words, "cached") == 0) how.cached = 1;
+        else if (strncmp(*words, "wait=", 5) == 0) how.wait = (unsigned)atoi(*words + 5);
+        else if (strncmp(*words, "stage=", 6) == 0) how.stage = (unsigned)atoi(*words + 6);
+        else stop(*words, EINVAL);
+    }
+    return how;
+}
+
 int main(int argc, char **argv) {
     if (argc == 4 && strcmp(argv[1], "make") == 0) {
         make_file(argv[2], atol(argv[3]));
     } else if (argc >= 5 && strcmp(argv[1], "read") == 0) {
-        read_file(argv[2], (unsigned)atoi(argv[3]), strtoull(argv[4], NULL, 10), argc > 5);
+        struct settings how = settings(argv + 5);
+        read_file(argv[2], (unsigned)atoi(argv[3]), strtoull(argv[4], NULL, 10), &how);
     } else if (argc == 4 && strcmp(argv[1], "latency") == 0) {
+        struct settings how = settings(argv + 4);
         laps = calloc(strtoull(argv[3], NULL, 10) + 1, sizeof *laps);
         if (!laps) stop("laps", ENOMEM);
-        read_file(argv[2], 1, strtoull(argv[3], NULL, 10), 0);
+        read_file(argv[2], 1, strtoull(argv[3], NULL, 10), &how);
     } else {
-        fprintf(stderr, "usage: loop make FILE MEBIBYTES | loop read FILE DEPTH OPERATIONS [plain]"
-                        " | loop latency FILE OPERATIONS\n");
+        fprintf(stderr, "usage: loop make FILE MEBIBYTES | loop read FILE DEPTH OPERATIONS [plain] [cached]"
+                        " [wait=N] [stage=N] | loop latency FILE OPERATIONS\n");
         return 2;
     }
     return 0;

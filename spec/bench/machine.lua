@@ -19,5 +19,5 @@ words[#words + 1] = ("%s on %s (%s, %s)"):format(place.file_system, durability.d
   queue.write_cache or "write cache unknown", queue.fua == 1 and "FUA" or "no FUA")
 words[#words + 1] = ("%s, backend %s"):format(machine.lua, machine.backend)
 print("Measured on: " .. table.concat(words, "; ") .. ".")
-print("Ratios are medians of alternating rounds, with quartiles in brackets; lines that end in\n"
+print("Ratios are medians of alternating rounds, with quartiles in brackets; lines with\n"
   .. "\"again\" compare a rival with itself, and are what noise there is.")

@@ -2,6 +2,7 @@
 -- OPERATIONS. Prints: operations seconds cpu-seconds kernel-entries lua-bytes, the last one being
 -- what the Lua heap grew by, with the collector stopped. reads.lua FILE 1 OPERATIONS latency:
 -- operations seconds, and the median of the times from one completion to the next, in us.
+-- reads.lua FILE DEPTH OPERATIONS cached: through the page cache.
 local jdbfs = require("jdbfs")
 
 local path, depth, operations = arg[1], tonumber(arg[2]), tonumber(arg[3])
@@ -33,7 +34,7 @@ local function reader(file, buffer, seed, pages)
 end
 
 jdbfs.run(function()
-  local file = assert(jdbfs.open(path))
+  local file = assert(jdbfs.open(path, arg[4] == "cached" and { direct = "off" } or nil))
   local pages = math.floor(file:size() / PAGE)
   local buffers, tasks = {}, {}
   for i = 1, depth do buffers[i] = assert(jdbfs.buffer(PAGE)) end

@@ -59,13 +59,17 @@ if states ~= "-" then
 end
 
 local operations = math.max(1000, math.floor(c_loops(1, 20000) * seconds))
-local series, scaling = {}, { loop = {} }
+local series, scaling, again = {}, { loop = {} }, { {}, {} }
 for i = 1, rounds do
   io.stderr:write(("scale, round %d of %d\n"):format(i, rounds))
   local loops, rates = {}, {}
   for count = 1, 2 do loops[count] = c_loops(count, operations) end
   for k, who in ipairs(rows) do rates[k] = who.run(operations) end
-  for count = 1, 2 do loops[count] = (loops[count] + c_loops(count, operations)) / 2 end
+  for count = 1, 2 do
+    local after = c_loops(count, operations)
+    again[count][i] = after / loops[count]
+    loops[count] = (loops[count] + after) / 2
+  end
   scaling.loop[i] = loops[2] / loops[1]
   for k, who in ipairs(rows) do
     series[k], scaling[k] = series[k] or {}, scaling[k] or {}
@@ -78,7 +82,8 @@ print(("How 4 KiB reads at depth %d each scale, %d rounds of %g s; IOPS of all t
   DEPTH, rounds, seconds))
 print("|  | of as many C loops | of one of its kind |")
 print("| --- | --- | --- |")
-print(("| 2 C loops | | %s |"):format(spread.text(scaling.loop)))
+print(("| 1 C loop, again | %s | |"):format(spread.text(again[1])))
+print(("| 2 C loops, again | %s | %s |"):format(spread.text(again[2]), spread.text(scaling.loop)))
 for k, who in ipairs(rows) do
   print(("| %s | %s | %s |"):format(who.name, spread.text(series[k]),
     k > 1 and spread.text(scaling[k]) or ""))
