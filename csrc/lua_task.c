@@ -362,7 +362,7 @@ static inline int suspended(const jl_task *t) {
 }
 
 /* A coroutine that returned, with n results, can run another function: kept for the next task, but
- * not when the program left something in it. It stays anchored, with false for its task. */
+ * not when the program left something in it. It stays anchored. */
 static int keep_coroutine(lua_State *L, jl_state *S, lua_State *co, int n) {
     if (S->idle_count == JL_IDLE_MAX || lua_status(co) != LUA_OK || lua_gettop(co) != n) return 0;
     if (lua_gethook(co) != lua_gethook(L) || !jl_same_globals(L, co)) return 0;
@@ -422,6 +422,9 @@ static void finish(lua_State *L, jl_state *S, jl_task *t, enum jl_task_state sta
         answer_joiners(t, co, n, state == JL_DONE);
         wake_joiners(S, t);
     }
+    /* What is anchored beside a coroutine that is kept is the last task that ran in it: without
+     * results that is nothing but its handle. */
+    if (n == 0 && state == JL_DONE && keep_coroutine(L, S, co, 0)) return;
     jl_push_ref(L, S->ref_anchors);
     push_thread(L, co); /* still needed when it is no longer anchored */
     lua_pushvalue(L, -1);
@@ -430,7 +433,7 @@ static void finish(lua_State *L, jl_state *S, jl_task *t, enum jl_task_state sta
         lua_rawget(L, -4); /* the userdata */
         lua_insert(L, -2);
     }
-    if (state == JL_DONE && keep_coroutine(L, S, co, n)) lua_pushboolean(L, 0);
+    if (n > 0 && state == JL_DONE && keep_coroutine(L, S, co, n)) lua_pushboolean(L, 0);
     else lua_pushnil(L);
     lua_rawset(L, n > 0 ? -5 : -4);
     if (n > 0) {
@@ -698,7 +701,7 @@ static void end_tasks(lua_State *L, jl_state *S, int of_this_run) {
     while (lua_next(L, anchors)) {
         t = lua_touserdata(L, -1);
         lua_pop(L, 1);
-        if (!t) continue; /* an idle coroutine */
+        if (!t || jl_ended(t)) continue; /* an idle coroutine */
         if (t->run == 0 || (t->run == S->run && !of_this_run)) continue;
         cancel(S, t);
         t->kill = 1;
@@ -715,6 +718,7 @@ static void end_tasks(lua_State *L, jl_state *S, int of_this_run) {
 /* drive([token]): until S->goal is reached. */
 static int drive(lua_State *L) {
     jl_state *S = jl_self(L);
+    const uint32_t *forks = jdb_forks(), forked = *forks;
     if (S->leftover) end_tasks(L, S, 0);
     S->leftover = 0;
     if (S->goal.kind == GOAL_STEP) jdb_queue_reap(S->queue, 0);
@@ -722,7 +726,7 @@ static int drive(lua_State *L) {
         fire_timers(S);
         turn(L, S);
         if (reached(L, S)) break;
-        if (jdb_queue_usable(S->queue) != JDB_OK)
+        if (*forks != forked)
             return luaL_error(L, "the queue belongs to the parent process (Forked)");
         interruptible(L, S);
         if (S->ready_head) {

@@ -61,6 +61,15 @@ end
 
 local function nothing() end
 
+local function spawn_join()
+  return { function()
+    for _ = 1, operations do jdbfs.spawn(nothing):join() end
+  end }
+end
+
+-- The collector runs in these: what is made has to be collected, too.
+local COLLECTS = { parked = true, spawned = true, created = true }
+
 -- Each gives a list of functions, one for each task; bytes(): the heap is looked at inside.
 local SCENARIOS = {
   read_1 = function() return readers(1) end,
@@ -89,9 +98,12 @@ local SCENARIOS = {
     end
     return list
   end,
-  spawn_join = function()
+  spawn_join = spawn_join,
+  spawned = spawn_join,
+  created = function()
+    local create, resume = coroutine.create, coroutine.resume
     return { function()
-      for _ = 1, operations do jdbfs.spawn(nothing):join() end
+      for _ = 1, operations do resume(create(nothing)) end
     end }
   end,
   -- Tasks that wait for an event; the heap is looked at while they do.
@@ -112,7 +124,7 @@ local SCENARIOS = {
 
 local list = SCENARIOS[scenario]()
 collectgarbage()
-collectgarbage(scenario == "parked" and "restart" or "stop")
+collectgarbage(COLLECTS[scenario] and "restart" or "stop")
 local entries, bytes, tasks = jdbfs.stats().entries, collectgarbage("count"), {}
 jdbfs.run(function()
   if scenario ~= "parked" then

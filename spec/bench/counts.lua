@@ -34,6 +34,8 @@ local SCENARIOS = {
   { "spawn_join", allocations = true, lua_bytes = true, instructions = true },
   { "parked", lua_bytes = true },
 }
+-- Instructions of one scenario, at most so many times those of another.
+local RATIOS = { { "spawned", of = "created", at_most = 2, times = 20000 } }
 local COUNTS = { "entries", "allocations", "lua_bytes", "instructions" }
 
 local quote, capture = shell.quote, shell.capture
@@ -145,12 +147,29 @@ local function compare(scenario, count, cost)
   end
 end
 
+local function compare_with(ratio)
+  local title = ("%s %s of %s"):format(name, ratio[1], ratio.of)
+  if not has_valgrind then return say("skip", title .. ": valgrind is not there") end
+  local function cost(scenario)
+    return instructions(scenario, 2 * ratio.times) - instructions(scenario, ratio.times)
+  end
+  local least = math.huge
+  for _ = 1, ATTEMPTS do
+    if least > ratio.at_most then least = math.min(least, cost(ratio[1]) / cost(ratio.of)) end
+  end
+  say(least <= ratio.at_most and "ok" or "FAIL",
+    ("%s: %.2f, at most %g"):format(title, least, ratio.at_most))
+end
+
 local done, failure = pcall(function()
   for _, scenario in ipairs(SCENARIOS) do
     if #only == 0 or only[scenario[1]] then
       local costs = measure(scenario)
       for _, count in ipairs(COUNTS) do compare(scenario, count, costs[count]) end
     end
+  end
+  for _, ratio in ipairs(RATIOS) do
+    if #only == 0 or only[ratio[1]] then compare_with(ratio) end
   end
 end)
 capture("rm -rf " .. dir)
