@@ -23,8 +23,10 @@ local ENTRIES_64 = 1 / 16 -- kernel entries at depth 64: how completions gather 
 
 -- What is counted, and a limit that stands for the record where time has a say.
 local SCENARIOS = {
-  { "read_1", entries = true, allocations = true, lua_bytes = true, instructions = true },
-  { "read_64", entries = ENTRIES_64, allocations = true, lua_bytes = true, instructions = true },
+  { "read_1", entries = true, calls = true, allocations = true, lua_bytes = true,
+    instructions = true },
+  { "read_64", entries = ENTRIES_64, calls = ENTRIES_64, allocations = true, lua_bytes = true,
+    instructions = true },
   { "recorded_64", allocations = true, lua_bytes = true, instructions = true },
   { "read_many_8", allocations = true, lua_bytes = true, instructions = true },
   -- Few on a real disk, which flushes each group; instructions on the simulated one, where groups
@@ -36,7 +38,7 @@ local SCENARIOS = {
 }
 -- Instructions of one scenario, at most so many times those of another.
 local RATIOS = { { "spawned", of = "created", at_most = 2, times = 20000 } }
-local COUNTS = { "entries", "allocations", "lua_bytes", "instructions" }
+local COUNTS = { "entries", "calls", "allocations", "lua_bytes", "instructions" }
 
 local quote, capture = shell.quote, shell.capture
 
@@ -45,6 +47,7 @@ local release = capture(quote(interpreter) .. " -v 2>&1"):match("^(%S+ [^%s,]+)"
 local WHERE = { lua_bytes = compiler:match("[^/]*$") .. "/" .. release,
   instructions = compiler .. "/" .. release }
 local has_valgrind = capture("command -v valgrind") ~= ""
+local has_strace = capture("strace -qq -o /dev/null true 2>&1 && echo yes") == "yes\n"
 
 -- Runs a scenario with something before the interpreter; all that it printed.
 local function run(before, scenario, operations)
@@ -60,6 +63,19 @@ local function plain(scenario, operations)
   if not done then error("counts: no figures from " .. scenario .. "\n" .. output, 0) end
   return { entries = tonumber(entries), lua_bytes = tonumber(bytes),
     allocations = tonumber(output:match("ALLOCATIONS (%d+)")) }
+end
+
+-- System calls of the thread that runs Lua: one that enters the ring is one of them.
+local function calls(scenario, operations)
+  local list, n = dir .. ".calls", 0
+  local output = run("strace -c -o " .. list, scenario, operations)
+  for line in io.lines(list) do
+    local count, call = line:match("^%s*[%d.]+%s+[%d.]+%s+%d+%s+(%d+)%s+%d*%s*([%w_]+)%s*$")
+    if count and call ~= "total" then n = n + tonumber(count) end
+  end
+  os.remove(list)
+  if n < 50 then error("counts: strace did not count " .. scenario .. "\n" .. output, 0) end
+  return n
 end
 
 -- valgrind waits in the kernel where it cannot be asked to stop: it is killed when it takes long.
@@ -93,6 +109,11 @@ local function measure(scenario)
         known = nil
         return cost
       end
+    end
+  end
+  if scenario.calls and has_strace then
+    costs.calls = function()
+      return (calls(scenario[1], 3 * n) - calls(scenario[1], n)) / (2 * n)
     end
   end
   if scenario.instructions and has_valgrind then
@@ -134,7 +155,7 @@ local function compare(scenario, count, cost)
     where = WHERE[count] or "any" }
   local id = ("%s %s %s"):format(name, scenario[1], count)
   if scenario[count] and cost == nil then
-    say("skip", id .. ": valgrind or the counter of allocations is not there")
+    say("skip", id .. ": valgrind, strace or the counter of allocations is not there")
   elseif type(scenario[count]) == "number" then
     local value = cost()
     local fits = value <= scenario[count]
