@@ -696,7 +696,10 @@ static int ring(const char *point) {
 WRAP(int, io_uring_queue_init_params,
      (unsigned entries, struct io_uring *u, struct io_uring_params *p)) {
     int r = ring("ring.setup");
-    return r ? r : __real_io_uring_queue_init_params(entries, u, p);
+    if (r == 0) r = __real_io_uring_queue_init_params(entries, u, p);
+    /* As from a kernel that is older: nothing is done otherwise, but it does not say so. */
+    if (r == 0 && ring("ring.features")) p->features = u->features = 0;
+    return r;
 }
 
 WRAP(int, io_uring_register_probe, (struct io_uring * u, struct io_uring_probe *p, unsigned n)) {

@@ -179,6 +179,47 @@ describe("a ring", function()
       assert.is_true(refused >= 3, "no allocation of a queue's was refused")
     end)
 
+  about("of a kernel before Linux 5.11 is none for a thread that submits, before 6.12 none for a wait "
+    .. "that gathers", function()
+    local function refused(mode)
+      return script("ring.features:errno=EINVAL", ([[
+        assert(jdbfs.setup { %s = 0.01 })
+        local value, message, err = jdbfs.exists(dir)
+        check("refused", value == nil and err.kind == "Unsupported", value, message)
+        print(message)
+      ]]):format(mode))
+    end
+    assert.matches("option min_wait refused: this kernel cannot wait that way", refused("min_wait"),
+      1, true)
+    local _, processors = support.sh("nproc")
+    if tonumber(processors) < 2 then return end
+    assert.matches("option sqpoll refused: this kernel lets it work with registered files only",
+      refused("sqpoll"), 1, true)
+  end)
+
+  about("of a kernel before Linux 5.11 waits no longer than it may, by operations of its own",
+    function()
+      assert.matches("^48\t.*\nfalse\n0\t0\n$", script("ring.features:errno=EINVAL", WORK .. [[
+        print((jdbfs.info().features:find("ext_arg")) ~= nil)
+        local f = assert(jdbfs.create(dir .. "/timed", { direct = "prefer" }))
+        assert(f:write_at(jdbfs.buffer(jdbfs.PAGE_SIZE), 0))
+        local woken = 0
+        jdbfs.run(function()
+          jdbfs.spawn(function()
+            for _ = 1, 20 do jdbfs.sleep(0.001) woken = woken + 1 end
+          end)
+          for _ = 1, 16 do
+            jdbfs.spawn(function()
+              local b = jdbfs.buffer(jdbfs.PAGE_SIZE)
+              for _ = 1, 50 do check("read", f:read_at(b, 0) == jdbfs.PAGE_SIZE) end
+            end)
+          end
+        end)
+        check("timers", woken == 20, woken)
+        print(jdbfs.stats().in_flight, jdbfs.stats().waiting)
+      ]]))
+    end)
+
   about("that is lost while its own thread submits hands the rest to the pool", function()
     local _, processors = support.sh("nproc")
     if tonumber(processors) < 2 then return pending("needs two processors") end
