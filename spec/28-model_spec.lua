@@ -85,8 +85,8 @@ describe("a random program", function()
     local compared, programs, found = search(runner({}), seed, PROGRAMS, STEPS, SECONDS)
     if found then error(describe_failure(found), 0) end
     assert.is_true(compared > programs * 5)
-    local figures = "model: %d programs from seed %.0f on, %d operations compared, %.1f s\n"
-    io.stdout:write(figures:format(programs, seed, compared, jdbfs.now() - start))
+    local figures = "model: %d programs from seed %.0f on, %d operations compared, %.1f s"
+    support.figures(figures:format(programs, seed, compared, jdbfs.now() - start))
   end)
 
   it("is the same on every Lua", function()

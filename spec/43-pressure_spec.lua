@@ -73,6 +73,8 @@ describe("pressure", function()
       print("ok", done, most, overtaken)
     ]])
     assert.matches("^ok", out)
+    support.figures(("pressure: %d tasks on depth 8, data compared; at most %s in flight"):format(
+      MANY, out:match("^ok%s+%d+%s+(%d+)")))
   end)
 
   it("of depth 1 keeps exactly the order of arrival", function()

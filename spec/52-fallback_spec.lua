@@ -430,6 +430,8 @@ describe("injected faults", function()
         local backend = traced(("io_uring_enter:error=%s:when=%s"):format(name, when))
         assert.are.equal("io_uring", backend)
       end
+      support.figures(("entries of the kernel: faults %s at %d places, nothing lost"):format(name,
+        #places))
     end)
   end
 

@@ -1617,6 +1617,8 @@ describe("a writer process killed with kill -9", function()
       assert(log:close())
     end
     assert.is_true(checked > 200)
+    support.figures(("log: %s writers killed, %d records compared"):format(
+      os.getenv("JDBFS_KILLS") or 20, checked))
   end)
 end)
 

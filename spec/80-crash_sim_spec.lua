@@ -8,6 +8,7 @@ local jdbfs = require "jdbfs"
 local objects = require "jdbfs.example.objects"
 local rig = require "support_crash"
 local sim = require "jdbfs.sim"
+local support = require "support"
 
 local must, mark, versions, content = rig.must, rig.mark, rig.versions, rig.content
 local PAGE = 4096
@@ -670,12 +671,20 @@ local function on_sim()
 end
 
 describe("after a power cut", function()
+  local all = 0
+  teardown(function()
+    if all > 0 then
+      support.figures(("crash points: %d of %d workloads"):format(all, #workloads))
+    end
+  end)
+
   for _, w in ipairs(workloads) do
     it("keeps its promise: " .. w.name, function()
       if not on_sim() then return pending("needs JDBFS_BACKEND=sim") end
       local points, broken = rig.explore(w, { points = CRASHES })
       assert(not broken, broken)
       assert(points >= CRASHES)
+      all = all + points
     end)
   end
 end)
