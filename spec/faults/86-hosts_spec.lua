@@ -179,8 +179,7 @@ describe("a ring", function()
       assert.is_true(refused >= 3, "no allocation of a queue's was refused")
     end)
 
-  about("of a kernel before Linux 5.11 is none for a thread that submits, before 6.12 none for a wait "
-    .. "that gathers", function()
+  about("of an older kernel is refused for the modes that it does not have", function()
     local function refused(mode)
       return script("ring.features:errno=EINVAL", ([[
         assert(jdbfs.setup { %s = 0.01 })
