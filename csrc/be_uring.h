@@ -27,7 +27,9 @@ struct uring {
     int stranded;               /* ... and what the kernel had was given up */
     struct known_chunk *chunks; /* NULL: memory is not registered, or not yet */
     uint32_t chunk_top;         /* ids from here on were never met */
-    uint64_t freed;             /* of jdb_arena_freed, when it was last looked at */
+    uint64_t freed;             /* of jdb_arena_freed, when all was last looked at ... */
+    uint64_t sweeping;          /* ... and when that began which is going on; */
+    uint32_t sweep_left;        /* ids below this one are still to be looked at */
     int memory_refused, files_refused;
     uint32_t *slots; /* free numbers of registered files; NULL: none yet */
     uint32_t slot_count;
@@ -57,7 +59,7 @@ int jdb_uring_meet_memory(jdb_queue *queue, struct uring *uring, const struct jd
 int jdb_uring_meet_file(jdb_queue *queue, struct uring *uring, jdb_file *file);
 /* Gives the file's number back; no operation may name it any more. */
 void jdb_uring_forget(jdb_queue *queue, jdb_file *file);
-/* Lets go of memory whose chunks are gone. */
+/* Lets go of memory whose chunks are gone, or of some of it. */
 void jdb_uring_sweep(jdb_queue *queue, struct uring *uring);
 /* Before the ring is closed by its own thread, or by another. */
 void jdb_uring_register_close(struct uring *uring, int own);

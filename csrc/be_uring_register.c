@@ -18,7 +18,8 @@
 
 enum {
     FILES_MAX = 256,
-    USES = 16 /* transfers before registering pays */
+    USES = 16,     /* transfers before registering pays */
+    SWEEP_MAX = 16 /* chunks that are let go of in one turn */
 };
 
 static void refused(jdb_queue *q, const char *what, int r) {
@@ -74,19 +75,31 @@ static int set_memory(struct uring *u, uint32_t id, void *memory) {
     return r < 0 ? r : 0;
 }
 
-/* The pages stay locked, and count, until the kernel is told. */
-void jdb_uring_sweep(jdb_queue *q, struct uring *u) {
-    u->freed = jdb_arena_freed();
-    for (uint32_t id = 0; id < u->chunk_top; id++) {
-        struct known_chunk *known = &u->chunks[id];
-        if (!known->serial || jdb_arena_has(id, known->serial)) continue;
-        if (known->registered && set_memory(u, id, NULL) != 0) continue;
-        if (known->registered) {
-            q->registered.memory -= JDB_CHUNK_SIZE;
-            u->memory_refused = 0; /* there may be room again */
-        }
-        memset(known, 0, sizeof *known);
+/* Tells the kernel that a chunk is gone, whose pages stay locked, and count, until then. Whether it
+ * had to be told. */
+static int let_go(jdb_queue *q, struct uring *u, uint32_t id) {
+    struct known_chunk *known = &u->chunks[id];
+    int told = known->registered;
+    if (told && set_memory(u, id, NULL) != 0) return 1;
+    if (told) {
+        q->registered.memory -= JDB_CHUNK_SIZE;
+        u->memory_refused = 0; /* there may be room again */
     }
+    memset(known, 0, sizeof *known);
+    return told;
+}
+
+/* A few at a time: much memory that is given back at once holds nobody up. */
+void jdb_uring_sweep(jdb_queue *q, struct uring *u) {
+    uint64_t freed = jdb_arena_freed();
+    if (freed != u->sweeping) u->sweep_left = u->chunk_top; /* all have to be looked at again */
+    u->sweeping = freed;
+    for (int told = 0; u->sweep_left > 0 && told < SWEEP_MAX;) {
+        uint32_t id = --u->sweep_left;
+        uint64_t serial = u->chunks[id].serial;
+        if (serial && !jdb_arena_has(id, serial)) told += let_go(q, u, id);
+    }
+    if (u->sweep_left == 0) u->freed = freed;
 }
 
 /* Another chunk had this id: its registration is replaced, as none of its buffers is left. */
@@ -95,7 +108,7 @@ int jdb_uring_meet_memory(jdb_queue *q, struct uring *u, const struct jdb_chunk 
     if (!u->chunks && make_chunk_table(q, u) != 0) return -1;
     struct known_chunk *known = &u->chunks[chunk->id];
     if (known->serial != chunk->serial) {
-        if (known->serial) jdb_uring_sweep(q, u);
+        if (known->serial) let_go(q, u, chunk->id);
         if (known->serial) return -1; /* the kernel still has that one: its pages, not these */
         known->serial = chunk->serial;
         if (chunk->id >= u->chunk_top) u->chunk_top = chunk->id + 1;

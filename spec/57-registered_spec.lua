@@ -130,6 +130,25 @@ describe("registered memory and files", function()
     check("what is kept for the next", memory <= 2 * CHUNK, memory)
   ]])
 
+  test("are let go of a few at a time, so that nobody waits for many", [[
+    local f, many, n = make(1), {}, 40
+    for i = 1, n do
+      many[i] = jdbfs.buffer(CHUNK)
+      for _ = 1, 20 do check("read", f:read_at(many[i], 0, 0, page) == page) end
+    end
+    local all = registered()
+    if all < n * CHUNK then print("ok") os.exit(0) end -- a limit on locked memory
+    many = nil
+    collect()
+    local before, most, turns = all, 0, 0
+    while before > 2 * CHUNK and turns < 100 do
+      jdbfs.step(0)
+      most, before, turns = math.max(most, before - registered()), registered(), turns + 1
+    end
+    check("in more than one turn", turns > 1 and most < 0.9 * all, turns, most / CHUNK)
+    check("all of it", before <= 2 * CHUNK, before / CHUNK)
+  ]])
+
   test("of chunks that come and go never mix up their data", [[
     local f, n = make(7), CHUNK / page
     for round = 1, 8 do
