@@ -60,6 +60,7 @@ struct jl_task {
     unsigned yielding : 1; /* only gives way */
     unsigned kill : 1;     /* on the ready list to be ended, not resumed */
     unsigned guest : 1;    /* see below */
+    unsigned driver : 1;   /* see below */
     unsigned owns : 1;     /* the joined one is cancelled with this one (timeout) */
     unsigned joins : 1;    /* and waits for its results */
     unsigned replies : 1;  /* with `reply` ... */
@@ -79,6 +80,15 @@ struct jl_times {
  * What wakes a task moves a guest to the `woken` list; the Lua side takes it from there and has
  * the host wake the thread, which then fetches the result. Lua keeps it while it waits; one whose
  * thread was killed is collected later and gives back what arrived for it. */
+
+/* A driver is a guest that stands for code of ours: what would wake it calls `go_on`, with the
+ * operation that ended, to be released there, or NULL. That runs no Lua and raises nothing. Tasks
+ * may wait at it as at a gate. */
+typedef struct jl_driver {
+    jl_task task;
+    void (*go_on)(jl_state *S, struct jl_driver *d, jdb_op *op);
+    void *owner;
+} jl_driver;
 
 struct jl_timer {
     int64_t when;
@@ -270,7 +280,13 @@ int jl_suspend(lua_State *L, jl_state *S, void (*begin)(jl_state *S, jl_task *t)
  * returns `reply`, or copies of the n values on top of L. Dropped before its memory goes. */
 void jl_join_gate(jl_state *S, jl_task *gate, jl_task *t, uint64_t reply);
 void jl_open_gate(lua_State *L, jl_task *gate, int n);
+void jl_wake_gate(jl_state *S, jl_task *gate); /* opened without values */
 void jl_drop_gate(jl_task *gate);
+/* NULL: no memory. Dropped by its owner. */
+jl_driver *jl_new_driver(void *owner, void (*go_on)(jl_state *S, jl_driver *d, jdb_op *op));
+/* It goes on when the checked operation has ended, or, with NULL, when those who are ready ran. */
+void jl_drive(jl_state *S, jl_driver *d, jdb_op *op);
+void jl_drop_driver(jl_state *S, jl_driver *d);
 void jl_push_task(lua_State *L, jl_state *S, jl_task *t); /* one that has not ended */
 void jl_task_close(jl_state *S);
 int jl_sleep_until(lua_State *L, int64_t when); /* in a task; returns true to Lua */

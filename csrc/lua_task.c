@@ -42,6 +42,7 @@ static void make_ready(jl_state *S, jl_task *t) {
 
 /* Its light thread is to go on: the dispatcher finds it here. */
 static void wake_guest(jl_state *S, jl_task *t) {
+    S->goal.resumed++;
     t->state = JL_READY;
     t->next = NULL;
     if (S->woken_tail) S->woken_tail->next = t;
@@ -557,10 +558,20 @@ static void resume(lua_State *L, jl_state *S, jl_task *t, int nargs) {
     }
 }
 
+/* The light thread fetches the result itself. */
+static void wake_guest_or_driver(jl_state *S, jl_task *t, jdb_op *op) {
+    if (!t->driver) {
+        wake_guest(S, t);
+        return;
+    }
+    t->op = NULL;
+    t->state = JL_WAITING;
+    ((jl_driver *)t)->go_on(S, (jl_driver *)t, op);
+}
+
 static void run_ready(lua_State *L, jl_state *S, jl_task *t) {
     if (t->guest) {
-        wake_guest(S, t);
-        S->goal.resumed++;
+        wake_guest_or_driver(S, t, NULL);
         return;
     }
     if (t->kill) {
@@ -591,9 +602,8 @@ static void deliver(lua_State *L, jl_state *S, jdb_op *op) {
         jdb_op_release(S->queue, op);
         return;
     }
-    if (t->guest) { /* the light thread fetches the result */
-        wake_guest(S, t);
-        S->goal.resumed++;
+    if (t->guest) {
+        wake_guest_or_driver(S, t, op);
         return;
     }
     t->op = NULL;
@@ -1143,8 +1153,46 @@ void jl_open_gate(lua_State *L, jl_task *gate, int n) {
     wake_joiners(jl_self(L), gate);
 }
 
+void jl_wake_gate(jl_state *S, jl_task *gate) { wake_joiners(S, gate); }
+
 void jl_drop_gate(jl_task *gate) {
     while (gate->joiners) leave_joined(gate->joiners);
+}
+
+jl_driver *jl_new_driver(void *owner, void (*go_on)(jl_state *S, jl_driver *d, jdb_op *op)) {
+    jl_driver *d = calloc(1, sizeof *d);
+    if (!d) return NULL;
+    d->task.guest = d->task.driver = 1;
+    d->task.state = JL_WAITING;
+    d->go_on = go_on;
+    d->owner = owner;
+    return d;
+}
+
+void jl_drive(jl_state *S, jl_driver *d, jdb_op *op) {
+    d->task.queue = S->queue;
+    d->task.op = op;
+    if (!op) {
+        make_ready(S, &d->task);
+        return;
+    }
+    jdb_op_set_waiter(op, d);
+    jdb_submit(S->queue, op);
+}
+
+static void end_driver(jl_state *S, jl_driver *d, jdb_op *op) {
+    (void)S;
+    (void)op;
+    free(d);
+}
+
+/* One that is on the ready list goes when its turn comes: others know where that list ends. */
+void jl_drop_driver(jl_state *S, jl_driver *d) {
+    jl_drop_gate(&d->task);
+    int own = !S->closed && S->queue && d->task.queue == S->queue;
+    if (own && d->task.op) jdb_op_abandon(S->queue, d->task.op);
+    d->go_on = end_driver;
+    if (S->closed || d->task.state != JL_READY) free(d);
 }
 
 jl_task *jl_live_task(lua_State *L, int i) {
@@ -1322,6 +1370,8 @@ static int task_tostring(lua_State *L) {
 }
 
 void jl_task_close(jl_state *S) {
+    for (jl_task *t; (t = next_ready(S));)
+        if (t->driver && ((jl_driver *)t)->go_on == end_driver) free(t);
     if (S->queue) {
         if (S->spare) jdb_op_release(S->queue, S->spare);
         drop_delivering(S, UINTPTR_MAX);
