@@ -100,6 +100,33 @@ static inline int jl_yield(lua_State *L, int n) {
 static inline int jl_yield(lua_State *L, int n) { return lua_yield(L, n); }
 #endif
 
+/* A C function ends with what the function at 1 returns, called with what lies above it. That may
+ * yield, where the Lua can do that (5.2 and later). */
+#if LUA_VERSION_NUM >= 503
+enum { JL_CALLEES_CAN_YIELD = 1 };
+static inline int jl_results_k(lua_State *L, int status, lua_KContext context) {
+    (void)status;
+    (void)context;
+    return lua_gettop(L);
+}
+static inline int jl_end_with_call(lua_State *L) {
+    lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, jl_results_k);
+    return lua_gettop(L);
+}
+#elif LUA_VERSION_NUM == 502
+enum { JL_CALLEES_CAN_YIELD = 1 };
+static inline int jl_end_with_call(lua_State *L) {
+    lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, (lua_CFunction)lua_gettop);
+    return lua_gettop(L);
+}
+#else
+enum { JL_CALLEES_CAN_YIELD = 0 };
+static inline int jl_end_with_call(lua_State *L) {
+    lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+    return lua_gettop(L);
+}
+#endif
+
 /* Whether this function may yield. 5.1 and 5.2 cannot tell: there the yield itself raises. */
 #if LUA_VERSION_NUM >= 503 || defined(LUAJIT_VERSION_NUM)
 enum { JL_KNOWS_YIELDABLE = 1 };

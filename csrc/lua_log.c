@@ -1,6 +1,6 @@
 /* lua_log.c: what of jdbfs.log is done for every record, encoding it into the batch that gathers
- * and waiting there, and for every batch; and decoding a record's header. Policy and recovery are
- * log.lua's.
+ * and waiting there, and for every batch, taking, writing and acknowledging it; and decoding a
+ * record's header. Policy and recovery are log.lua's.
  *
  *   0 u32 CRC of 4..31   4 u32 length   8 u64 number   16 u32 place in its batch, from 0
  *   20 u32 CRC of the data   24 first half of the log's identity   32 the data, zeros up to 8
@@ -32,10 +32,19 @@ typedef struct jl_batches {
     unsigned gathering;
     uint64_t next;      /* number of the next record */
     jl_task *committer; /* join_batch() may add as long as this one lives. The log keeps it */
+    const void *log;    /* its table: only compared */
     char half[HALF];
     const void *data; /* the record of the one that is about to join, and where it goes */
     size_t len;
     uint8_t *place;
+    uint64_t last, commits, bytes; /* the last durable record; what was written so far */
+    uint64_t tail, size, block;    /* where the next batch goes; of the segment; of its blocks */
+    /* Batches are written from here, one after the other, while the committer waits at the
+     * driver's gate. */
+    jl_driver *driver;
+    jdb_file *file; /* one reference; where it last wrote */
+    uint64_t pause; /* no batch begins there or behind without the committer */
+    jdb_op *failed; /* the write that did, until the committer has heard of it */
 } jl_batches;
 
 const char jl_magic_batches = 0;
@@ -141,22 +150,54 @@ static void join(jl_state *S, jl_task *t) {
     jl_join_gate(S, &b->of[b->gathering].gate, t, encode(b, b->place, b->data, b->len));
 }
 
+/* Suspends the task that calls, to join the batch that gathers with the data at 2. 0: it cannot,
+ * and nothing has happened. */
+static int join_now(lua_State *L, jl_state *S, jl_batches *b) {
+    if (!b->committer || jl_ended(b->committer) || !jl_in_task(L, S)) return 0;
+    struct bytes s = data_of(L, 2);
+    b->data = s.data;
+    b->len = s.len;
+    b->place = s.data ? place_for(&b->of[b->gathering], s.len) : NULL;
+    return b->place ? jl_suspend(L, S, join, b) : 0;
+}
+
 /* join_batch(log, data): in a task, while the batches of log[1] admit it: waits for the one that
  * gathers, and gives what append returns. false where that is not so: nothing has happened. */
 static int join_batch(lua_State *L) {
-    jl_state *S = jl_self(L);
     if (lua_type(L, 1) == LUA_TTABLE) {
         lua_rawgeti(L, 1, 1);
         jl_batches *b = jl_test(L, -1, &jl_magic_batches, sizeof *b);
-        if (b && b->committer && !jl_ended(b->committer) && jl_in_task(L, S)) {
-            struct bytes s = data_of(L, 2);
-            b->data = s.data;
-            b->len = s.len;
-            b->place = s.data ? place_for(&b->of[b->gathering], s.len) : NULL;
-            if (b->place) return jl_suspend(L, S, join, b);
-        }
+        int yielded = b ? join_now(L, jl_self(L), b) : 0;
+        if (yielded) return yielded;
     }
     lua_pushboolean(L, 0);
+    return 1;
+}
+
+/* append(log, data): joins the batch, or is the Lua function. Upvalues: the state, false, the
+ * batches, the function. */
+static int append(lua_State *L) {
+    jl_batches *b = lua_touserdata(L, lua_upvalueindex(3));
+    if (lua_topointer(L, 1) == b->log) { /* which lives as long as its committer */
+        int yielded = join_now(L, jl_self(L), b);
+        if (yielded) return yielded;
+    }
+    lua_pushvalue(L, lua_upvalueindex(4));
+    lua_insert(L, 1);
+    return jl_end_with_call(L);
+}
+
+/* batches:appender(log, f): append as one C function, with f for all that joining is not enough
+ * for; nothing where a C function cannot wait in f. */
+static int batches_appender(lua_State *L) {
+    jl_batches *b = check_batches(L);
+    if (!JL_CALLEES_CAN_YIELD) return 0;
+    b->log = lua_topointer(L, 2);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_pushboolean(L, 0); /* not hosted */
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, 3);
+    lua_pushcclosure(L, append, 4);
     return 1;
 }
 
@@ -190,11 +231,36 @@ static int batches_count(lua_State *L) {
     return 1;
 }
 
-/* batches:admit([committer]): join_batch() may add while that task lives. The log keeps the task as
- * long as that is so. */
+/* batches:admit(committer or nil, pause): join_batch() may add while that task lives. The log keeps
+ * the task as long as that is so. From that offset on the committer is asked. */
 static int batches_admit(lua_State *L) {
-    check_batches(L)->committer = jl_live_task(L, 2);
+    jl_batches *b = check_batches(L);
+    b->pause = integer(L, 3);
+    b->committer = jl_live_task(L, 2);
     return 0;
+}
+
+/* batches:segment(tail, size, block): where batches go from now on. */
+static int batches_segment(lua_State *L) {
+    jl_batches *b = check_batches(L);
+    uint64_t tail = integer(L, 2), size = integer(L, 3), block = integer(L, 4);
+    if (block == 0) luaL_argerror(L, 4, "a block is not empty");
+    b->tail = tail;
+    b->size = size;
+    b->block = block;
+    return 0;
+}
+
+/* batches:position(): the last durable record's number, the segment's tail, batches and bytes that
+ * were written, and the last number that is with the device. */
+static int batches_position(lua_State *L) {
+    const jl_batches *b = check_batches(L);
+    jl_push_size(L, b->last);
+    jl_push_size(L, b->tail);
+    jl_push_size(L, b->commits);
+    jl_push_size(L, b->bytes);
+    jl_push_size(L, b->last + b->of[!b->gathering].count);
+    return 5;
 }
 
 static void set_memory(struct batch *to, jdb_buf *mem, size_t off, size_t room) {
@@ -215,55 +281,165 @@ static int batches_use(lua_State *L) {
     return 1;
 }
 
-/* batches:take(block): the batch that gathered is padded with zeros to a multiple of that, and the
- * other one gathers. How many records there are, the length, and which it is; 0: none, all is as it
+/* The zeros behind what gathered, up to the block's end. */
+static size_t padding(const jl_batches *b) {
+    uint64_t rest = b->of[b->gathering].used % b->block;
+    return rest ? (size_t)(b->block - rest) : 0;
+}
+
+/* The batch that gathered is padded, and the other one gathers. 0: it cannot be. */
+static int take(jl_batches *b) {
+    struct batch *from = &b->of[b->gathering];
+    uint8_t *base = jdb_buf_data(from->mem);
+    size_t pad = padding(b);
+    if (b->of[!b->gathering].count > 0 || !base || pad > from->room - from->used) return 0;
+    memset(base + from->off + from->used, 0, pad);
+    from->used += pad;
+    b->gathering = !b->gathering;
+    return 1;
+}
+
+/* batches:take(): how many records it has, the length, and which it is; 0: none, all is as it
  * was. */
 static int batches_take(lua_State *L) {
     jl_batches *b = check_batches(L);
-    uint64_t block = integer(L, 2);
-    struct batch *from = &b->of[b->gathering];
-    uint8_t *base = jdb_buf_data(from->mem);
-    size_t pad = block ? (size_t)((block - from->used % block) % block) : 0;
+    const struct batch *from = &b->of[b->gathering];
     jl_push_size(L, from->count);
     if (from->count == 0) return 1;
-    if (b->of[!b->gathering].count > 0 || !base || pad > from->room - from->used)
-        return luaL_error(L, "the batch cannot be taken");
-    memset(base + from->off + from->used, 0, pad);
-    jl_push_size(L, from->used + pad);
-    jl_push_size(L, b->gathering + 1);
-    b->gathering = !b->gathering;
+    if (!take(b)) return luaL_error(L, "the batch cannot be taken");
+    jl_push_size(L, from->used);
+    jl_push_size(L, (uint64_t)(from - b->of) + 1);
     return 3;
 }
 
-/* A batch is over, and empty; those who joined go on, with their numbers or the n values on top. */
-static void finish(lua_State *L, struct batch *over, int n) {
-    jl_open_gate(L, &over->gate, n);
+/* A batch is over, and empty. */
+static void empty(struct batch *over) {
     over->used = over->count = 0;
     if (over->mem != over->page) set_memory(over, over->page, over->page_off, over->page_room);
 }
 
-/* batches:open([nil, message, err]): the one that was taken is over. */
+/* The one that was taken is durable. */
+static void account(jl_batches *b) {
+    const struct batch *over = &b->of[!b->gathering];
+    b->last += over->count;
+    b->tail += over->used;
+    b->bytes += over->used;
+    b->commits++;
+}
+
+/* batches:open([nil, message, err]): the one that was taken is over; those who joined go on, with
+ * their numbers or these values. */
 static int batches_open(lua_State *L) {
     jl_batches *b = check_batches(L);
+    struct batch *over = &b->of[!b->gathering];
     luaL_checkstack(L, 3, "batch");
-    finish(L, &b->of[!b->gathering], lua_gettop(L) - 1);
+    int n = lua_gettop(L) - 1;
+    if (n == 0) account(b);
+    jl_open_gate(L, &over->gate, n);
+    empty(over);
     return 0;
 }
 
-/* batches:give_up(next, nil, message, err): the one that gathers is over, the next record has that
- * number. */
+/* batches:give_up(nil, message, err): the one that gathers is over, numbers go on behind what is
+ * durable. */
 static int batches_give_up(lua_State *L) {
     jl_batches *b = check_batches(L);
-    uint64_t next = integer(L, 2);
     luaL_checkstack(L, 3, "batch");
-    finish(L, &b->of[b->gathering], lua_gettop(L) - 2);
-    b->next = next;
+    jl_open_gate(L, &b->of[b->gathering].gate, lua_gettop(L) - 1);
+    empty(&b->of[b->gathering]);
+    b->next = b->last + 1;
     return 0;
+}
+
+/* ---- batches that need no Lua ---------------------------------------------------------------- */
+
+/* Whether the batch that gathered is one of the many: in the log's own memory, with room in the
+ * segment, and nobody stands in line. */
+static int is_plain(const jl_batches *b) {
+    const struct batch *from = &b->of[b->gathering];
+    return b->committer && from->count > 0 && from->mem == from->page && b->tail < b->pause &&
+           b->tail + from->used + padding(b) <= b->size;
+}
+
+/* Takes the batch and submits its write. 0: that is for the committer. */
+static int write_plain(jl_state *S, jl_batches *b) {
+    jdb_kind kind;
+    const struct batch *from = &b->of[b->gathering];
+    if (!is_plain(b) || jdb_file_queue(b->file) != S->queue) return 0;
+    jdb_op *op = jdb_op_take(S->queue, &kind);
+    if (!op) return 0;
+    jdb_prep_write(op, b->file, from->page, from->page_off, from->used + padding(b), b->tail,
+                   JDB_WRITE_DSYNC);
+    if (jdb_op_check(op) != JDB_OK || !take(b)) {
+        jdb_op_release(S->queue, op);
+        return 0;
+    }
+    jl_drive(S, b->driver, op);
+    return 1;
+}
+
+/* Appenders that were just answered run before the next batch is taken, so that all of them share
+ * it: hence the turn in between. */
+static void advance(jl_state *S, jl_driver *d, jdb_op *op) {
+    jl_batches *b = d->owner;
+    struct batch *over = &b->of[!b->gathering];
+    int durable = op && jdb_op_kind(op) == JDB_OK;
+    if (op && (durable || !d->task.joiners)) jdb_op_release(S->queue, op);
+    if (!d->task.joiners) return; /* the committer was ended: what is on disk is unknown */
+    if (durable) {
+        account(b);
+        jl_wake_gate(S, &over->gate);
+        empty(over);
+        jl_drive(S, d, NULL);
+    } else if (op || !write_plain(S, b)) {
+        b->failed = op;
+        jl_wake_gate(S, &d->task);
+    }
+}
+
+/* The committer has yielded. */
+static void begin_writing(jl_state *S, jl_task *t) {
+    jl_batches *b = S->beginning;
+    jl_join_gate(S, &b->driver->task, t, 0);
+    if (!write_plain(S, b)) jl_wake_gate(S, &b->driver->task);
+}
+
+/* batches:write(file): in the committer: writes the batch that gathered, and those that gather
+ * meanwhile, until one is not for here. Then 0; false at once where the first is not. */
+static int batches_write(lua_State *L) {
+    jl_batches *b = check_batches(L);
+    jl_state *S = jl_self(L);
+    const jl_file *f = jl_test(L, 2, &jl_magic_file, sizeof *f);
+    if (!f || !is_plain(b) || b->driver->task.joiners || !jl_in_task(L, S)) {
+        lua_pushboolean(L, 0);
+        return 1;
+    }
+    if (b->file) jdb_file_unref(b->file);
+    b->file = jdb_file_ref(f->file);
+    return jl_suspend(L, S, begin_writing, b);
+}
+
+/* batches:failure(): nil, message, err of the write that ended write(); nothing: none did. */
+static int batches_failure(lua_State *L) {
+    jl_batches *b = check_batches(L);
+    jdb_op *op = b->failed;
+    if (!op) return 0;
+    int n = jl_push_result(L, op);
+    b->failed = NULL;
+    jdb_op_release(jdb_file_queue(b->file), op);
+    return n;
 }
 
 static int batches_gc(lua_State *L) {
     jl_batches *b = jl_test(L, 1, &jl_magic_batches, sizeof *b);
-    for (int i = 0; b && i < 2; i++) {
+    if (!b) return 0;
+    if (b->driver) jl_drop_driver(jl_self(L), b->driver);
+    if (b->failed) jdb_op_release(jdb_file_queue(b->file), b->failed);
+    if (b->file) jdb_file_unref(b->file);
+    b->driver = NULL;
+    b->failed = NULL;
+    b->file = NULL;
+    for (int i = 0; i < 2; i++) {
         jl_drop_gate(&b->of[i].gate);
         if (b->of[i].mem) jdb_buf_unref(b->of[i].mem);
         if (b->of[i].page) jdb_buf_unref(b->of[i].page);
@@ -280,6 +456,8 @@ static int new_batches(lua_State *L) {
     jl_batches *b = jl_new(L, sizeof *b, &jl_magic_batches, jl_self(L)->ref_batches_meta);
     /* Now: making it may have run finalizers. */
     if (!pages[0]->mem || !pages[1]->mem) return luaL_error(L, "a buffer was freed (Closed)");
+    b->driver = jl_new_driver(b, advance);
+    if (!b->driver) return luaL_error(L, "out of memory for a log");
     for (int i = 0; i < 2; i++) {
         b->of[i].page = jdb_buf_ref(pages[i]->mem);
         b->of[i].page_off = pages[i]->off;
@@ -287,6 +465,8 @@ static int new_batches(lua_State *L) {
         set_memory(&b->of[i], pages[i]->mem, pages[i]->off, pages[i]->len);
     }
     b->next = next;
+    b->last = next - 1;
+    b->block = 1;
     memcpy(b->half, identity, HALF);
     return 1;
 }
@@ -308,10 +488,19 @@ static int record(lua_State *L) {
 }
 
 int jl_open_log(lua_State *L) {
-    static const luaL_Reg methods[] = {{"put", batches_put},         {"count", batches_count},
-                                       {"admit", batches_admit},     {"use", batches_use},
-                                       {"take", batches_take},       {"open", batches_open},
-                                       {"give_up", batches_give_up}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"put", batches_put},
+                                       {"count", batches_count},
+                                       {"admit", batches_admit},
+                                       {"use", batches_use},
+                                       {"take", batches_take},
+                                       {"open", batches_open},
+                                       {"give_up", batches_give_up},
+                                       {"segment", batches_segment},
+                                       {"write", batches_write},
+                                       {"failure", batches_failure},
+                                       {"position", batches_position},
+                                       {"appender", batches_appender},
+                                       {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", batches_gc}, {NULL, NULL}};
     static const luaL_Reg functions[] = {
         {"batches", new_batches}, {"join_batch", join_batch}, {"record", record}, {NULL, NULL}};

@@ -28,7 +28,7 @@ local sync = require "jdbfs.sync"
 local spawn, failure, wait, give_way = core.spawn, core.failure, core.wait, core.yield
 local is_buffer, new_buffer = core.is_buffer, core.buffer
 local batches_of, join_batch, record = core.batches, core.join_batch, core.record
-local error, floor, getmetatable, huge = error, math.floor, getmetatable, math.huge
+local ceil, error, floor, getmetatable, huge = math.ceil, error, math.floor, getmetatable, math.huge
 local ipairs, pairs, pcall = ipairs, pairs, pcall
 local select, setmetatable = select, setmetatable
 local tonumber, tostring, type = tonumber, tostring, type
@@ -209,6 +209,16 @@ local function take_spare(self, need)
   return make_spare(self, size > self.segment_size and size or self.segment_size)
 end
 
+-- The batches go into this segment from now on; where they stand is theirs to know.
+local function use_segment(self, segment)
+  self.current = segment
+  self.batches:segment(segment.tail, segment.size, self.block)
+end
+
+local function tail_of(self, segment)
+  return segment == self.current and select(2, self.batches:position()) or segment.tail
+end
+
 -- Goes on in a new segment with room for that many bytes.
 local function next_segment(self, need, first)
   local spare, message, err = take_spare(self, need)
@@ -218,8 +228,8 @@ local function next_segment(self, need, first)
   if not segment then return nil, message, err, unknown end
   self.current.file:close()
   self.current.file = nil
-  self.current.final = first - 1
-  self.current = segment
+  self.current.final, self.current.tail = first - 1, tail_of(self, self.current)
+  use_segment(self, segment)
   self.segments[#self.segments + 1] = segment
   self.unprepared = false
   return true
@@ -232,10 +242,14 @@ local function prepare(self)
   if spare then self.spare = spare else self.unprepared = true end
 end
 
+local function is_preparing(self)
+  return self.spare or self.unprepared or alive(self.preparer)
+end
+
 local function prepare_soon(self)
   local segment = self.current
-  if self.spare or self.unprepared or segment.tail * 2 < segment.size then return end
-  if self.failed or self.closing or alive(self.preparer) then return end
+  if is_preparing(self) or tail_of(self, segment) * 2 < segment.size then return end
+  if self.failed or self.closing then return end
   self.preparer = spawn(prepare, self)
 end
 
@@ -700,11 +714,13 @@ local function new_line()
   return { first = 1, next = 1, last = 0 }
 end
 
--- Appenders may join while somebody commits and nobody waits for room.
+-- Appenders may join while somebody commits and nobody waits for room. The committer has to come
+-- back for the line, and in the middle of a segment for the next one.
 local function let_join(self)
   local line = self.line
   local may = not self.failed and not self.closing and line.next > line.last
-  self.batches:admit(may and self.committer or nil)
+  local pause = is_preparing(self) and self.current.size or ceil(self.current.size / 2)
+  self.batches:admit(may and self.committer or nil, line.first > line.last and pause or 0)
 end
 
 local function set_committer(self, task)
@@ -777,14 +793,15 @@ local function poisoned(self, op)
 end
 
 -- The batch that was written is over.
-local function finish_batch(self, last, ok, message, err)
+local function finish_batch(self, ok, message, err)
+  local _, _, _, _, last = self.batches:position()
   if ok then self.batches:open() else self.batches:open(nil, message, err) end
-  if self.line.first < self.line.next then answer_line(self, last, ok, message, err) end
+  answer_line(self, last, ok, message, err)
 end
 
 -- What gathers fails; numbers go on behind what is durable.
 local function give_up(self, message, err)
-  self.batches:give_up(self.last + 1, nil, message, err)
+  self.batches:give_up(nil, message, err)
   for _, own in pairs(self.own) do release(own) end
   self.own = {}
 end
@@ -810,20 +827,17 @@ end
 
 -- A fourth result says that nothing was written.
 local function write_batch(self, buffer, length)
-  local segment = self.current
-  if segment.tail + length > segment.size then
-    local ok, message, err, unknown = next_segment(self, length, self.last + 1)
+  local last, tail = self.batches:position()
+  if tail + length > self.current.size then
+    local ok, message, err, unknown = next_segment(self, length, last + 1)
     if not ok then return nil, message, err, not unknown end
-    segment = self.current
+    tail = self.current.tail
   end
-  local ok, message, err = segment.file:write_at(buffer, segment.tail, 0, length, "dsync")
-  if not ok then return nil, message, err end
-  segment.tail = segment.tail + length
-  return true
+  return self.current.file:write_at(buffer, tail, 0, length, "dsync")
 end
 
-local function commit_batch(self, in_task, count, length, which)
-  local own, last = self.own[which], self.last + count
+local function commit_batch(self, in_task, length, which)
+  local own = self.own[which]
   if self.line.next <= self.line.last then
     -- In a task the line is encoded while the device works.
     if in_task then spawn(refill, self) else refill(self) end
@@ -833,28 +847,40 @@ local function commit_batch(self, in_task, count, length, which)
     self.own[which] = nil
     release(own)
   end
-  if ok then
-    self.last = last
-    self.commits, self.bytes = self.commits + 1, self.bytes + length
-    return finish_batch(self, last, true)
-  end
-  finish_batch(self, last, nil, message, err)
+  if ok then return finish_batch(self, true) end
+  finish_batch(self, nil, message, err)
   if unwritten then give_back(self, message, err) else poison(self, message) end
+end
+
+-- Nearly every batch is like the one before: these are written one after the other without coming
+-- back here. Whether there was one.
+local function commit_plain(self)
+  local batches = self.batches
+  let_join(self)
+  if not batches:write(self.current.file) then return false end
+  local _, message, err = batches:failure()
+  if err then
+    finish_batch(self, nil, message, err)
+    poison(self, message)
+  end
+  prepare_soon(self)
+  return true
 end
 
 -- Until nothing is left. Appenders that were just answered run before the next batch is taken, so
 -- that all of them share it.
 local function commit(self, in_task)
-  local batches, block = self.batches, self.block
-  local count, length, which = batches:take(block)
-  while count > 0 do
-    commit_batch(self, in_task, count, length, which)
+  local batches = self.batches
+  while true do
+    while in_task and commit_plain(self) do end
+    if self.line.next <= self.line.last then refill(self) end
+    local count, length, which = batches:take()
+    if count == 0 then break end
+    commit_batch(self, in_task, length, which)
     if in_task then
       prepare_soon(self)
       give_way()
     end
-    if self.line.next <= self.line.last then refill(self) end
-    count, length, which = batches:take(block)
   end
   set_committer(self, nil)
   self.idle:set()
@@ -951,11 +977,19 @@ local function append_slowly(self, data)
 end
 
 -- Nearly every record of a busy log joins the batch that gathers, in one call.
-function Log:append(data)
+local function append(self, data)
   local number, message, err = join_batch(self, data)
   if number then return number end
   if err then return nil, message, err end
   return append_slowly(self, data)
+end
+
+Log.append = append
+
+-- As a field it is found at once; where that can be, it is that call. A host has made it its own.
+local function place_append(self)
+  local direct = Log.append == append and self.batches:appender(self, append_slowly)
+  self.append = direct or Log.append
 end
 
 function Log:recovery()
@@ -967,9 +1001,10 @@ end
 
 function Log:stats()
   check_self(self, Log, "stats")
+  local last, _, commits, bytes = self.batches:position()
   return {
-    records = self.last - self.found.last, batches = self.commits, bytes = self.bytes,
-    segments = #self.segments, first = self.segments[1].first, last = self.last,
+    records = last - self.found.last, batches = commits, bytes = bytes,
+    segments = #self.segments, first = self.segments[1].first, last = last,
   }
 end
 
@@ -983,6 +1018,7 @@ local function remove_segments(self, number, result)
     end
     remove(self.segments, 1)
     self.unprepared = false
+    let_join(self)
   end
   result.ok = true
 end
@@ -1073,7 +1109,7 @@ local function enter_segment(self, segment)
   leave_segment(self)
   local file, message, err = core.open(segment.path, { direct = self.log.direct, nofollow = true })
   if not file then return nil, message, err end
-  self.scan = new_scan(self.log, segment, file, segment.tail)
+  self.scan = new_scan(self.log, segment, file, tail_of(self.log, segment))
   self.scan.segment, self.scan.next = segment, segment.first
   return true
 end
@@ -1092,7 +1128,7 @@ local function locate(self)
     if not ok then return nil, message, err end
     scan = self.scan
   end
-  scan.limit = scan.segment.tail
+  scan.limit = tail_of(log, scan.segment)
   return scan
 end
 
@@ -1103,7 +1139,7 @@ function Cursor:next()
   if number ~= floor(number) or number < 1 then
     return failure("Overflow", "records", log.path, tostring(number) .. " is no record's number")
   end
-  if self.done or number > log.last then return nil end
+  if self.done or number > log.batches:position() then return nil end
   local scan, message, err = locate(self)
   if not scan then return nil, message, err end
   while true do
@@ -1190,8 +1226,7 @@ local function load_log(self)
   ok, message, err = get(self, numbers)
   if not ok then return nil, message, err end
   local found = self.found
-  self.last = self.next - 1
-  found.first, found.last = self.segments[1].first, self.last
+  found.first, found.last = self.segments[1].first, self.next - 1
   found.records, found.segments = found.last - found.first + 1, #self.segments
   self.half = self.identity:sub(1, 8)
   return true
@@ -1208,8 +1243,9 @@ local function make_batches(self, size)
   local two
   two, message, err = new_buffer(size, self.memory)
   if not two then return nil, message, err end
-  self.pages, self.batches = { one, two }, batches_of(one, two, self.half, self.last + 1)
+  self.pages, self.batches = { one, two }, batches_of(one, two, self.half, self.next)
   self[1] = self.batches -- for join_batch
+  use_segment(self, self.current)
   return true
 end
 
@@ -1219,7 +1255,7 @@ local function open(path, o)
   local self = setmetatable({
     path = path, direct = options.direct, segment_size = options.segment_size, spares = 0,
     segments = {}, line = new_line(), own = {}, idle = sync.event(), committing = false,
-    found = { clean = true, cut_bytes = 0 }, commits = 0, bytes = 0,
+    found = { clean = true, cut_bytes = 0 },
   }, Log)
   self.idle:set()
   local ok, message, err = core.mkdir(path)
@@ -1228,8 +1264,10 @@ local function open(path, o)
   if not self.lock then return nil, message, err end
   ok, message, err = load_log(self)
   if ok then ok, message, err = make_batches(self, options.batch_size) end
-  self.append = self.append -- found at once there
-  if ok then return self end
+  if ok then
+    place_append(self)
+    return self
+  end
   if self.current and self.current.file then self.current.file:close() end
   self.lock:close()
   return nil, message, err
