@@ -9,15 +9,16 @@ LUA_SRC  := lua_core lua_error lua_buf lua_file lua_fs lua_log lua_queue lua_tas
 
 PLATFORM := $(shell uname -s)
 SIM_SRC  := be_sim be_sim_op be_sim_disk
-POSIX_SRC := be_pool $(SIM_SRC) os_posix os_posix_names os_posix_open os_posix_relay os_cpu os_lock
+POSIX_SRC := be_pool be_null $(SIM_SRC) os_posix os_posix_names os_posix_open os_posix_relay \
+             os_cpu os_lock
 PLATFORM_SRC_Linux  := be_uring be_uring_poll be_uring_register $(POSIX_SRC) os_posix_clock \
                        os_linux os_linux_evidence
 PLATFORM_LIBS_Linux  = $(URING_LIBS) -lpthread -ldl -lm
 PLATFORM_SRC_Darwin := be_kqueue $(POSIX_SRC) os_bsd_common os_bsd_statfs os_macos os_macos_calls
 PLATFORM_SRC_FreeBSD := be_kqueue $(POSIX_SRC) os_posix_clock os_bsd os_bsd_common os_bsd_statfs
 PLATFORM_LIBS_FreeBSD := -lpthread -lm
-PLATFORM_SRC_Windows := be_iocp be_pool $(SIM_SRC) os_windows os_windows_file os_windows_names \
-                        os_windows_evidence os_windows_text os_cpu os_lock
+PLATFORM_SRC_Windows := be_iocp be_pool be_null $(SIM_SRC) os_windows os_windows_file \
+                        os_windows_names os_windows_evidence os_windows_text os_cpu os_lock
 PLATFORM_LIBS_Windows = -Wl,-Bstatic -lssp -lpthread -Wl,-Bdynamic -static-libgcc
 PLATFORM_SRC  := $(PLATFORM_SRC_$(PLATFORM))
 PLATFORM_LIBS  = $(PLATFORM_LIBS_$(PLATFORM))

@@ -99,6 +99,7 @@ struct jdb_queue {
 };
 
 extern const struct jdb_backend *const jdb_backends[]; /* best first, NULL last */
+extern const struct jdb_backend jdb_backend_null;      /* on every platform; not among them */
 
 int jdb_queue_is_own(const jdb_queue *queue); /* this process and thread made it */
 void jdb_arrive(jdb_queue *queue, jdb_op *op, int64_t result);

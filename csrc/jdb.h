@@ -310,7 +310,7 @@ typedef enum jdb_iopoll {
 } jdb_iopoll;
 
 typedef struct jdb_options {
-    const char *backend; /* NULL or "auto": the first that works */
+    const char *backend; /* NULL or "auto": the first that works; "null": transfers nothing */
     uint32_t depth;      /* operations the kernel holds at once; 0: 256; at most JDB_DEPTH_MAX */
     uint32_t workers;    /* pool threads at most; 0: 16; at most JDB_WORKERS_MAX */
     int unregistered;    /* 1: the kernel is told of no memory, file or ring beforehand */

@@ -196,7 +196,8 @@ static jdb_iopoll iopoll_option(lua_State *L) {
 }
 
 static void backend_option(lua_State *L, jl_state *S) {
-    static const char *const known[] = {"auto", "io_uring", "threads", "kqueue", "iocp", "sim"};
+    static const char *const known[] = {"auto", "io_uring", "threads", "kqueue",
+                                        "iocp", "sim",      "null"};
     const char *name = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(known[i], name) == 0) {

@@ -677,6 +677,10 @@ static void note(jdb_queue *q, const char *text) {
 static int open_backend(jdb_queue *q, const char *name) {
     int named = name && strcmp(name, "auto") != 0;
     int error = -ENOENT;
+    if (named && strcmp(name, jdb_backend_null.name) == 0) {
+        q->backend = &jdb_backend_null;
+        return q->backend->open(q);
+    }
     for (unsigned i = 0; jdb_backends[i]; i++) {
         if (named ? strcmp(jdb_backends[i]->name, name) != 0 : jdb_backends[i]->world != NULL)
             continue;
@@ -692,8 +696,10 @@ const char *jdb_backend_wanted(const jdb_options *options) {
     return forced ? forced : options->backend;
 }
 
-static int known_backend(const char *name) {
+/* "null" is no choice of the environment's: see be_null.c. */
+static int known_backend(const char *name, int forced) {
     if (!name || strcmp(name, "auto") == 0) return 1;
+    if (strcmp(name, jdb_backend_null.name) == 0) return !forced;
     for (unsigned i = 0; jdb_backends[i]; i++)
         if (strcmp(jdb_backends[i]->name, name) == 0) return 1;
     return 0;
@@ -714,7 +720,7 @@ int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *fa
     const char *forced = jdb_os_getenv("JDBFS_BACKEND");
     const char *name = jdb_backend_wanted(options);
     char text[256];
-    if (!known_backend(name)) {
+    if (!known_backend(name, forced != NULL)) {
         snprintf(text, sizeof text, "%s names no backend of this platform: %.60s",
                  forced ? "JDBFS_BACKEND" : "backend", name);
         return refuse(failure, JDB_UNSUPPORTED, 0, text);

@@ -1418,8 +1418,9 @@ function Reader:close() end
 -- ---- the queue, and hosts ---------------------------------------------------------------------
 
 ---@class jdbfs.SetupOptions
----@field backend "auto"|"io_uring"|"threads"|"kqueue"|"iocp"|"sim"|nil the environment variable
----  JDBFS_BACKEND wins
+---@field backend "auto"|"io_uring"|"threads"|"kqueue"|"iocp"|"sim"|"null"|nil the environment
+---  variable JDBFS_BACKEND wins. "null" is for measuring: reads, writes and flushes end at once, and
+---  nothing is transferred
 ---@field depth integer? operations the kernel holds at once, 1 to 4096, default 256
 ---@field workers integer? threads of the pool at most, 1 to 256, default 16
 ---@field sqpoll number? io_uring: a thread of the kernel takes the operations, without a call, and
@@ -1456,7 +1457,7 @@ function jdbfs.setup(o) end
 
 ---@class jdbfs.Info
 ---@field version string of the library
----@field backend string "io_uring", "threads", "sim"
+---@field backend string "io_uring", "threads", "sim", "null"
 ---@field reason string why this backend
 ---@field features string comma-separated
 ---@field kernel string "Linux 6.1.0"

@@ -83,7 +83,7 @@ M.RUN = {
   { name = "max-written", value = "N", parse = units.size, about = "stop after so many bytes" },
   { name = "dry-run", about = "say what would be done, and do nothing" },
   { name = "backend", value = "NAME", parse = units.text,
-    about = "as in jdbfs.setup{ backend = NAME } (default: auto)" },
+    about = "as in jdbfs.setup{ backend = NAME } (default: auto); null transfers nothing" },
 }
 
 -- A list of options by name.

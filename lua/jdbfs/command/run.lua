@@ -289,6 +289,9 @@ end
 -- With --verify all workloads work on pages of the same size.
 local function make_verifier(self, target, bs)
   if not self.options.verify then return end
+  if self.info.backend == "null" then
+    status.usage("--verify: the backend null keeps nothing that could be verified")
+  end
   if self.options.state and self.workloads[1].sync == "none" then
     status.usage("--state notes what is durable: it needs --sync")
   end
