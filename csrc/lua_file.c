@@ -39,8 +39,10 @@ static void read_odd_number(lua_State *L, int i, struct transfer *t, const char 
     t->wrong = wrong;
 }
 
-/* (buffer, offset [, buffer offset, length]) from argument `first`. */
-static inline void read_transfer_at(lua_State *L, int first, struct transfer *t) {
+/* (buffer, offset [, buffer offset, length]) from argument `first`. In line, as what it fills then
+ * stays in registers. */
+__attribute__((always_inline)) static inline void read_transfer_at(lua_State *L, int first,
+                                                                   struct transfer *t) {
     int top = lua_gettop(L);
     t->wrong = NULL;
     t->off = t->buf_off = 0;
