@@ -49,8 +49,7 @@ __attribute__((always_inline)) static inline void read_transfer_at(lua_State *L,
     t->buf = jl_check_buf(L, first);
     if (!jl_plain_number(L, first + 1, &t->off))
         read_odd_number(L, first + 1, t, "offset", &t->off);
-    if (top >= first + 2 && !jl_plain_number(L, first + 2, &t->buf_off) &&
-        !lua_isnil(L, first + 2))
+    if (top >= first + 2 && !jl_plain_number(L, first + 2, &t->buf_off) && !lua_isnil(L, first + 2))
         read_odd_number(L, first + 2, t, "buffer offset", &t->buf_off);
     if (top >= first + 3 && jl_plain_number(L, first + 3, &t->len)) return;
     t->len = t->buf->len >= t->buf_off ? t->buf->len - t->buf_off : 0;
