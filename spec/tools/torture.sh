@@ -122,6 +122,7 @@ if [[ $long == 0 ]]; then
     few=(env LUAS=lua5.4 FS=own)
 fi
 
+bash spec/tools/deps.sh ci || true
 part "analyze" bash spec/tools/analyze.sh
 for lua in lua5.1 lua5.2 lua5.3 lua5.4 luajit; do
     for backend in io_uring threads; do
