@@ -59,6 +59,8 @@ reads() {
     "$lua" spec/bench/lone.lua "$work/reads" $((3 * rounds)) 0.2 "${args[@]}"
     echo
     "$lua" spec/bench/batch.lua "$work/reads" "$rounds" 0.3 "${args[@]}"
+    echo
+    "$lua" spec/bench/luv.lua "$work/reads" 5 0.3 "${args[@]}"
     rm -f "$work/reads"
     echo
     build/bench/loop make "$work/cached" 8

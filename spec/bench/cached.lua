@@ -24,10 +24,14 @@ local function add(to, a, b)
   table.insert(to.added, a - b)
 end
 local list, costs, again, all = {}, {}, series(), {}
-for k, who in ipairs(ours) do
-  all[k] = series()
-  list[k] = function()
-    return contestants.printed(who.reads(file, DEPTH, operations, "cached")).cost
+local names = {}
+for _, how in ipairs({ "cached", "lists" }) do
+  for _, who in ipairs(ours) do
+    names[#names + 1] = who.name .. (how == "lists" and ", lists of as many" or "")
+    all[#names] = series()
+    list[#names] = function()
+      return contestants.printed(who.reads(file, DEPTH, operations, how)).cost
+    end
   end
 end
 contestants.alternate("cached reads", rounds, function() return loop(operations) end, list,
@@ -43,4 +47,4 @@ row("", "CPU per read", "us added")
 row("---", "---", "---")
 local function line(name, one) row(name, spread.text(one.ratio), spread.text(one.added)) end
 line(("C loop again: %.2f us"):format(spread.median(costs)), again)
-for k, who in ipairs(ours) do line(who.name, all[k]) end
+for k, name in ipairs(names) do line(name, all[k]) end

@@ -3,6 +3,7 @@
 -- build/bench/commit (see bench.sh); fio for the streams where it is there.
 
 local jdbfs = require "jdbfs"
+local json = require "jdbfs.command.json"
 local spread = require "spread"
 
 local dir, rounds, seconds = arg[1], tonumber(arg[2] or 7), tonumber(arg[3] or 1)
@@ -152,36 +153,45 @@ end
 
 local MIB, TOTAL = 1024 * 1024, 256
 
-local function write_stream(path)
-  local block, started = ("s"):rep(MIB), jdbfs.now()
-  jdbfs.run(function()
-    local file = assert(jdbfs.open_rw(path))
-    local w = assert(jdbfs.writer(file))
-    for _ = 1, TOTAL do assert(w:write(block)) end
-    assert(w:close())
-    assert(file:close())
-  end)
-  return TOTAL / (jdbfs.now() - started)
+-- MiB a second, and us of CPU a MiB, of the whole process.
+local function stream(path, how, work)
+  local file = assert(jdbfs[how == "write" and "open_rw" or "open"](path))
+  local cpu, started = os.clock(), jdbfs.now()
+  jdbfs.run(work, file)
+  assert(file:close())
+  return { rate = TOTAL / (jdbfs.now() - started), cost = (os.clock() - cpu) / TOTAL * 1e6 }
 end
 
-local function read_stream(path)
-  local started = jdbfs.now()
-  jdbfs.run(function()
-    local file = assert(jdbfs.open(path))
+-- Through Lua strings, and in place, which is what fio does.
+local STREAMS = {
+  { "writer from strings", "write", function(file)
+    local w, block = assert(jdbfs.writer(file)), ("s"):rep(MIB)
+    for _ = 1, TOTAL do assert(w:write(block)) end
+    assert(w:close())
+  end },
+  { "writer in place", "write", function(file)
+    local w = assert(jdbfs.writer(file))
+    for _ = 1, TOTAL do assert(w:advance(#assert(w:space()))) end
+    assert(w:close())
+  end },
+  { "reader into strings", "read", function(file)
     local r = assert(jdbfs.reader(file))
     while r:read(MIB) do end
     assert(r:close())
-    assert(file:close())
-  end)
-  return TOTAL / (jdbfs.now() - started)
-end
+  end },
+  { "reader in place", "read", function(file)
+    local r = assert(jdbfs.reader(file))
+    while r:next_block() do end
+    assert(r:close())
+  end },
+}
 
 local function fio(path, how)
   local out = run(("fio --name=s --filename=%s --rw=%s --bs=1m --size=%dm --direct=1 --iodepth=4 "
-    .. "--ioengine=io_uring --minimal 2>/dev/null"):format(path, how, TOTAL))
-  local fields = {}
-  for field in out:gmatch("[^;]*;?") do fields[#fields + 1] = field:gsub(";", "") end
-  return tonumber(fields[how == "write" and 48 or 7]) / 1024
+    .. "--ioengine=io_uring --output-format=json 2>/dev/null"):format(path, how, TOTAL))
+  local job = assert(json.decode((out:match("{.*")))).jobs[1]
+  local seconds_of_cpu = (job.usr_cpu + job.sys_cpu) / 100 * job.job_runtime / 1000
+  return { rate = job[how].bw_bytes / MIB, cost = seconds_of_cpu / TOTAL * 1e6 }
 end
 
 local function streams()
@@ -190,17 +200,23 @@ local function streams()
   local file = assert(jdbfs.create(path))
   assert(file:preallocate(TOTAL * MIB, "zero"))
   file:close()
-  local w, r, ws, rs, w_again, r_again = {}, {}, {}, {}, {}, {}
-  for i = 1, rounds do
-    local write, read = fio(path, "write"), fio(path, "read")
-    ws[i], rs[i] = write_stream(path), read_stream(path)
-    w_again[i], r_again[i] = fio(path, "write") / write, fio(path, "read") / read
-    w[i], r[i] = 2 * ws[i] / (1 + w_again[i]) / write, 2 * rs[i] / (1 + r_again[i]) / read
+  for _, one in ipairs(STREAMS) do
+    local name, how, work = one[1], one[2], one[3]
+    local again, again_cpu, speed, cpu, rates, costs = {}, {}, {}, {}, {}, {}
+    for i = 1, rounds do
+      local before = fio(path, how)
+      local ours = stream(path, how, work)
+      local after = fio(path, how)
+      again[i], again_cpu[i] = after.rate / before.rate, after.cost / before.cost
+      speed[i] = 2 * ours.rate / (before.rate + after.rate)
+      cpu[i] = 2 * ours.cost / (before.cost + after.cost)
+      rates[i], costs[i] = ours.rate, ours.cost
+    end
+    show("fio, 1 MiB blocks at depth 4, again", again, "")
+    show("fio, 1 MiB blocks at depth 4: CPU, again", again_cpu, "")
+    show(name .. ", of fio", speed, ("%.0f MiB/s"):format(spread.median(rates)))
+    show(name .. ": CPU, of fio", cpu, ("%.0f us a MiB"):format(spread.median(costs)))
   end
-  show("fio writes at depth 4, again", w_again, "")
-  show("fio reads at depth 4, again", r_again, "")
-  show("writer, 1 MiB blocks, of fio at depth 4", w, ("%.0f MiB/s"):format(spread.median(ws)))
-  show("reader, 1 MiB blocks, of fio at depth 4", r, ("%.0f MiB/s"):format(spread.median(rs)))
   jdbfs.remove(path)
 end
 

@@ -2,7 +2,8 @@
 -- OPERATIONS. Prints: operations seconds cpu-seconds kernel-entries lua-bytes, the last one being
 -- what the Lua heap grew by, with the collector stopped. reads.lua FILE 1 OPERATIONS latency:
 -- operations seconds, and the median of the times from one completion to the next, in us.
--- reads.lua FILE DEPTH OPERATIONS cached: through the page cache.
+-- reads.lua FILE DEPTH OPERATIONS cached: through the page cache; lists: the same by one task that
+-- reads lists of DEPTH.
 local jdbfs = require("jdbfs")
 
 local path, depth, operations = arg[1], tonumber(arg[2]), tonumber(arg[3])
@@ -33,8 +34,22 @@ local function reader(file, buffer, seed, pages)
   end
 end
 
+local function list_reader(file, buffers, pages)
+  local random, list = 1, {}
+  for i = 1, depth do list[i] = { buffers[i], 0 } end
+  for _ = 1, each do
+    for i = 1, depth do
+      random = random * 16807 % 2147483647
+      list[i][2] = random % pages * PAGE
+    end
+    assert(file:read_many(list))
+  end
+end
+
+local cached = arg[4] == "cached" or arg[4] == "lists"
+
 jdbfs.run(function()
-  local file = assert(jdbfs.open(path, arg[4] == "cached" and { direct = "off" } or nil))
+  local file = assert(jdbfs.open(path, cached and { direct = "off" } or nil))
   local pages = math.floor(file:size() / PAGE)
   local buffers, tasks = {}, {}
   for i = 1, depth do buffers[i] = assert(jdbfs.buffer(PAGE)) end
@@ -43,10 +58,14 @@ jdbfs.run(function()
   collectgarbage("stop")
   local entries, bytes = jdbfs.stats().entries, collectgarbage("count")
   local start, cpu = jdbfs.now(), os.clock()
-  for i = 1, depth do
-    tasks[i] = jdbfs.spawn(reader, file, buffers[i], (i - 1) * 7919 + 1, pages)
+  if arg[4] == "lists" then
+    list_reader(file, buffers, pages)
+  else
+    for i = 1, depth do
+      tasks[i] = jdbfs.spawn(reader, file, buffers[i], (i - 1) * 7919 + 1, pages)
+    end
   end
-  for i = 1, depth do tasks[i]:join() end
+  for i = 1, #tasks do tasks[i]:join() end
   cpu, start = os.clock() - cpu, jdbfs.now() - start
   bytes = collectgarbage("count") - bytes
   entries = jdbfs.stats().entries - entries
