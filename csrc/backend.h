@@ -79,6 +79,7 @@ struct jdb_queue {
     jdb_queue *kept_next;
     unsigned fork_generation;
     const void *thread; /* identifies the owning thread */
+    jdb_op *list;       /* the last one that was submitted, until all its entries are done */
     uint32_t stage_max; /* so many staged are handed over at once */
     uint32_t wait_min;  /* completions to wait for, as far as there are as many; 0: by the rule */
     int64_t gap_ns;     /* running mean between completions, for batching */

@@ -275,6 +275,7 @@ static void submit_many(jdb_queue *q, jdb_op *many) {
         file->durable_writes--;
     }
     if (many->len == 0) jdb_finish(q, many);
+    else q->list = many;
     jdb_op *child;
     while ((child = jdb_list_pop(&children))) {
         accept(q, child);
@@ -394,7 +395,9 @@ static void child_done(jdb_queue *q, jdb_op *child) {
     }
     if (drop) jdb_op_release(q, drop);
     assert(many->chunk > 0);
-    if (--many->chunk == 0) arrived(q, many);
+    if (--many->chunk > 0) return;
+    if (q->list == many) q->list = NULL;
+    arrived(q, many);
 }
 
 /* An error that nobody hears is told by close. */
@@ -520,6 +523,13 @@ static void reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     start(q);
 }
 
+/* A list is all there is, and the kernel has the rest of it: nobody goes on before it has ended, so
+ * it is waited for as a whole. */
+static int list_alone(const jdb_queue *q) {
+    if (!q->list || q->pool_inflight || q->pending.head || q->wait_min) return 0;
+    return q->stats.submitted - q->stats.completed == (uint64_t)q->list->chunk + 1;
+}
+
 /* How many completions one kernel entry should bring: a quarter of what is in flight, but not
  * longer than they usually take. Waiting for single ones costs a quarter of the throughput, an
  * unbounded wait for many could stall behind one slow file. */
@@ -527,6 +537,10 @@ static void reap_batch(jdb_queue *q, int64_t timeout_ns) {
     unsigned kernel = q->inflight - q->pool_inflight;
     unsigned want = q->pool_inflight ? 1 : kernel / 4;
     if (want > 32) want = 32;
+    if (kernel > 1 && list_alone(q)) {
+        reap(q, kernel, timeout_ns);
+        return;
+    }
     if (q->wait_min && !q->pool_inflight) want = q->wait_min < kernel ? q->wait_min : kernel;
     if (want > 1 && q->options.min_wait_ns == 0) {
         int64_t bound = q->gap_ns * want * 2;
@@ -578,7 +592,7 @@ void jdb_queue_wait_op(jdb_queue *q, jdb_op *op) {
         return;
     }
     op->flags |= JDB_OP_TAKEN;
-    while (op->state != JDB_DONE) reap(q, 1, -1);
+    while (op->state != JDB_DONE) reap(q, list_alone(q) ? q->inflight : 1, -1);
     if (q->done.head) jdb_queue_signal(q);
 }
 

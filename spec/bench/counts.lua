@@ -28,7 +28,8 @@ local SCENARIOS = {
   { "read_64", entries = ENTRIES_64, calls = ENTRIES_64, allocations = true, lua_bytes = true,
     instructions = true },
   { "recorded_64", allocations = true, lua_bytes = true, instructions = true },
-  { "read_many_8", allocations = true, lua_bytes = true, instructions = true },
+  { "read_many_8", entries = true, calls = true, allocations = true, lua_bytes = true,
+    instructions = true },
   -- Few on a real disk, which flushes each group; instructions on the simulated one, where groups
   -- gather always alike.
   { "append_8", allocations = true, lua_bytes = true, instructions = true, short = 320,
