@@ -5,7 +5,7 @@
 #   reads     random reads: a liburing loop in C, fio, threads in pread, luv; one that is alone;
 #             out of the page cache; the batching against every other of the C loop
 #   scale     random reads by two processes, and by two Lua states in threads
-#   durable   the log, lists and streams: a C loop, one flush a write, tasks, fio
+#   durable   the log and flushes: C loops, one flush a write; lists and streams: tasks, fio
 #   command   `jdbfs run` against fio at equal batches, and what recording costs
 #   hosts     what a read costs in other people's event loops (not in README.md)
 #
@@ -17,7 +17,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=spec/bench/build.sh
 . spec/bench/build.sh
 
-dir=build/bench readme='' rounds=9 seconds=0.5 durable='5 1' pairs='15 3' parts=()
+dir=build/bench readme='' rounds=9 seconds=0.5 durable='5 0.6' pairs='15 3' parts=()
 recording='300 6400'
 while (($#)); do
     case $1 in
@@ -36,7 +36,7 @@ done
 contestants ${LUAS:-lua5.4 luajit}
 tool loop -luring
 tool pread -pthread
-tool commit
+tool commit -Icsrc build/core/libjdb.a -luring -pthread
 mkdir -p "$dir"
 work=$(mktemp -d "$dir/bench-XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -48,11 +48,11 @@ in_tree() {
     LUA_PATH="lua/?.lua;lua/?/init.lua;spec/bench/?.lua;;" LUA_CPATH="${modules[0]}/?.so;;" "$@"
 }
 
+args=()
+for i in "${!names[@]}"; do
+    args+=("${names[i]}=${interpreters[i]}=${modules[i]}")
+done
 reads() {
-    local args=() i
-    for i in "${!names[@]}"; do
-        args+=("${names[i]}=${interpreters[i]}=${modules[i]}")
-    done
     build/bench/loop make "$work/reads" "${MEBIBYTES:-256}"
     "$lua" spec/bench/run.lua "$work/reads" "$rounds" "$seconds" "${args[@]}"
     echo
@@ -77,7 +77,11 @@ scale() {
     rm -f "$work/reads"
 }
 # shellcheck disable=SC2086
-durable() { in_tree "$lua" spec/bench/durable.lua "$work" $durable; }
+durable() {
+    in_tree "$lua" spec/bench/commits.lua "$work" $durable "${args[@]}"
+    echo
+    in_tree "$lua" spec/bench/durable.lua "$work" $durable
+}
 # shellcheck disable=SC2086
 command_() {
     local i

@@ -34,13 +34,17 @@ function M.ours(words, first)
   local list = {}
   for i = first, #words do
     local name, interpreter, modules = words[i]:match("^(.-)=(.-)=(.*)$")
+    local function command(script, args)
+      return ("env LUA_PATH='lua/?.lua;lua/?/init.lua' LUA_CPATH=%s %s spec/bench/%s %s"):format(
+        quote(modules .. "/?.so"), quote(interpreter), script, args)
+    end
     list[#list + 1] = {
       name = name,
       interpreter = interpreter,
+      command = command,
       reads = function(file, depth, operations, how)
-        return ("env LUA_PATH='lua/?.lua;lua/?/init.lua' LUA_CPATH=%s %s spec/bench/reads.lua"
-          .. " %s %d %d %s"):format(quote(modules .. "/?.so"), quote(interpreter), quote(file),
-          depth, operations, how or "")
+        return command("reads.lua", ("%s %d %d %s"):format(quote(file), depth, operations,
+          how or ""))
       end,
     }
   end

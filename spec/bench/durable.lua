@@ -1,13 +1,11 @@
--- durable.lua DIRECTORY [ROUNDS [SECONDS]]: group commit, lists and streams, each against a rival
--- in the same run, rounds alternating; medians of ratios with their quartiles. Needs
--- build/bench/commit (see bench.sh); fio for the streams where it is there.
+-- durable.lua DIRECTORY [ROUNDS [SECONDS]]: lists and streams, each against a rival in the same
+-- run, rounds alternating; medians of ratios with their quartiles. The streams need fio.
 
 local jdbfs = require "jdbfs"
 local json = require "jdbfs.command.json"
 local spread = require "spread"
 
 local dir, rounds, seconds = arg[1], tonumber(arg[2] or 7), tonumber(arg[3] or 1)
-local RECORD = ("r"):rep(512)
 local PAGE, PAGES = 4096, 16384
 
 local function run(command)
@@ -19,79 +17,6 @@ end
 
 local function show(name, list, rest)
   print(("| %s | %s | %s |"):format(name, spread.text(list), rest))
-end
-
--- Appenders on a log: records a second, durable writes a record.
-local function append_log(tasks)
-  local path = dir .. "/log"
-  run("rm -rf '" .. path .. "'")
-  local log = assert(jdbfs.log(path))
-  local count, started = 0, jdbfs.now()
-  local stop = started + seconds
-  jdbfs.run(function()
-    for _ = 1, tasks do
-      jdbfs.spawn(function()
-        while jdbfs.now() < stop do
-          assert(log:append(RECORD))
-          count = count + 1
-        end
-      end)
-    end
-  end)
-  local rate = count / (jdbfs.now() - started)
-  local writes = log:stats().batches / count
-  assert(log:close())
-  return rate, writes
-end
-
--- The same number of writers, each write with a flush of its own.
-local function write_alone(file, tasks)
-  local count, started = 0, jdbfs.now()
-  local stop = started + seconds
-  jdbfs.run(function()
-    for i = 1, tasks do
-      jdbfs.spawn(function()
-        local page = jdbfs.buffer(PAGE)
-        while jdbfs.now() < stop do
-          assert(file:write_at(page, (i - 1) * PAGE, 0, PAGE, "dsync"))
-          count = count + 1
-        end
-      end)
-    end
-  end)
-  return count / (jdbfs.now() - started)
-end
-
-local function commits()
-  local path = dir .. "/commit.data"
-  local file = assert(jdbfs.create(path, { durable_method = "write" }))
-  assert(file:preallocate(64 * 1024 * 1024, "zero"))
-  assert(file:sync_all())
-  for _, tasks in ipairs { 1, 8, 32, 128 } do
-    local to_c, to_alone, rates, writes, again, alone_again = {}, {}, {}, {}, {}, {}
-    local function bare()
-      return (select(2, run(("build/bench/commit %s %d %g"):format(path, tasks, seconds))
-        :match("(%d+) (%d+)")))
-    end
-    for i = 1, rounds do
-      local before = bare()
-      rates[i], writes[i] = append_log(tasks)
-      local after = bare()
-      again[i] = after / before
-      to_c[i] = 2 * rates[i] / (before + after)
-      local alone = write_alone(file, tasks)
-      to_alone[i] = rates[i] / alone
-      alone_again[i] = write_alone(file, tasks) / alone
-    end
-    local rate, per = spread.median(rates), spread.median(writes)
-    show(("C loop of %d records a commit, again"):format(tasks), again, "")
-    show(("log, %d appenders: records/s, of the C loop"):format(tasks), to_c,
-      ("%.0f records/s, %.3f durable writes a record"):format(rate, per))
-    show(("one flush a write of %d tasks, again"):format(tasks), alone_again, "")
-    show(("log, %d appenders: of one flush a write"):format(tasks), to_alone, "")
-  end
-  file:close()
-  jdbfs.remove(path)
 end
 
 local function read_list(file, state)
@@ -220,10 +145,7 @@ local function streams()
   jdbfs.remove(path)
 end
 
-print(("Durable work, lists and streams, %s, %d rounds of %g s. The C loop writes the same group\n"
-  .. "of 512-byte records in one write and calls fdatasync; it has no work per record.\n"):format(
-  jdbfs.info().lua, rounds, seconds))
+print(("Lists and streams, %s, %d rounds of %g s.\n"):format(jdbfs.info().lua, rounds, seconds))
 print("| | ratio | |\n|---|---|---|")
-commits()
 lists()
 streams()
