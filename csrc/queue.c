@@ -145,7 +145,8 @@ static int droppable(const jdb_op *op) {
     return !op->file || op->file->sync_leader != op;
 }
 
-/* Not more than the kernel takes without making us wait. */
+/* Not more than the kernel takes without making us wait. Before one more is staged, not as soon as
+ * they are so many: if no more come, the call that waits takes them along. */
 static inline void flush_full(jdb_queue *q) {
     if (q->staged < q->stage_max) return;
     if (q->fresh_count) time_fresh(q);
@@ -161,11 +162,11 @@ static void start_pending(jdb_queue *q) {
             jdb_arrive(q, op, -ECANCELED);
             continue;
         }
+        flush_full(q);
         if (hand_over(q, op) != 0) {
             jdb_list_unshift(&q->pending, op);
             return;
         }
-        flush_full(q);
     }
 }
 
@@ -175,9 +176,9 @@ static inline void start(jdb_queue *q) {
 
 /* Behind those that wait, or, where none does, at once. */
 static inline void start_one(jdb_queue *q, jdb_op *op) {
-    if (!q->pending.head && q->inflight < q->limit && hand_over(q, op) == 0) {
+    if (!q->pending.head && q->inflight < q->limit) {
         flush_full(q);
-        return;
+        if (hand_over(q, op) == 0) return;
     }
     jdb_list_push(&q->pending, op);
     start_pending(q);
@@ -542,7 +543,8 @@ static void reap_batch(jdb_queue *q, int64_t timeout_ns) {
         return;
     }
     if (q->wait_min && !q->pool_inflight) want = q->wait_min < kernel ? q->wait_min : kernel;
-    if (want > 1 && q->options.min_wait_ns == 0) {
+    int patient = q->wait_min || q->options.min_wait_ns; /* who names a number waits for it */
+    if (want > 1 && !patient) {
         int64_t bound = q->gap_ns * want * 2;
         if (bound < 20000) bound = 20000;
         if (bound > 1000000) bound = 1000000;
@@ -550,7 +552,7 @@ static void reap_batch(jdb_queue *q, int64_t timeout_ns) {
         reap(q, want, bound);
         if (q->done.head) return;
     }
-    reap(q, want > 1 && q->options.min_wait_ns ? want : 1, timeout_ns);
+    reap(q, want > 1 && patient ? want : 1, timeout_ns);
 }
 
 void jdb_queue_reap(jdb_queue *q, int64_t timeout_ns) {

@@ -124,6 +124,58 @@ describe("a meter", function()
   end)
 end)
 
+describe("batching", function()
+  support.setup()
+
+  after_each(function() core.batching(0, 0) end)
+
+  it("waits for as many as it was told, and hands over what is ready with the same call", function()
+    if jdbfs.info().backend ~= "io_uring" then return pending("only a ring counts its calls") end
+    local TASKS, READS = 32, 100
+    local file = assert(jdbfs.create(support.path("a")))
+    assert(file:write_at(jdbfs.buffer(TASKS * PAGE), 0)) -- no holes, which are read at once
+    assert(file:sync_all())
+    core.batching(16, 16)
+    local before = jdbfs.stats()
+    support.run(function()
+      for i = 0, TASKS - 1 do
+        local page = jdbfs.buffer(PAGE)
+        jdbfs.spawn(function()
+          for _ = 1, READS do assert(file:read_at(page, i * PAGE)) end
+        end)
+      end
+    end)
+    local after = jdbfs.stats()
+    assert.are.equal(TASKS * READS, after.completed - before.completed)
+    local calls = after.entries - before.entries
+    assert.is_true(calls <= TASKS * READS / 16 * 1.1 + 16, calls)
+    assert(file:close())
+  end)
+
+  it("does not give up waiting for them where the device is slow", function()
+    local reaps = tonumber((process.script([[
+      local core = require "jdbfs.core"
+      assert(require("jdbfs.sim").reset { latency = { 0.005, 0.05 } })
+      local meter = core.meter() -- reaps are counted where something is measured
+      local file = assert(jdbfs.create("a"))
+      assert(file:truncate(32 * 4096))
+      core.batching(32, 16)
+      local before = jdbfs.stats().reaps
+      jdbfs.run(function()
+        for i = 0, 31 do
+          local page = jdbfs.buffer(4096)
+          jdbfs.spawn(function()
+            for _ = 1, 100 do assert(file:read_at(page, i * 4096)) end
+          end)
+        end
+      end)
+      print(jdbfs.stats().reaps - before)
+      meter:close()
+    ]], { env = { JDBFS_BACKEND = "sim" }, own_disk = true })))
+    assert.is_true(reaps >= 200 and reaps < 250, reaps)
+  end)
+end)
+
 describe("batches of a log", function()
   support.setup()
 
