@@ -125,6 +125,49 @@ static int file_write_at(lua_State *L) {
     return transfer(L, JDB_WRITE, "write_at", write_flags(L, 6));
 }
 
+/* Of the command: one page drawn from --dist is read, or written with what tells it from others at
+ * its front. A call without arguments. Upvalue 2 says where, upvalues 3 to 5 keep that alive. */
+struct drawn {
+    jl_file *file;
+    jl_buf *buf;
+    jl_random *random;
+};
+
+static int transfer_drawn(lua_State *L, jdb_code code, const char *name) {
+    struct transfer t = {.buf_off = 0, .wrong = NULL};
+    jdb_kind kind;
+    int pushed;
+    jl_state *S = jl_self(L);
+    const struct drawn *d = lua_touserdata(L, lua_upvalueindex(2));
+    t.buf = d->buf;
+    t.len = t.buf->len;
+    t.off = jl_draw_page(L, d->random, code == JDB_WRITE ? t.buf : NULL);
+    const char *wrong = refusal(&t, &kind);
+    if (wrong) return fail_file(L, kind, name, d->file, wrong);
+    jdb_op *op = jl_take(L, S, name, jdb_file_path(d->file->file), &pushed);
+    if (!op) return pushed;
+    prepare(op, code, d->file, &t, 0);
+    return run_checked(L, S, op);
+}
+
+static int read_drawn(lua_State *L) { return transfer_drawn(L, JDB_READ, "read_at"); }
+static int write_drawn(lua_State *L) { return transfer_drawn(L, JDB_WRITE, "write_at"); }
+
+/* drawn(file, buffer, random): functions that read and write such a page. */
+static int file_drawn(lua_State *L) {
+    static const lua_CFunction functions[] = {read_drawn, write_drawn};
+    const struct drawn drawn = {check_file(L), jl_check_buf(L, 2), jl_check_random(L, 3)};
+    lua_settop(L, 3);
+    *(struct drawn *)lua_newuserdata(L, sizeof drawn) = drawn;
+    for (int i = 0; i < 2; i++) {
+        lua_pushvalue(L, lua_upvalueindex(1));
+        lua_pushvalue(L, 4);
+        for (int k = 1; k <= 3; k++) lua_pushvalue(L, k);
+        lua_pushcclosure(L, functions[i], 5);
+    }
+    return 2;
+}
+
 /* ---- lists of transfers --------------------------------------------------------------------- */
 
 enum { FEW = 32 }; /* entries that are read without taking memory */
@@ -623,11 +666,9 @@ int jl_open_file(lua_State *L) {
                                        {NULL, NULL}};
     static const luaL_Reg meta[] = {
         {"__gc", file_gc}, {"__close", file_tbc}, {"__tostring", file_tostring}, {NULL, NULL}};
-    static const luaL_Reg functions[] = {{"open", open_read},
-                                         {"create", open_create},
-                                         {"open_rw", open_rw},
-                                         {"open_wal", open_wal},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"open", open_read},   {"create", open_create},
+                                         {"open_rw", open_rw},  {"open_wal", open_wal},
+                                         {"drawn", file_drawn}, {NULL, NULL}};
     jl_self(L)->ref_file_meta = jl_new_class(L, "jdbfs.file", methods, meta);
     /* For hosts: see lua/jdbfs/host.lua. */
     jl_push_ref(L, jl_self(L)->ref_file_meta);

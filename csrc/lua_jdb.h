@@ -299,6 +299,11 @@ struct jl_times *jl_own_times(lua_State *L); /* of the task that runs; raises wh
 int jl_open_measure(lua_State *L);
 
 /* lua_random.c */
+typedef struct jl_random jl_random;
+jl_random *jl_check_random(lua_State *L, int i);
+/* The byte offset of a page; it is put at the front of `stamp` (or NULL) with how many were drawn.
+ * Raises when there is nothing to draw from, or when that buffer cannot be written to. */
+uint64_t jl_draw_page(lua_State *L, jl_random *r, const jl_buf *stamp);
 int jl_open_random(lua_State *L);
 
 #endif

@@ -23,11 +23,13 @@ struct jl_random {
     jdb_permutation permutation;
 };
 
-static struct jl_random *check_random(lua_State *L) {
-    struct jl_random *r = jl_test(L, 1, &magic_random, sizeof *r);
-    if (!r) luaL_argerror(L, 1, "random stream expected (call with a colon)");
+jl_random *jl_check_random(lua_State *L, int i) {
+    jl_random *r = jl_test(L, i, &magic_random, sizeof *r);
+    if (!r) luaL_argerror(L, i, "random stream expected (call with a colon)");
     return r;
 }
+
+static jl_random *check_random(lua_State *L) { return jl_check_random(L, 1); }
 
 static uint64_t whole(lua_State *L, int i, uint64_t least, uint64_t most) {
     uint64_t n;
@@ -42,13 +44,13 @@ static const uint64_t exact = UINT64_C(1) << 53;
 /* random(seed, job, id) */
 static int random_new(lua_State *L) {
     uint64_t seed = whole(L, 1, 0, exact), job = whole(L, 2, 0, exact), id = whole(L, 3, 0, exact);
-    struct jl_random *r = jl_new(L, sizeof *r, &magic_random, jl_self(L)->ref_random_meta);
+    jl_random *r = jl_new(L, sizeof *r, &magic_random, jl_self(L)->ref_random_meta);
     jdb_random_seed(&r->state, seed, job, id);
     return 1;
 }
 
 static int random_int(lua_State *L) {
-    struct jl_random *r = check_random(L);
+    jl_random *r = check_random(L);
     lua_Number low = luaL_checknumber(L, 2), high = luaL_checknumber(L, 3);
     if (low != floor(low) || high != floor(high) || !(low <= high) || high - low >= (double)exact ||
         fabs(low) > (double)exact || fabs(high) > (double)exact)
@@ -65,13 +67,13 @@ static int random_float(lua_State *L) {
 }
 
 static int random_exp(lua_State *L) {
-    struct jl_random *r = check_random(L);
+    jl_random *r = check_random(L);
     lua_pushnumber(L, luaL_optnumber(L, 2, 1) * jdb_random_exp(&r->state));
     return 1;
 }
 
 static int random_normal(lua_State *L) {
-    struct jl_random *r = check_random(L);
+    jl_random *r = check_random(L);
     double mean = luaL_optnumber(L, 2, 0), deviation = luaL_optnumber(L, 3, 1);
     lua_pushnumber(L, mean + deviation * jdb_random_normal(&r->state));
     return 1;
@@ -79,7 +81,7 @@ static int random_normal(lua_State *L) {
 
 /* pareto(alpha): 1 or more, the smaller alpha the heavier the tail. */
 static int random_pareto(lua_State *L) {
-    struct jl_random *r = check_random(L);
+    jl_random *r = check_random(L);
     double alpha = luaL_checknumber(L, 2);
     if (!(alpha > 0)) luaL_argerror(L, 2, "more than 0 expected");
     lua_pushnumber(L, exp(jdb_random_exp(&r->state) / alpha));
@@ -94,7 +96,7 @@ static double check_theta(lua_State *L, int i) {
 
 /* zipf(n, theta): a rank from 1 to n. */
 static int random_zipf(lua_State *L) {
-    struct jl_random *r = check_random(L);
+    jl_random *r = check_random(L);
     uint64_t n = whole(L, 2, 1, exact);
     double theta = check_theta(L, 3);
     if (r->zipf.n != n || r->zipf.theta != theta) jdb_zipf_init(&r->zipf, n, theta);
@@ -103,7 +105,7 @@ static int random_zipf(lua_State *L) {
 }
 
 static int random_pick(lua_State *L) {
-    struct jl_random *r = check_random(L);
+    jl_random *r = check_random(L);
     luaL_checktype(L, 2, LUA_TTABLE);
     size_t n = lua_rawlen(L, 2);
     if (n == 0) luaL_argerror(L, 2, "a list with something in it expected");
@@ -113,7 +115,7 @@ static int random_pick(lua_State *L) {
 
 /* perm(n): the numbers 1 to n in random order. */
 static int random_perm(lua_State *L) {
-    struct jl_random *r = check_random(L);
+    jl_random *r = check_random(L);
     int n = (int)whole(L, 2, 0, 100000000);
     lua_createtable(L, n, 0);
     for (int i = 1; i <= n; i++) { /* inside-out shuffle */
@@ -149,7 +151,7 @@ static unsigned check_percent(lua_State *L, int i) {
 
 /* bytes(n [, percent of zeros]) */
 static int random_bytes(lua_State *L) {
-    struct jl_random *r = check_random(L);
+    jl_random *r = check_random(L);
     size_t n = (size_t)whole(L, 2, 0, UINT64_C(1) << 30);
     unsigned zeros = check_percent(L, 3);
     void *text = lua_newuserdata(L, n ? n : 1);
@@ -168,7 +170,7 @@ static uint8_t *writable(lua_State *L, const jl_buf *b, size_t length) {
 
 /* fill(buffer [, percent of zeros]) */
 static int random_fill(lua_State *L) {
-    struct jl_random *r = check_random(L);
+    jl_random *r = check_random(L);
     const jl_buf *b = jl_check_buf(L, 2);
     unsigned zeros = check_percent(L, 3);
     draw_bytes(&r->state, writable(L, b, b->len), b->len, zeros);
@@ -180,7 +182,7 @@ static int random_fill(lua_State *L) {
  * Sequential streams of a job share the pages like cards: the id-th takes each n-th. */
 static int random_pages(lua_State *L) {
     static const char *const names[] = {"uniform", "zipf", "pareto", "hotspot", "seq", NULL};
-    struct jl_random *stream = check_random(L), r = *stream; /* all of it, or nothing */
+    jl_random *stream = check_random(L), r = *stream; /* all of it, or nothing */
     r.pages = (enum pages)luaL_checkoption(L, 2, NULL, names);
     r.page_count = whole(L, 3, 1, exact);
     r.page_size = whole(L, 4, 1, exact);
@@ -203,7 +205,7 @@ static int random_pages(lua_State *L) {
     return 0;
 }
 
-static uint64_t draw_page(struct jl_random *r) {
+static uint64_t draw_page(jl_random *r) {
     uint64_t n = r->page_count, page;
     switch (r->pages) {
     case ZIPF: return jdb_zipf_draw(&r->page_zipf, &r->state) - 1;
@@ -223,26 +225,30 @@ static uint64_t draw_page(struct jl_random *r) {
 }
 
 /* Two numbers at the front of a buffer, so that what is written differs from write to write. */
-static void put_numbers(lua_State *L, int i, uint64_t a, uint64_t b) {
+static void put_numbers(lua_State *L, const jl_buf *buf, uint64_t a, uint64_t b) {
     uint64_t numbers[2] = {a, b};
-    memcpy(writable(L, jl_check_buf(L, i), sizeof numbers), numbers, sizeof numbers);
+    memcpy(writable(L, buf, sizeof numbers), numbers, sizeof numbers);
 }
 
 /* number(buffer, a, b): two whole numbers at its front. */
 static int number(lua_State *L) {
-    put_numbers(L, 1, whole(L, 2, 0, exact), whole(L, 3, 0, exact));
+    put_numbers(L, jl_check_buf(L, 1), whole(L, 2, 0, exact), whole(L, 3, 0, exact));
     return 0;
+}
+
+uint64_t jl_draw_page(lua_State *L, jl_random *r, const jl_buf *stamp) {
+    if (r->page_count == 0) luaL_error(L, "page: there is no target file to draw from");
+    uint64_t page = draw_page(r);
+    if (r->scatter) page = jdb_permute(&r->permutation, page);
+    if (stamp) put_numbers(L, stamp, page * r->page_size, ++r->drawn);
+    return page * r->page_size;
 }
 
 /* page([buffer]): the byte offset of a page; the buffer has it at its front then, with how many
  * were drawn: by the same call, as every write pays for it. */
 static int random_page(lua_State *L) {
-    struct jl_random *r = check_random(L);
-    if (r->page_count == 0) return luaL_error(L, "page: there is no target file to draw from");
-    uint64_t page = draw_page(r);
-    if (r->scatter) page = jdb_permute(&r->permutation, page);
-    if (lua_gettop(L) > 1) put_numbers(L, 2, page * r->page_size, ++r->drawn);
-    jl_push_size(L, page * r->page_size);
+    jl_random *r = check_random(L);
+    jl_push_size(L, jl_draw_page(L, r, lua_gettop(L) > 1 ? jl_check_buf(L, 2) : NULL));
     return 1;
 }
 
@@ -274,7 +280,7 @@ static int arrivals_new(lua_State *L) {
     static const char *const kinds[] = {"const", "poisson", NULL};
     double rate = luaL_checknumber(L, 1);
     int poisson = luaL_checkoption(L, 2, NULL, kinds);
-    struct jl_random *r = jl_test(L, 3, &magic_random, sizeof *r);
+    jl_random *r = jl_test(L, 3, &magic_random, sizeof *r);
     if (!(rate > 0 && rate <= 1e9)) luaL_argerror(L, 1, "a rate expected");
     if (!r) luaL_argerror(L, 3, "random stream expected");
     int64_t start = lua_isnoneornil(L, 4) ? jl_now(L) : (int64_t)luaL_checknumber(L, 4);

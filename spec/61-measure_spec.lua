@@ -45,6 +45,8 @@ describe("a histogram", function()
 end)
 
 describe("a random stream", function()
+  support.setup()
+
   local function first(...)
     local r = core.random(...)
     local words = numbers(6, function() return ("%.0f"):format(r:int(0, 65535)) end)
@@ -79,6 +81,41 @@ describe("a random stream", function()
     buffer:free()
     assert.has_error(function() r:page(buffer) end)
     assert.has_error(function() r:page("text") end)
+  end)
+
+  it("and a file and a buffer make calls that read and write the pages it draws", function()
+    local file, buffer = assert(jdbfs.create(support.path("a"))), jdbfs.buffer(4096)
+    local draws, same = core.random(1, 1, 1), core.random(1, 1, 1)
+    draws:pages("uniform", 8, 4096, 1, 1, 1)
+    same:pages("uniform", 8, 4096, 1, 1, 1)
+    assert(file:truncate(8 * 4096))
+    local read, write = core.drawn(file, buffer, draws)
+    local last = {}
+    for number = 1, 20 do
+      buffer:fill(number, 16)
+      assert.are.equal(4096, write())
+      last[same:page()] = number
+    end
+    for _ = 1, 20 do
+      local off = same:page()
+      buffer:fill(0)
+      assert.are.equal(4096, read())
+      assert.are.equal(last[off] or 0, tonumber(buffer:u32(8)))
+      assert.are.equal(last[off] or 0, buffer:u8(4095))
+      assert.are.equal(last[off] and off or 0, tonumber(buffer:u32(0)))
+    end
+    assert.has_error(function() core.drawn(file, buffer) end)
+    assert.has_error(function() core.drawn(buffer, buffer, draws) end)
+    local path = file:path()
+    assert.has_error((core.drawn(file, buffer, core.random(1, 1, 1))),
+      "page: there is no target file to draw from")
+    local short = core.drawn(file, jdbfs.buffer(64), draws)
+    support.fails({ kind = "Alignment", op = "read_at", path = path, says = "length" }, short())
+    assert(file:close())
+    support.fails({ kind = "Closed", op = "write_at", path = path, says = "closed" }, write())
+    buffer:free()
+    support.fails({ kind = "Closed", op = "read_at", path = path, says = "freed" }, read())
+    assert.has_error(write)
   end)
 
   it("draws the same bytes, compressible as asked", function()

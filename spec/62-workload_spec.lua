@@ -35,6 +35,31 @@ local function setup()
   end)
 end
 
+-- A checksum of the target after 50 operations that `code` makes, one by one.
+local function drawn(code, ...)
+  local d, status, err = run(([[
+    local W = require "jdbfs.workload"
+    return W.define {
+      file = true,
+      jobs = { job = { n = 1, main = function(ctx)
+        if ctx.iter > 50 then return ctx:stop() end
+        %s
+      end } },
+      teardown = function(ctx)
+        local page, sum = ctx:page().buffer, 0
+        for off = 0, ctx.size - 1, ctx.bs do
+          ctx.file:read(off, page)
+          sum = (sum * 31 + page:crc32c()) %% 2 ^ 32
+        end
+        ctx:note("sum", sum)
+      end,
+    }]]):format(code), "--dist", "zipf:0.99", "--time", "60s", "--warmup", "0s", ...)
+  assert.are.equal(0, status, err)
+  local op = d.jobs[1].ops[1]
+  assert.are.equal(50, op.n)
+  return notes_of(d).sum
+end
+
 -- What is in the directory that the runs were given.
 local function left() return support.names(dir) end
 
@@ -144,6 +169,15 @@ describe("a workload file", function()
       .. "2.2:675840:83 2.3:163840:112 3.1:675840:184 3.2:327680:231 3.3:102400:99", first)
     assert.are_not.equal(first, notes_of(run(source, "--dist", "zipf:0.9", "--seed", "2")).trace)
     assert.are_not.equal(first, notes_of(run(source)).trace)
+  end)
+
+  it("reads and writes pages drawn from --dist in one call as two calls would", function()
+    local two = "local p = ctx:filled() return ctx.file:write(p, ctx.rng:page(p.buffer))"
+    local before, after = drawn("return ctx.file:read_page()"), drawn(two)
+    assert.are.equal(before, drawn("return ctx.file:read(ctx.rng:page())"))
+    assert.are_not.equal(before, after)
+    assert.are.equal(after, drawn("return ctx.file:write_page()"))
+    assert.are.equal(after, drawn("return ctx.file:write_page()", "--sync", "fdatasync"))
   end)
 
   it("has semaphores, barriers, mutexes, events, tasks and sleeps", function()
@@ -739,6 +773,13 @@ describe("--verify", function()
         if ctx.iter > 8 then return ctx:stop() end
         ctx.file:read(ctx.iter * 4096)
       end } } }]]
+
+  it("stamps and checks pages that are drawn in one call, too", function()
+    local two = "local p = ctx:filled() return ctx.file:write(p, ctx.rng:page(p.buffer))"
+    local after = drawn(two, "--verify")
+    assert.are.equal(after, drawn("return ctx.file:write_page()", "--verify"))
+    assert.are_not.equal(after, drawn("return ctx.file:read_page()", "--verify"))
+  end)
 
   it("finds nothing where nothing is wrong, with reads and writes of the same pages", function()
     for _, words in ipairs({ { "mixed" }, { "randwrite", "--sync", "dsync" },

@@ -1419,8 +1419,8 @@ function Reader:close() end
 
 ---@class jdbfs.SetupOptions
 ---@field backend "auto"|"io_uring"|"threads"|"kqueue"|"iocp"|"sim"|"null"|nil the environment
----  variable JDBFS_BACKEND wins. "null" is for measuring: reads, writes and flushes end at once, and
----  nothing is transferred
+---  variable JDBFS_BACKEND wins. "null" is for measuring: reads, writes and flushes end at once,
+---  and nothing is transferred
 ---@field depth integer? operations the kernel holds at once, 1 to 4096, default 256
 ---@field workers integer? threads of the pool at most, 1 to 256, default 16
 ---@field sqpoll number? io_uring: a thread of the kernel takes the operations, without a call, and

@@ -163,6 +163,13 @@ function WorkloadFile:read(off, page) end
 ---@param off integer
 ---@return integer? bytes
 function WorkloadFile:write(page, off) end
+--- Of ctx.file: reads a page drawn from --dist, as read(ctx.rng:page()) does, in one call.
+---@return integer? bytes
+function WorkloadFile:read_page() end
+--- Of ctx.file: overwrites a page drawn from --dist with the coroutine's page of random bytes,
+--- which gets the offset and the number of the write at its front.
+---@return integer? bytes
+function WorkloadFile:write_page() end
 --- Durable when it returns, in one operation.
 ---@param page jdbfs.WorkloadPage|jdbfs.Buffer
 ---@param off integer

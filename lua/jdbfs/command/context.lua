@@ -87,6 +87,25 @@ function File:write(page, off)
   return written
 end
 
+-- From its first use on both are one call in C, unless something stands in front of the file.
+local function draw(self, name)
+  self.read_page, self.write_page = core.drawn(self.raw, self.buffer, self.rng)
+  return self[name](self)
+end
+
+-- A page that is drawn from --dist.
+function File:read_page()
+  if self.drawable then return draw(self, "read_page") end
+  return self:read(self.rng:page())
+end
+
+-- The coroutine's page of random bytes, with its offset and number at its front.
+function File:write_page()
+  local page = self.context:filled()
+  if self.drawable then return draw(self, "write_page") end
+  return self:write(page, self.rng:page(page.buffer))
+end
+
 -- Durable when it returns, by one call.
 function File:write_sync(page, off)
   return self.raw:write_at(page.buffer or page, off, nil, nil, "dsync")
@@ -397,9 +416,10 @@ function M.new(engine, job, id, n)
   self.rng = core.random(options.seed, job and job.number or 0, id)
   local target = engine.target
   if target then
-    self.file = wrap_file(target.raw, engine.sync, buffer_of(self, engine.bs))
+    local file = wrap_file(target.raw, engine.sync, buffer_of(self, engine.bs))
     local verifier = engine.run.scratch.verifier
-    if verifier then self.file = verifier:wrap(self.file) end
+    file.context, file.rng, file.drawable = self, self.rng, file.plain and not verifier
+    self.file = verifier and verifier:wrap(file) or file
     local dist = engine.dist
     self.rng:pages(dist.kind, target.size / engine.bs, engine.bs, max(id, 1), n, options.seed,
       options["zipf-scatter"] == "on", dist.a, dist.b)

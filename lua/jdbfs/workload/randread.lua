@@ -7,6 +7,6 @@ return W.define({
   writes = false,
   jobs = { randread = {
     metrics = { "read" },
-    main = function(ctx) return ctx.file:read(ctx.rng:page()) end,
+    main = function(ctx) return ctx.file:read_page() end,
   } },
 })

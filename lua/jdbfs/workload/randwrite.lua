@@ -7,9 +7,6 @@ return W.define({
   about = "random overwrites of one block, each coroutine one at a time",
   jobs = { randwrite = {
     metrics = { "write", "fdatasync", "fsync", "write_sync" },
-    main = function(ctx)
-      local page = ctx.own_page or ctx:filled()
-      return ctx.file:write(page, ctx.rng:page(page.buffer))
-    end,
+    main = function(ctx) return ctx.file:write_page() end,
   } },
 })
