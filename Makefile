@@ -306,7 +306,8 @@ IN_TREE = env -u LUA_PATH_5_2 -u LUA_PATH_5_3 -u LUA_PATH_5_4 -u LUA_PATH_5_5 -u
           LUA_PATH='$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;' \
           LUA_CPATH='$(CURDIR)/$(LUA_DIR)/?.so;;'
 run-built: $(MODULE)
-	@$(IN_TREE) $(LUA_EXE) lua/bin/jdbfs run $(ARGS)
+	@$(IN_TREE) $(LUA_EXE) lua/bin/jdbfs run \
+	    $(or $(ARGS),--size 256m --time 5s --warmup 0.5s)
 
 # T="spec/03-file_spec.lua ..." LUAS="lua5.4 luajit" BACKENDS="threads" FS="own ext4" SAN=address
 test:

@@ -261,6 +261,21 @@ describe("jdbfs run", function()
     end)
   end)
 
+  it("measures 10 s after 1 s on 1 GiB, or on a tenth of the free space, unless told", function()
+    local function planned(free)
+      local _, out
+      with_module({ space = function() return free, 2 * free end }, function()
+        _, out = command("run", "randread", "--dir", dir, "--dry-run")
+      end)
+      return out
+    end
+    assert.matches("writes 1 GiB of files first, then 1s of warm-up and 10s", planned(5e11), 1, true)
+    assert.matches("writes 954 MiB of files first", planned(1e10), 1, true)
+    local status, out = run("randread", "--dry-run")
+    assert.are.equal(0, status)
+    assert.matches("writes 1 MiB of files first, then 0.05s of warm-up and 0.15s", out, 1, true)
+  end)
+
   it("chooses a size by the free space, and ends when it runs out", function()
     with_module({ space = function() return 4096, 1e9 end }, function()
       local status, _, err = command("run", "randread", "--dir", dir, "--quiet")

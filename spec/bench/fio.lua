@@ -1,7 +1,7 @@
 -- fio.lua LUA DIRECTORY PAIRS SECONDS DEPTH MEBIBYTES: `jdbfs run` against fio with io_uring on the
 -- same file, in alternating pairs, fio against itself as control: both told to hand over BATCH
--- operations and to wait for as many, and both as they are by themselves. CPU is that of the measured
--- time, of all threads.
+-- operations and to wait for as many, and both as they are by themselves. CPU is that of the
+-- measured time, of all threads.
 
 local json = require("jdbfs.command.json")
 local spread = require("spread")

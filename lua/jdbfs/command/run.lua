@@ -237,8 +237,9 @@ local function describe(self)
     names[i] = one.name
   end
   local place = o.file or o.dir .. "/jdbfs-XXXXXX" .. (needs_target(self) and "/data" or "")
-  return ("runs %s on %s: writes %s of files first, then %s with %s (%s)"):format(
+  return ("runs %s on %s: writes %s of files first, then %s of warm-up and %s with %s (%s)"):format(
     concat(names, ", "), place, format.bytes(self.bytes_to_write),
+    o.steady and o.steady.text or ("%gs"):format(o.warmup),
     o.ops and ("%.0f iterations"):format(o.ops) or ("%gs each"):format(o.time),
     self.info.backend, self.info.features)
 end

@@ -18,7 +18,7 @@ local FAILED, USAGE = status.FAILED, status.USAGE
 
 local FILL_CHUNK, FILL_TASKS = 1048576, 8
 local FREE_FLOOR = 0.05 -- of the file system stays free
-local DEFAULT_SIZE = 256 * 1048576
+local DEFAULT_SIZE = 1024 * 1048576
 local LETTERS = "abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
 local Scratch = {}
