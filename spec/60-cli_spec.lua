@@ -245,6 +245,35 @@ describe("jdbfs run", function()
     assert.are.equal(100, d.jobs[1].ops[1].n)
   end)
 
+  it("runs several times with --repeat, into one document", function()
+    local d, status, err = document("randread", "--repeat", "3", "--time", "50ms")
+    assert.are.equal("", err)
+    assert.are.equal(0, status)
+    assert.are.equal(2, #d.runs)
+    for _, one in ipairs(result.runs(d)) do
+      assert.are.equal("jdbfs.run/1", one.schema)
+      assert.is_true(one.jobs[1].ops[1].n > 0)
+    end
+    local path = dir .. "/result"
+    local out
+    status, out, err = run("randread", "--repeat", "2", "--time", "50ms", "--json", path,
+      "--threshold", "read.p50 < 1ns", "--threshold", "read.count > 0")
+    assert.are.equal(3, status, err)
+    assert.are.equal(2, select(2, out:gsub("\ntarget ", "")))
+    d = assert(result.load(path))
+    assert.are.same({ 3, 1, 3 }, { d.exit, #d.runs, d.runs[1].exit })
+    os.remove(path)
+    status, out, err = run("randread", "--repeat", "3", "--csv", path)
+    assert.are.same({ 2, "" }, { status, out })
+    assert.matches("%-%-csv is of one run", err)
+    local missing = "return function(ctx) if ctx.iter == 2 then error('this') end end"
+    support.put(dir .. "/w.lua", missing)
+    d, status = document(dir .. "/w.lua", "--repeat", "3")
+    assert.are.equal(1, status)
+    assert.are.equal(0, #d.runs) -- what failed is not repeated
+    os.remove(dir .. "/w.lua")
+  end)
+
   it("fails with status 1 where there is no such directory", function()
     local status, out, err = command("run", "--dir", dir .. "/missing")
     assert.are.equal(1, status)
@@ -269,7 +298,7 @@ describe("jdbfs run", function()
       end)
       return out
     end
-    assert.matches("writes 1 GiB of files first, then 1s of warm-up and 10s", planned(5e11), 1, true)
+    assert.matches("1 GiB of files first, then 1s of warm-up and 10s each", planned(5e11), 1, true)
     assert.matches("writes 954 MiB of files first", planned(1e10), 1, true)
     local status, out = run("randread", "--dry-run")
     assert.are.equal(0, status)

@@ -267,6 +267,23 @@ describe("jdbfs compare", function()
     assert.is_truthy(out:find("3 + 3 runs", 1, true))
   end)
 
+  it("takes a result of several runs for so many", function()
+    local function several(name, seed)
+      local document = made.document({ seconds = 3, seed = seed })
+      document.runs = { made.document({ seconds = 3, seed = seed + 1 }),
+        made.document({ seconds = 3, seed = seed + 2 }) }
+      return save(name, document)
+    end
+    local a, b = several("a", 1), several("b", 9)
+    local status, out = verb(compare.main, a, b)
+    assert.are.equal(0, status)
+    assert.is_truthy(out:find("3 + 3 runs", 1, true))
+    local broken = support.get(a):gsub('"runs":%[{"schema":"jdbfs.run/1"', '"runs":[{"schema":1')
+    support.put(b, (broken:gsub('"runs":%[{', '"runs":[7,{')))
+    local _, _, err = verb(compare.main, a, b)
+    assert.matches("document.runs[1] is a number", err, 1, true)
+  end)
+
   it("refuses bad input with one sentence and its exit status", function()
     local good = save("good.json", made.document({ seconds = 3 }))
     local old, cut, other = support.path("old"), support.path("cut"), support.path("other")

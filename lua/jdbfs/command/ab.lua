@@ -30,6 +30,8 @@ local function read(args)
         status.usage("ab: the two workloads come before the options, not %s", word)
       end
       sides[#sides + 1] = words_of(word)
+    elseif word:match("^%-%-repeat") then
+      status.usage("ab: -n says how many runs there are, not --repeat")
     else
       rest[#rest + 1] = word
     end

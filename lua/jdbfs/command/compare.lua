@@ -233,7 +233,7 @@ local function load_sides(files, split)
       return nil, message, kind == "format" and status.USAGE or status.FAILED
     end
     local list = sides[i <= split and 1 or 2]
-    list[#list + 1] = document
+    for _, one in ipairs(result.runs(document)) do list[#list + 1] = one end
   end
   return sides
 end

@@ -76,6 +76,18 @@ local function say_result(self, document)
   self.out:write(screen.summary(document, progress.look(self.options, self.out)))
 end
 
+-- The files that were asked for; what cannot be written makes a good run a failed one.
+local function write_result(self, document)
+  if self.outputs then
+    for _, complaint in ipairs(self.outputs:finish(document)) do
+      if document.exit == status.OK then document.exit = status.FAILED end
+      self.err:write("jdbfs: ", complaint, "\n")
+    end
+  elseif self.options.json == "-" then
+    self.out:write(result.encode(document), "\n")
+  end
+end
+
 -- Writes everything that is to be told. `failure`: { status, message } or nil.
 local function conclude(self, failure)
   local document
@@ -96,15 +108,8 @@ local function conclude(self, failure)
     if not self.options.quiet then self.err:write("jdbfs: kept ", path, "\n") end
   end
   say_result(self, document)
-  if self.outputs then
-    for _, complaint in ipairs(self.outputs:finish(document)) do
-      if document.exit == status.OK then document.exit = status.FAILED end
-      self.err:write("jdbfs: ", complaint, "\n")
-    end
-  elseif self.options.json == "-" then
-    self.out:write(result.encode(document), "\n")
-  end
+  if not self.repeated then write_result(self, document) end
   return document
 end
 
-return { conclude = conclude }
+return { conclude = conclude, write_result = write_result }

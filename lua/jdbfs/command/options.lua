@@ -51,6 +51,8 @@ M.RUN = {
     about = "measured time per workload (default 10s)" },
   { name = "ops", value = "N", parse = within(units.whole, 1, 1e12, "1 and 10^12"),
     about = "end after so many iterations" },
+  { name = "repeat", value = "K", parse = within(units.whole, 1, 1000, "1 and 1000 runs"),
+    default = 1, about = "so many runs; --json holds them all, for compare" },
   { name = "warmup", value = "1s", parse = within(units.time, 0, 86400, "0s and 24h"),
     default = 1, about = "comes before it and is in no figure (default 1s)" },
   { name = "steady", value = "3%/5s", parse = units.steady,

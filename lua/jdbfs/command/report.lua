@@ -50,12 +50,12 @@ local FORMATS = {
 
 local function load_all(files)
   local documents = {}
-  for i, path in ipairs(files) do
+  for _, path in ipairs(files) do
     local document, message, kind = result.load(path)
     if not document then
       return nil, message, kind == "format" and status.USAGE or status.FAILED
     end
-    documents[i] = document
+    for _, one in ipairs(result.runs(document)) do documents[#documents + 1] = one end
   end
   return documents
 end

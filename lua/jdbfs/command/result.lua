@@ -23,7 +23,7 @@ local KEYS = [[schema tool job op name version argv seed env lua kernel cpus bac
   backlog response service lag sum sum_ns min min_ns max max_ns p ci hist counters offered achieved
   backlog_max late_at_end sustained intervals notes trust cpu_s_per_mop cores enters_per_op
   submit_batch reap_batch lag_p99_ns gc_share estimated device_over_asked generator_limited warnings
-  thresholds expr ok value low high unit reason error exit]]
+  thresholds expr ok value low high unit reason error exit runs]]
 local STYLE = { rank = {}, objects = { tool = true, env = true, plan = true, trust = true,
   durability = true, errors = true, p = true, ci = true } }
 do
@@ -72,6 +72,7 @@ local SHAPE = {
   error = "string?",
   exit = "number?",
 }
+SHAPE.runs = { optional = true, list = SHAPE } -- the second and further runs of --repeat
 
 -- Reading and writing ----------------------------------------------------------------------------
 
@@ -156,6 +157,13 @@ local function load(path)
   local document, wrong = decode(text)
   if not document then return nil, ("%s %s"):format(path, wrong), "format" end
   return document
+end
+
+-- The document, and those of the further runs of --repeat, as a list.
+local function runs(document)
+  local list = { document }
+  for _, one in ipairs(document.runs or {}) do list[#list + 1] = one end
+  return list
 end
 
 -- Questions --------------------------------------------------------------------------------------
@@ -394,6 +402,7 @@ return {
   encode = encode,
   decode = decode,
   load = load,
+  runs = runs,
   operations = operations,
   headline = headline,
   totals = totals,

@@ -424,10 +424,8 @@ local function new(args, out, err, part)
   return self
 end
 
--- Runs; gives the document, which was also written as the options say. part: this is one of several
--- processes (worker.lua), and tells its parent instead.
-function M.run(args, out, err, part)
-  local self = new(args, out, err, part)
+local function run(self)
+  local err = self.err
   local performed, failure = xpcall(function() return perform(self) end, status.explain)
   if self.crew then self.crew:close() end
   self.progress:clear()
@@ -447,8 +445,48 @@ function M.run(args, out, err, part)
   return document
 end
 
+-- Runs; gives the document, which was also written as the options say. part: this is one of several
+-- processes (worker.lua), and tells its parent instead.
+function M.run(args, out, err, part)
+  return run(new(args, out, err, part))
+end
+
+-- What outweighs the other of two exit statuses: an interruption, then failures, then thresholds.
+local RANK = { [status.INTERRUPTED] = 5, [status.USAGE] = 4, [status.FAILED] = 3,
+  [status.VERIFY] = 2, [status.THRESHOLD] = 1, [status.OK] = 0 }
+
+-- --repeat: runs one after the other, and one document of all, in the files of the first.
+local function run_repeatedly(args, out, err, first)
+  for _, kind in ipairs({ "csv", "live-json", "hgrm", "html" }) do
+    if first.options[kind] then
+      status.usage("--%s is of one run: with --repeat there is --json", kind)
+    end
+  end
+  local whole, self = nil, first
+  for i = 1, first.options["repeat"] do
+    if i > 1 then
+      self = new(args, out, err)
+      if self.options.json ~= "-" then self.options.json = nil end
+    end
+    self.repeated = true
+    local document = run(self)
+    if not whole then
+      whole, document.runs = document, {}
+    else
+      whole.runs[i - 1] = document
+      if RANK[document.exit] > RANK[whole.exit] then whole.exit = document.exit end
+    end
+    if RANK[document.exit] > RANK[status.VERIFY] then break end
+  end
+  conclusion.write_result(first, whole)
+  return whole.exit
+end
+
 function M.main(args, out, err)
-  return M.run(args, out, err).exit
+  local self = new(args, out, err)
+  local o = self.options
+  if o["repeat"] > 1 and not o["dry-run"] then return run_repeatedly(args, out, err, self) end
+  return run(self).exit
 end
 
 return M
