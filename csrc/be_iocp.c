@@ -98,6 +98,7 @@ static int iocp_submit(jdb_queue *q, jdb_op *op) {
                          : jdb_windows.write(file->handle, memory, op->chunk, NULL, o);
     DWORD error = ended ? 0 : GetLastError();
     q->stats.entries++;
+    q->stats.handovers++;
     if (error == ERROR_IO_PENDING || (ended && !file->skips)) return 0;
     finish(p, flight, jdb_windows_transferred(is_read, error, o->InternalHigh));
     return 0;

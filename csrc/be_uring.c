@@ -322,6 +322,7 @@ static int enter(jdb_queue *q, struct uring *u, unsigned want, int64_t timeout_n
         (kernel_flags(u) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)))
         flags |= IORING_ENTER_GETEVENTS;
     if (taken_over(q, u, want, &flags)) return 0;
+    q->stats.handovers += staged > 0;
     if (want == 0 || (timeout_ns < 0 && (want == 1 || !q->options.min_wait_ns)))
         r = io_uring_enter2(u->enter_fd, staged, want, flags, NULL, _NSIG / 8);
     else r = enter_timed(q, u, staged, want, flags, timeout_ns);

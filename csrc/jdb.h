@@ -325,6 +325,7 @@ enum { JDB_DEPTH_MAX = 4096, JDB_WORKERS_MAX = 256 };
 typedef struct jdb_stats {
     uint64_t submitted, completed; /* operations accepted, and delivered or dropped */
     uint64_t entries;              /* calls into the kernel to submit or wait */
+    uint64_t handovers;            /* of these, with something to submit */
     uint64_t pool_operations;      /* of submitted, those a worker thread ran */
     uint64_t flushes;              /* device flushes asked for by sync and durable writes */
     uint64_t resubmitted;          /* rests of short transfers, and second tries */

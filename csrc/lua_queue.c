@@ -278,6 +278,7 @@ static int stats(lua_State *L) {
     jl_set_size(L, "submitted", s.submitted);
     jl_set_size(L, "completed", s.completed);
     jl_set_size(L, "entries", s.entries);
+    jl_set_size(L, "handovers", s.handovers);
     jl_set_size(L, "pool_operations", s.pool_operations);
     jl_set_size(L, "flushes", s.flushes);
     jl_set_size(L, "resubmitted", s.resubmitted);

@@ -203,6 +203,7 @@ static void perform_alone(jdb_queue *q) {
     set_out(op);
     q->inflight++;
     q->stats.entries++;
+    q->stats.handovers++;
     if (q->timing && !op->submitted_ns) op->submitted_ns = jdb_queue_now(q);
     jdb_pool_perform(q, op);
 }

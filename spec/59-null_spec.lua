@@ -75,6 +75,7 @@ describe("the backend null", function()
     local d = assert(result.decode(r.out), r.err)
     assert.are.same({ 0, "null", 0 }, { d.exit, d.env.backend, d.trust.enters_per_op })
     assert.is_true(d.jobs[1].ops[1].n > 0)
+    assert.is_nil(d.trust.submit_batch)
     r = run("--verify")
     assert.are.equal(2, r.status)
     assert.are.equal("jdbfs: --verify: the backend null keeps nothing that could be verified\n",

@@ -411,6 +411,11 @@ describe("the measured time", function()
     assert.is_true(d.jobs[1].elapsed_s < 10)
   end)
 
+  it("counts as batches what was handed over, not the waits for the next arrival", function()
+    local d = run(nil, "randread", "--rate", "200", "--time", "300ms", "--warmup", "0s")
+    assert.is_true(d.trust.submit_batch >= 1 and d.trust.submit_batch < 3, d.trust.submit_batch)
+  end)
+
   it("goes to the kernel in batches as --batch says", function()
     local d = run(nil, "randread", "--qd", "32", "--batch", "4:4", "--time", "200ms")
     assert.are.equal("4:4", d.plan.batch)

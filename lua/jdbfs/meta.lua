@@ -1496,6 +1496,7 @@ function jdbfs.info() end
 ---@field waiting integer accepted, not handed over yet
 ---@field abandoned integer unfinished, and nobody waits for them
 ---@field entries integer calls into the kernel to submit or wait
+---@field handovers integer of these, with something to submit
 ---@field pool_operations integer of submitted, run by worker threads
 ---@field flushes integer device flushes asked for by sync and durable writes
 ---@field resubmitted integer rests of short transfers, second tries

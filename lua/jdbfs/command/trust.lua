@@ -11,7 +11,7 @@ local open_stream, max = io.open, math.max
 local SECTOR = 512 -- the unit of /proc/diskstats, whatever the device's is
 local BUSY = 0.9 -- of a core: the generator may have been the limit
 
-local COUNTERS = { "submitted", "completed", "entries", "pool_operations", "reaps" }
+local COUNTERS = { "submitted", "completed", "entries", "handovers", "pool_operations", "reaps" }
 
 local Trust = {}
 Trust.__index = Trust
@@ -127,7 +127,7 @@ function Trust:document()
   return {
     cpu_s_per_mop = ratio(self.cpu * 1e6, ops), cores = ratio(self.cpu, self.elapsed),
     enters_per_op = ratio(self.entries + self.pool_operations, ops),
-    submit_batch = ratio(self.submitted, max(self.entries, 1)),
+    submit_batch = ratio(self.submitted, self.handovers + self.pool_operations),
     reap_batch = ratio(self.completed, max(self.reaps, 1)),
     lag_p99_ns = lag and distribution.percentile(lag, 99) or nil,
     gc_share = gc_share(self), estimated = { "gc_share" }, -- all else is measured
@@ -141,8 +141,8 @@ local M = { COUNTERS = COUNTERS }
 -- device: its name in /proc/diskstats, or nil.
 function M.new(device)
   local self = setmetatable({ device = device, elapsed = 0, cpu = 0, thread = 0, submitted = 0,
-    completed = 0, entries = 0, pool_operations = 0, reaps = 0, device_bytes = 0, asked = 0,
-    lags = {}, cycles = 0, counting = true }, Trust)
+    completed = 0, entries = 0, handovers = 0, pool_operations = 0, reaps = 0, device_bytes = 0,
+    asked = 0, lags = {}, cycles = 0, counting = true }, Trust)
   count_cycles(self)
   self.new = M.new
   return self
