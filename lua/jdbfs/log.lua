@@ -1244,6 +1244,7 @@ local function make_batches(self, size)
   two, message, err = new_buffer(size, self.memory)
   if not two then return nil, message, err end
   self.pages, self.batches = { one, two }, batches_of(one, two, self.half, self.next)
+  if not self.batches then return failure("Alloc", "log", self.path, "out of memory") end
   self[1] = self.batches -- for join_batch
   use_segment(self, self.current)
   return true
