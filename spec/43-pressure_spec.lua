@@ -1,6 +1,7 @@
 -- More operations than the queue holds: they wait in order of arrival, none fails, none is lost,
 -- and at the end every counter is zero. Subprocesses, since the depth is set before the first use.
 
+local jdbfs = require "jdbfs"
 local process = require "support_process"
 local support = require "support"
 
@@ -226,6 +227,34 @@ describe("pressure", function()
       print("ok")
     ]])
     assert.are.equal("ok\n", out)
+  end)
+
+  -- One call that takes very many may block in the kernel, and nothing is done meanwhile.
+  it("of a burst is handed over in pieces, also of one list", function()
+    local forced = os.getenv("JDBFS_BACKEND")
+    if jdbfs.info().backend ~= "io_uring" or forced == "threads" then
+      return pending("about io_uring alone")
+    end
+    local works, why = process.strace("getppid:retval=7")
+    if not works then return pending(why) end
+    local trace = support.path("trace")
+    process.script([[
+      local f, n = assert(jdbfs.create(dir .. "/file", { direct = "prefer" })), 200
+      local page = jdbfs.PAGE_SIZE
+      local b, list = jdbfs.buffer(n * page), {}
+      assert(f:write_at(b, 0))
+      jdbfs.run(function()
+        for i = 0, n - 1 do jdbfs.spawn(f.read_at, f, b, i * page, i * page, page) end
+      end)
+      for i = 0, n - 1 do list[i + 1] = { b, i * page, i * page, page } end
+      assert(f:read_many(list) == n)
+    ]], { prefix = "strace -f -qq -e trace=io_uring_enter -o " .. support.quote(trace) })
+    local most, sum = 0, 0
+    for count in support.get(trace):gmatch("io_uring_enter%(%d+, (%d+)") do
+      most, sum = math.max(most, tonumber(count)), sum + tonumber(count)
+    end
+    assert.is_true(sum >= 400, sum .. " were handed over")
+    assert.is_true(most <= 32, most .. " in one call")
   end)
 
   -- More than the device takes at once would block inside the kernel.
