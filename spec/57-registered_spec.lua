@@ -70,6 +70,20 @@ describe("registered memory and files", function()
     check("string", #f:read(0, 100) == 100)
   ]])
 
+  test("lie in huge pages where the system has them", [[
+    local huge = io.open("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not huge then print("ok") os.exit(0) end
+    huge:close()
+    local address = tonumber(tostring(jdbfs.buffer(page):pointer()):match("(%x+)$"), 16)
+    local inside, flags
+    for line in io.lines("/proc/self/smaps") do
+      local from, to = line:match("^(%x+)%-(%x+) ")
+      if from then inside = tonumber(from, 16) <= address and address < tonumber(to, 16) end
+      if inside and line:find("^VmFlags:") then flags = line end
+    end
+    check("asked for", flags and flags:find(" hg"), flags)
+  ]])
+
   test("are none with registered = false", [[
     assert(jdbfs.setup { registered = false })
     use(make(1), 1)
