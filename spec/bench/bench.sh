@@ -56,15 +56,15 @@ reads() {
     build/bench/loop make "$work/reads" "${MEBIBYTES:-256}"
     "$lua" spec/bench/run.lua "$work/reads" "$rounds" "$seconds" "${args[@]}"
     echo
-    "$lua" spec/bench/lone.lua "$work/reads" $((3 * rounds)) 0.2 "${args[@]}"
+    "$lua" spec/bench/lone.lua "$work/reads" $((2 * rounds + 3)) 0.2 "${args[@]}"
     echo
-    "$lua" spec/bench/batch.lua "$work/reads" "$rounds" 0.3 "${args[@]}"
+    "$lua" spec/bench/batch.lua "$work/reads" $((rounds < 7 ? rounds : 7)) 0.25 "${args[@]}"
     echo
-    "$lua" spec/bench/luv.lua "$work/reads" 5 0.3 "${args[@]}"
+    "$lua" spec/bench/luv.lua "$work/reads" $((rounds < 5 ? rounds : 5)) 0.3 "${args[@]}"
     rm -f "$work/reads"
     echo
     build/bench/loop make "$work/cached" 8
-    "$lua" spec/bench/cached.lua "$work/cached" $((3 * rounds)) 0.1 "${args[@]}"
+    "$lua" spec/bench/cached.lua "$work/cached" $((2 * rounds - 3)) 0.1 "${args[@]}"
     rm -f "$work/cached"
 }
 scale() {
