@@ -235,8 +235,10 @@ describe("a mode of io_uring", function()
     it(mode .. " is refused by other backends, and auto does not leave it out", function()
       local why = needs()
       if why then return pending(why) end
-      assert.matches(mode .. " is io_uring's; the backend is threads",
-        refusal(mode, { env = { JDBFS_BACKEND = "threads" } }), 1, true)
+      for _, backend in ipairs({ "threads", "sim" }) do
+        assert.matches(mode .. " is io_uring's; the backend is " .. backend,
+          refusal(mode, { env = { JDBFS_BACKEND = backend } }), 1, true)
+      end
       local nouring = process.nouring()
       local prefix = nouring and support.quote(nouring) .. " 1"
       if not prefix or support.sh(prefix .. " true") == 77 then
@@ -246,6 +248,15 @@ describe("a mode of io_uring", function()
         1, true)
     end)
   end
+
+  it("is off unless it is asked for", function()
+    local why = needs()
+    if why then return pending(why) end
+    local features = process.script("print(jdbfs.info().features)", { env = RING })
+    for _, mode in ipairs({ "sqpoll", "min_wait", "iopoll" }) do
+      assert.is_nil(features:find(mode, 1, true), features)
+    end
+  end)
 
   it("sqpoll is refused where there is no second processor", function()
     local why = needs() or support.lacks("taskset")
