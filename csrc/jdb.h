@@ -202,6 +202,8 @@ typedef struct jdb_file_info {
     int poisoned;                  /* errno of the failed flush or durable write; 0: none */
     uint64_t doubt_from, doubt_to; /* the bytes whose durability is in doubt then */
     jdb_evidence evidence;         /* as the last JDB_INFO found it; class "unknown" before */
+    int nowait, dsync_write; /* of a probe: reads that never wait, single writes that are durable:
+                                1: the file system takes them; -1: it refuses; 0: not known */
 } jdb_file_info;
 
 jdb_file *jdb_file_ref(jdb_file *file);

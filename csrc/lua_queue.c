@@ -129,6 +129,13 @@ static int push_part(lua_State *L, const jdb_op *op) {
     return 1;
 }
 
+/* 0: not known, then the field is absent. */
+static void set_known(lua_State *L, const char *name, int value) {
+    if (!value) return;
+    lua_pushboolean(L, value > 0);
+    lua_setfield(L, -2, name);
+}
+
 static int push_probe(lua_State *L, const jdb_op *op) {
     jdb_queue *q = jl_self(L)->queue;
     lua_createtable(L, 0, 20);
@@ -136,7 +143,10 @@ static int push_probe(lua_State *L, const jdb_op *op) {
     jl_set_text(L, "backend", jdb_queue_backend(q));
     jl_set_text(L, "backend_reason", jdb_queue_reason(q));
     jl_set_text(L, "features", jdb_queue_features(q));
-    jl_set_file_info(L, jdb_op_probe(op));
+    const jdb_file_info *info = jdb_op_probe(op);
+    jl_set_file_info(L, info);
+    set_known(L, "nowait", info->nowait);
+    set_known(L, "dsync_write", info->dsync_write);
     return 1;
 }
 

@@ -106,6 +106,9 @@ struct xfs_dioattr {
 #ifndef RWF_DSYNC
 #define RWF_DSYNC 0x02
 #endif
+#ifndef RWF_NOWAIT
+#define RWF_NOWAIT 0x08
+#endif
 #define FLAG_ATOMIC 0x40 /* RWF_ATOMIC, Linux 6.11 */
 
 static int power_of_two(uint32_t n) { return n != 0 && (n & (n - 1)) == 0; }
@@ -310,6 +313,23 @@ int64_t jdb_platform_punch(jdb_op *op) {
     return r == 0 ? 0 : -errno;
 }
 
+static int taken(ssize_t r) {
+    if (r >= 0 || errno == EAGAIN) return 1;
+    return errno == EOPNOTSUPP ? -1 : 0;
+}
+
+/* Flags of single transfers, by trying them. Only a file that is ours is written to. */
+static void ask_flags(int fd, int ours, jdb_file_info *info) {
+    const size_t page = 4096;
+    void *memory = NULL;
+    if (posix_memalign(&memory, page, page) != 0) return;
+    memset(memory, 0, page);
+    struct iovec vector = {memory, page};
+    info->nowait = taken(preadv2(fd, &vector, 1, 0, RWF_NOWAIT));
+    if (ours) info->dsync_write = taken(pwritev2(fd, &vector, 1, 0, RWF_DSYNC));
+    free(memory);
+}
+
 /* Looks at a file, or at a nameless one made in a directory; nothing stays behind. */
 int64_t jdb_platform_probe(jdb_op *op) {
     struct jdb_detail *d = op->detail;
@@ -327,6 +347,7 @@ int64_t jdb_platform_probe(jdb_op *op) {
     if (fd < 0 && make) {
         info->direct_reason = "unknown: no file could be made here";
         fd = open(d->path, O_RDONLY | O_CLOEXEC);
+        make = 0;
     }
     if (fd < 0) return -errno;
     info->device = S_ISBLK(st.st_mode);
@@ -335,6 +356,7 @@ int64_t jdb_platform_probe(jdb_op *op) {
     jdb_platform_evidence(fd, d->file_system, &info->evidence);
     ask_alignment(fd, info);
     info->direct_write_unit = info->direct ? info->write_align : 0;
+    ask_flags(fd, make, info);
     close(fd);
     return 0;
 }

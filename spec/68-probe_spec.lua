@@ -49,6 +49,23 @@ describe("jdbfs probe", function()
     assert.is_truthy(out:find("  backend       " .. info.backend .. ": " .. info.reason, 1, true))
   end)
 
+  it("tries the flags of single transfers, and warns where a ring needs threads", function()
+    if support.not_linux or support.on_sim then
+      return pending(support.not_linux or support.on_sim)
+    end
+    local dir = place()
+    local found, of_file = assert(jdbfs.probe(dir)), assert(jdbfs.probe("/etc/passwd"))
+    assert.are.equal("boolean", type(found.nowait))
+    assert.is_true(found.dsync_write)
+    assert.is_nil(of_file.dsync_write) -- nothing is written to it
+    local refused = found.nowait == false
+    local _, out = verb(dir)
+    local told = ("RWF_NOWAIT %s, RWF_DSYNC ok"):format(refused and "refused" or "ok")
+    assert.is_truthy(out:find(told, 1, true), out)
+    assert.are.equal(refused, out:find("takes a worker thread", 1, true) ~= nil)
+    if support.fs() == "ext4" then assert.is_true(found.nowait) end
+  end)
+
   it("asks about the current directory without a path", function()
     local status, out = verb()
     assert.are.equal(0, status)

@@ -1035,6 +1035,10 @@ function jdbfs.atomic_write(path, data) end
 ---@field logical_block integer? of the disk, bytes
 ---@field physical_block integer? of the disk, bytes
 ---@field durability jdbfs.Durability what the system shows of the device
+---@field nowait boolean? Linux: whether the file system takes RWF_NOWAIT, so that a ring needs no
+---  worker thread for a read; nil: not known
+---@field dsync_write boolean? Linux, of a directory: whether it takes RWF_DSYNC, single writes that
+---  are durable
 
 --- What machine, file system and device offer at a path. In a directory a nameless file is made
 --- for the question; nothing stays behind. Yields.

@@ -92,6 +92,9 @@ local function path_warnings(found)
     list[#list + 1] = ("writes smaller than %s may be read-modify-write in the device"):format(
       format.bytes(found.physical_block))
   end
+  if found.nowait == false then
+    list[#list + 1] = "RWF_NOWAIT is refused: every operation of a ring takes a worker thread"
+  end
   if queue.nomerges == 0 then
     list[#list + 1] = "queue/nomerges=0 merges sequential I/O: device requests are fewer than"
       .. " operations"
@@ -132,6 +135,15 @@ local function queue_text(queue)
   return concat(words, ", ")
 end
 
+local function flags_text(found)
+  local words = {}
+  for _, each in ipairs({ { "nowait", "RWF_NOWAIT" }, { "dsync_write", "RWF_DSYNC" } }) do
+    local taken = found[each[1]]
+    if taken ~= nil then words[#words + 1] = each[2] .. (taken and " ok" or " refused") end
+  end
+  return #words > 0 and concat(words, ", ") or nil
+end
+
 local function path_lines(found)
   local durability = found.durability or {}
   local lines = { { "", ("%s%s"):format(found.file_system or "unknown file system",
@@ -149,6 +161,8 @@ local function path_lines(found)
       format.text(found.physical_block)))
   end
   add("atomic write", atomic_text(found.atomic))
+  local flags = flags_text(found)
+  if flags then add("flags", flags) end
   add("sync cost", sync_text(durability))
   add("durability", durability.class and durability.class .. ": "
     .. concat(durability.reasons or {}, "; ") or "unknown")
@@ -195,8 +209,8 @@ end
 local STYLE = { rank = {}, objects = {} }
 for place, name in ipairs({ "schema", "machine", "paths", "path", "file_system", "direct",
   "direct_reason", "memory_alignment", "read_alignment", "write_alignment", "alignment_source",
-  "logical_block", "physical_block", "atomic", "durability", "queue", "backend",
-  "backend_reason" }) do
+  "logical_block", "physical_block", "atomic", "nowait", "dsync_write", "durability", "queue",
+  "backend", "backend_reason" }) do
   STYLE.rank[name] = place
 end
 
