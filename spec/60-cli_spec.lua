@@ -374,6 +374,22 @@ describe("jdbfs run", function()
     assert.are.equal("", support.names(dir))
   end)
 
+  it("colours what failed on a terminal, unless told not to", function()
+    local lua = os.getenv("JDBFS_TEST_LUA")
+    local why = support.lacks("script") or not lua and "JDBFS_TEST_LUA names no interpreter"
+    if why then return pending(why) end
+    for _, case in ipairs({ { "env -u NO_COLOR", "", true }, { "env NO_COLOR=", "", true },
+      { "env NO_COLOR=1", "", false }, { "env -u NO_COLOR", " --no-color", false } }) do
+      local pipe = assert(io.popen(("%s script -qec \"%s lua/bin/jdbfs run randread --dir '%s'"
+        .. " --size 1m --time 50ms --warmup 0s --threshold 'read.count < 0'%s\" /dev/null"
+        .. " </dev/null"):format(case[1], lua, dir, case[2])))
+      local out = pipe:read("*a")
+      pipe:close()
+      assert.is_truthy(out:find("read.count < 0", 1, true), out)
+      assert.are.equal(case[3], out:find("\27%[[%d;]+m") ~= nil, out)
+    end
+  end)
+
   it("writes nothing with --dry-run", function()
     local status, out = run("randwrite", "--dry-run")
     assert.are.equal(0, status)

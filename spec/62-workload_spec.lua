@@ -279,6 +279,23 @@ describe("a workload file", function()
     assert.are.equal("a b", jobs[1].name .. " " .. jobs[2].name)
   end)
 
+  it("may have its numbers of jobs and rates told by functions of ctx", function()
+    local source = [[
+      local W = require "jdbfs.workload"
+      return W.define { options = { k = W.int(3) }, file = true,
+        jobs = { { name = "a", main = function(ctx) ctx:yield() end,
+          rate = function(ctx) return ctx.opt.k * 1000 end,
+          n = function(ctx) return ctx.opt.k + ctx.size / ctx.bs + ctx.id end } } }]]
+    local d, status, err = run(source, "--", "--k", "4")
+    assert.are.equal(0, status, err)
+    assert.are.equal(4 + 256, d.jobs[1].n)
+    assert.is_true(d.jobs[1].offered > 2000)
+    d, status, err = run((source:gsub("ctx.opt.k %+", "ctx:nothing() +")))
+    assert.are.same({ {}, 1 }, { d.jobs, status })
+    assert.matches("^jdbfs: [^\n]*w.lua:5: attempt to call [^\n]*\n$", err)
+    assert.are.equal("", left())
+  end)
+
   it("has no numbers of jobs but whole ones, and no option that run has", function()
     for _, case in ipairs({
       { "n = 'many'", "there is no option \"many\" with a number" },

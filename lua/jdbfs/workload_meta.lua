@@ -27,10 +27,11 @@
 
 ---@class jdbfs.Job
 ---@field main fun(ctx: jdbfs.Context, state: any) one iteration; with loop: all of them
----@field n integer|string|function|nil coroutines, the name of an option, or a function; default:
----  --qd, with loop 1
+---@field n integer|string|fun(ctx: jdbfs.Context): integer|nil coroutines, the name of an option,
+---  or a function that is called before setup; default: --qd, with loop 1
 ---@field loop boolean? main runs once and asks ctx:running(); such jobs end after the others
----@field rate number|string|false|nil iterations a second; default --rate; false: closed loop
+---@field rate number|string|false|nil|fun(ctx: jdbfs.Context): number iterations a second; default
+---  --rate; false: closed loop
 ---@field metrics string[]? names that thresholds may use; without it any is accepted
 
 ---@class jdbfs.Context

@@ -306,7 +306,7 @@ end
 -- Runs as a task.
 local function perform(engine)
   local definition = engine.definition
-  local ctx = context.new(engine, nil, 0, 1)
+  local ctx = engine.setup_context or context.new(engine, nil, 0, 1)
   engine.setup_context = ctx
   if definition.setup then
     engine.phase = "setup"
@@ -382,7 +382,10 @@ local M = {}
 
 -- A number of a job: itself, an option's name, or a function of ctx.
 local function resolve(value, engine, what)
-  if type(value) == "function" then value = value(engine) end
+  if type(value) == "function" then
+    engine.setup_context = engine.setup_context or context.new(engine, nil, 0, 1)
+    value = value(engine.setup_context)
+  end
   if type(value) == "string" then
     local given = engine.opt[value]
     if type(given) ~= "number" then

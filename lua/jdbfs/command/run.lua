@@ -326,9 +326,11 @@ local function run_workload(self, one)
     if self.interrupted then return end
   end
   if self.options.procs > 1 and not self.part then return processes.perform(self, one, target) end
-  local engine = engines.new({ run = self, name = one.name, definition = one.definition,
-    opt = one.opt, target = target, size = target and target.size or self.size, bs = one.bs,
-    qd = one.qd, sync = one.sync, dist = one.dist })
+  local made, engine = pcall(engines.new, { run = self, name = one.name,
+    definition = one.definition, opt = one.opt, target = target,
+    size = target and target.size or self.size, bs = one.bs, qd = one.qd, sync = one.sync,
+    dist = one.dist })
+  if not made then fail_from_task(engine) end
   label_jobs(self, engine)
   self.warmup = max(self.warmup or 0, engine.warmup)
   collectgarbage()
