@@ -57,7 +57,7 @@ part() { # TITLE COMMAND...: counts its last line, or its exit status when it pr
         echo "$title, $((SECONDS - start)) s, exit status $rc"
         # The figures: what the parts print of seeds, cuts, operations and the like.
         grep -E '^(ok|FAIL|skip) |seed|calls of|cuts|compared|faults|pairs|crash points' \
-            "$work/out" |
+            "$work/out" | grep -vE ' s in +[0-9]+ runs, at most' | # the slowest specs
             head -n 40 | sed 's/^/    /' || true
     } >>"$work/figures"
     echo
