@@ -987,6 +987,14 @@ static int task_current(lua_State *L) {
     return 1;
 }
 
+/* own_task(): the task that runs, where nothing keeps a wait from suspending it; else nothing. */
+static int task_own(lua_State *L) {
+    jl_state *S = jl_self(L);
+    if (!JL_KNOWS_YIELDABLE || place(L, S) != IN_TASK) return 0;
+    jl_push_task(L, S, S->current);
+    return 1;
+}
+
 /* park(): until core.wake. Only after core.current() gave a task. */
 static int task_park(lua_State *L) {
     jl_state *S = jl_self(L);
@@ -1406,6 +1414,7 @@ int jl_open_task(lua_State *L) {
                                          {"step", task_step},
                                          {"drive", task_drive},
                                          {"current", task_current},
+                                         {"own_task", task_own},
                                          {"park", task_park},
                                          {"may_wait", task_may_wait},
                                          {"wake", task_wake},

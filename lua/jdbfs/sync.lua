@@ -28,9 +28,15 @@ local function push(list, value)
   list[list.last] = value
 end
 
--- Somebody who waits: `task`, or outside tasks nothing, and then `woken` ends the wait.
+-- Somebody who waits: a task itself (see wait_turn), or a table with `task`, or outside tasks
+-- without, and then `woken` ends the wait.
 local function alive(entry)
-  return not entry.gone and not (entry.task and entry.task:status() == "cancelled")
+  local task = entry
+  if type(entry) == "table" then
+    if entry.gone then return false end
+    task = entry.task
+  end
+  return not (task and task:status() == "cancelled")
 end
 
 local function pack(list)
@@ -47,12 +53,18 @@ local function pack(list)
   list.pack_at = 2 * (kept - list.first + 1) + 32
 end
 
+-- Of calls inside each other the coroutine keeps the memory: a wait has as few as can be.
+local function enter(list, entry)
+  if list.last - list.first + 1 >= list.pack_at then pack(list) end
+  list.last = list.last + 1
+  list[list.last] = entry
+end
+
 -- Waits in the list until somebody wakes the entry. `lost(entry)` undoes a wake that came while
 -- another task's error ended the wait.
 local function wait(list, entry, lost)
   entry.task = core.current()
-  if list.last - list.first + 1 >= list.pack_at then pack(list) end
-  push(list, entry)
+  enter(list, entry)
   if entry.task then
     repeat core.park(entry.task) until entry.woken -- 5.1 lets others resume it by hand
     return
@@ -64,15 +76,33 @@ local function wait(list, entry, lost)
   error(err, 0)
 end
 
+-- Waits in the list until it is woken, where a wake is all that is to be handed over. Nothing is
+-- made for that in a task that cannot leave the wait but by a wake, or by its end.
+local function wait_turn(list, lost)
+  local task = core.own_task()
+  if not task then
+    wait(list, {}, lost)
+    return true
+  end
+  enter(list, task)
+  repeat core.park(task) until task:status() ~= "waiting" -- LuaJIT lets others resume it by hand
+  return true
+end
+
+-- Whether it still waited, and now has the value.
+local function give(entry, value)
+  if type(entry) ~= "table" then return core.wake(entry) end
+  entry.value = value
+  if entry.gone or (entry.task and not core.wake(entry.task)) then return false end
+  entry.woken = true
+  return true
+end
+
 -- Wakes the first that still waits and gives it the value; says whether there was one.
 local function wake_one(list, value)
   local entry = pop(list)
   while entry do
-    entry.value = value
-    if not entry.gone and (not entry.task or core.wake(entry.task)) then
-      entry.woken = true
-      return true
-    end
+    if give(entry, value) then return true end
     entry = pop(list)
   end
   return false
@@ -95,12 +125,11 @@ Semaphore.__index = Semaphore
 
 --- Waits for one of the n permits.
 function Semaphore:acquire()
-  check_self(self, Semaphore, "acquire")
-  if self.free > 0 then
-    self.free = self.free - 1
-  else
-    wait(self.waiters, {}, self.lost) -- the permit is handed over, `free` stays 0
+  if getmetatable(self) ~= Semaphore then check_self(self, Semaphore, "acquire") end
+  if self.free == 0 then
+    return wait_turn(self.waiters, self.lost) -- the permit is handed over, `free` stays 0
   end
+  self.free = self.free - 1
   return true
 end
 
@@ -123,9 +152,9 @@ Event.__index = Event
 
 --- Waits until the event is set; at once when it is.
 function Event:wait()
-  check_self(self, Event, "wait")
-  if not self.ready then wait(self.waiters, {}) end
-  return true
+  if getmetatable(self) ~= Event then check_self(self, Event, "wait") end
+  if self.ready then return true end
+  return wait_turn(self.waiters)
 end
 
 function Event:set()
@@ -169,9 +198,7 @@ end
 local function admit(self)
   local entry = pop(self.putters)
   while entry do
-    local waits = not entry.gone and (not entry.task or core.wake(entry.task))
-    if waits then
-      entry.woken = true
+    if give(entry) then
       self.count = self.count + 1
       push(self.values, entry.offer)
       return

@@ -1,6 +1,7 @@
 -- tasks.lua WHAT [N]: what a task costs, in counts that do not depend on the machine's mood.
 --
 --   heap   Lua bytes of a task that waits, of a bare coroutine that waits, and their ratio
+--   event  the same of a task that waits for an event
 --   spawn, create, wait, yield   N times one of these and nothing else, to be counted from outside
 --          (callgrind, with N and 2 N: the difference over N is the cost of one):
 --          spawn: jdbfs.spawn and join, in batches of 32; create: coroutine.create and resume, in
@@ -21,9 +22,8 @@ local function nothing() end
 
 local measures = {}
 
-function measures.heap()
+local function heap_of(wait)
   local function pause() yield() end
-  local function sleep() jdbfs.sleep(1e6) end
   local kept = {}
   for i = 1, n do kept[i] = false end
   local before = heap()
@@ -37,7 +37,7 @@ function measures.heap()
   local stop = {}
   local ok, message = pcall(jdbfs.run, function()
     local empty = heap()
-    for _ = 1, n do jdbfs.spawn(sleep) end
+    for _ = 1, n do jdbfs.spawn(wait) end
     jdbfs.yield()
     jdbfs.yield()
     task = (heap() - empty) / n
@@ -45,6 +45,15 @@ function measures.heap()
   end)
   if ok or message ~= stop then error(message, 0) end
   print(("%.0f %.0f %.3f"):format(task, bare, task / bare))
+end
+
+function measures.heap()
+  heap_of(function() jdbfs.sleep(1e6) end)
+end
+
+function measures.event()
+  local event = jdbfs.event()
+  heap_of(function() event:wait() end)
 end
 
 function measures.spawn()
