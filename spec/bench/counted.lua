@@ -39,6 +39,13 @@ local function reader(file, times, random)
   end
 end
 
+local function writer(file, times, page)
+  local buffer = jdbfs.buffer(PAGE)
+  return function()
+    for _ = 1, times do assert(file:write_at(buffer, page * PAGE)) end
+  end
+end
+
 local function list_reader(file, times, length, random)
   local buffer, list = jdbfs.buffer(length * PAGE), {}
   for i = 1, length do list[i] = { buffer, 0, (i - 1) * PAGE, PAGE } end
@@ -74,6 +81,11 @@ local COLLECTS = { parked = true, spawned = true, created = true }
 local SCENARIOS = {
   read_1 = function() return readers(1) end,
   read_64 = function() return readers(64) end,
+  write_64 = function()
+    local file, list = open_pages(), {}
+    for i = 1, 64 do list[i] = writer(file, operations / 64, i) end
+    return list
+  end,
   -- As `jdbfs run` measures them: the difference to read_64 is what that costs.
   recorded_64 = function()
     local meter, list = core.meter(), readers(64)

@@ -27,6 +27,7 @@ local SCENARIOS = {
     instructions = true },
   { "read_64", entries = ENTRIES_64, calls = ENTRIES_64, allocations = true, lua_bytes = true,
     instructions = true },
+  { "write_64", allocations = true, lua_bytes = true, instructions = true },
   { "recorded_64", allocations = true, lua_bytes = true, instructions = true },
   { "read_many_8", entries = true, calls = true, allocations = true, lua_bytes = true,
     instructions = true },
