@@ -68,6 +68,12 @@ describe("a durable write with the flush behind it", function()
     end
   end)
 
+  it_writes("goes on after a signal that comes while it waits", function()
+    for when = 1, 6 do
+      assert.are.equal(DONE, (disturbed("io_uring_enter:signal=SIGURG:when=" .. when)))
+    end
+  end)
+
   it_writes("that comes short is tried again and tells how far it came", function()
     local limit = 5 * jdbfs.PAGE_SIZE / 512
     local out = process.script(WRITES, { args = { 4 }, env = { JDBFS_BACKEND = "auto" },
