@@ -151,7 +151,8 @@ enum {
     JDB_OPEN_LOCK_SHARED = 1 << 8, /* fail with JDB_BUSY when another holds it */
     JDB_OPEN_LOCK_EXCLUSIVE = 1 << 9,
     JDB_OPEN_NOFOLLOW = 1 << 10, /* ELOOP when the last name is a symbolic link */
-    JDB_OPEN_POLLED = 1 << 11    /* set by the queue, for its option iopoll */
+    JDB_OPEN_POLLED = 1 << 11,   /* set by the queue, for its option iopoll */
+    JDB_OPEN_SYNC = 1 << 12      /* with JDB_OPEN_DSYNC: what tells of the file, too (O_SYNC) */
 };
 
 /* How a durable write is done where both ways are open. */

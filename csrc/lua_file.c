@@ -579,7 +579,9 @@ static void open_option(lua_State *L, const char *name, struct open_args *a) {
     } else if (strcmp(name, "durable_create") == 0) {
         if (flag_option(L, name)) a->how.flags |= JDB_OPEN_DURABLE;
     } else if (strcmp(name, "dsync") == 0) {
-        if (flag_option(L, name)) a->how.flags |= JDB_OPEN_DSYNC;
+        if (lua_type(L, -1) == LUA_TSTRING && strcmp(lua_tostring(L, -1), "all") == 0)
+            a->how.flags |= JDB_OPEN_DSYNC | JDB_OPEN_SYNC;
+        else if (flag_option(L, name)) a->how.flags |= JDB_OPEN_DSYNC;
     } else if (strcmp(name, "durable_method") == 0) {
         static const char *const how[] = {"auto", "write", "flush"};
         a->how.method = (jdb_method)choice(L, name, how, 3);

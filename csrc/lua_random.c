@@ -79,10 +79,11 @@ static int random_normal(lua_State *L) {
     return 1;
 }
 
-/* pareto(alpha): 1 or more, the smaller alpha the heavier the tail. */
+/* pareto([alpha]): 1 or more, the smaller alpha the heavier the tail; by default four fifths of the
+ * sum come from one fifth of the draws. */
 static int random_pareto(lua_State *L) {
     jl_random *r = check_random(L);
-    double alpha = luaL_checknumber(L, 2);
+    double alpha = luaL_optnumber(L, 2, 1.16096404744368);
     if (!(alpha > 0)) luaL_argerror(L, 2, "more than 0 expected");
     lua_pushnumber(L, exp(jdb_random_exp(&r->state) / alpha));
     return 1;

@@ -24,7 +24,7 @@ const int jdb_platform_has_durable_writes = 1;
 
 int jdb_platform_open_flags(const jdb_open *how, int *optional) {
     *optional = 0;
-    return how->flags & JDB_OPEN_DSYNC ? O_DSYNC : 0;
+    return how->flags & JDB_OPEN_SYNC ? O_SYNC : how->flags & JDB_OPEN_DSYNC ? O_DSYNC : 0;
 }
 
 int64_t jdb_platform_set_flags(int fd, int flags, int direct, jdb_file_info *info) {

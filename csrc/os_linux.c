@@ -164,7 +164,7 @@ static void ask_alignment(int fd, jdb_file_info *info) {
 /* O_NOATIME is refused for files of other owners: then without. */
 int jdb_platform_open_flags(const jdb_open *how, int *optional) {
     *optional = how->flags & JDB_OPEN_ATIME ? 0 : O_NOATIME;
-    return how->flags & JDB_OPEN_DSYNC ? O_DSYNC : 0;
+    return how->flags & JDB_OPEN_SYNC ? O_SYNC : how->flags & JDB_OPEN_DSYNC ? O_DSYNC : 0;
 }
 
 static void ask_poll_queues(int fd, jdb_file_info *info) {

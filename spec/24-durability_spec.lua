@@ -298,7 +298,8 @@ describe("durable writes", function()
     if support.not_linux then return pending(support.not_linux) end
     local calls, out = traced("-e trace=open,openat,fcntl,pwrite64,pwritev2,fdatasync,fsync", [[
       for name, f in pairs{wal = assert(jdbfs.open_wal(dir .. "/wal")),
-                           dsync = assert(jdbfs.create(dir .. "/dsync", {dsync = true}))} do
+                           dsync = assert(jdbfs.create(dir .. "/dsync", {dsync = true})),
+                           all = assert(jdbfs.create(dir .. "/all", {dsync = "all"}))} do
         check("info", f:info().dsync == true, name)
         check("plain", f:write_at(page, 0))
         check("flag", f:write_at(page, PAGE, 0, PAGE, "dsync"))
@@ -309,9 +310,9 @@ describe("durable writes", function()
     ]])
     if not calls then return pending(out) end
     assert.equal("0\n", out)
-    for _, name in ipairs({ "wal", "dsync" }) do
-      assert(count(calls, "^open.*/" .. name .. '".*O_DSYNC') >= 1
-        or count(calls, "^fcntl.*/" .. name .. ">.*O_DSYNC") >= 1, "no O_DSYNC for " .. name)
+    for name, flag in pairs({ wal = "O_DSYNC", dsync = "O_DSYNC", all = "O_SYNC" }) do
+      assert(count(calls, "^open.*/" .. name .. '".*' .. flag) >= 1
+        or count(calls, "^fcntl.*/" .. name .. ">.*" .. flag) >= 1, flag .. " missing: " .. name)
       assert.equal(4, count(calls, "^pwrite.*/" .. name .. ">"))
       assert.equal(0, count(calls, "^f.*sync.*/" .. name .. ">"))
     end
@@ -324,6 +325,7 @@ describe("durable writes", function()
     raises("durable_method", jdbfs.create, path, { durable_method = "fast" })
     raises("durable_method", jdbfs.create, path, { durable_method = true })
     raises("dsync", jdbfs.create, path, { dsync = 1 })
+    raises("dsync", jdbfs.create, path, { dsync = "some" })
     assert.is_nil(lfs.attributes(path))
     assert.equal(PAGE, f:write_at(support.page(), 0, 0, PAGE, ""))
     f:close()

@@ -279,6 +279,56 @@ describe("a workload file", function()
     assert.are.equal("a b", jobs[1].name .. " " .. jobs[2].name)
   end)
 
+  it("says what it may not ask of ctx", function()
+    for _, case in ipairs({
+      { "ctx:create('x', { sync = 'fsycn' })", 'there is no sync "fsycn"' },
+      { "ctx:create('x', {}):read(0)", "this file needs a page to be read into" },
+      { "ctx:timed('x', print)", "timed: setup and teardown are measured by no job" },
+      { "ctx:count('x')", "count: setup and teardown are measured by no job" },
+      { "ctx:track('x')", "track: setup and teardown are measured by no job" },
+    }) do
+      local _, status, err = run(("return { setup = function(ctx) %s end,\n"
+        .. " jobs = { a = { main = function(ctx) ctx:stop() end } } }"):format(case[1]))
+      assert.are.equal(1, status, case[1])
+      assert.matches("^jdbfs: [^\n]*w.lua:1: [^\n]*\n$", err)
+      assert.is_truthy(err:find(case[2], 1, true), err)
+      assert.are.equal("", left())
+    end
+  end)
+
+  it("has its files opened as --sync and the sync of create say", function()
+    if not support.proc then return pending("needs /proc") end
+    local source = [[
+      local lfs = require "lfs"
+      local function flags(path) -- of the open file
+        path = path:match("[^/]*/[^/]*$")
+        for fd in lfs.dir("/proc/self/fd") do
+          local target = lfs.symlinkattributes("/proc/self/fd/" .. fd, "target")
+          if target and target:sub(-#path) == path then
+            return io.open("/proc/self/fdinfo/" .. fd):read("*a"):match("flags:%s*(%d+)")
+          end
+        end
+      end
+      local function kind(path)
+        local text = flags(path)
+        local data, all = tonumber(text:sub(-5, -5)) % 2 == 1, tonumber(text:sub(-7, -7)) >= 4
+        return all and "osync" or data and "dsync" or "none"
+      end
+      return { file = true, jobs = { a = { n = 1, main = function(ctx)
+        ctx:note("target", kind(ctx.file:path()))
+        for _, sync in ipairs { "none", "dsync", "osync", "fsync" } do
+          ctx:note(sync, kind(ctx:create(sync, { sync = sync }):path()))
+        end
+        ctx:stop()
+      end } } }]]
+    for _, sync in ipairs({ "none", "dsync", "osync", "fdatasync" }) do
+      local d, status, err = run(source, "--sync", sync, "--warmup", "0s")
+      assert.are.equal(0, status, err)
+      assert.are.same({ target = sync == "fdatasync" and "none" or sync, none = "none",
+        dsync = "dsync", osync = "osync", fsync = "none" }, notes_of(d))
+    end
+  end)
+
   it("may have its numbers of jobs and rates told by functions of ctx", function()
     local source = [[
       local W = require "jdbfs.workload"
@@ -731,7 +781,9 @@ describe("the workloads of a database", function()
     local d = run(nil, "syncs", "--length", "64k", "--rounds", "5")
     assert.are.equal(0, d.exit)
     assert.are.equal(5, notes_of(d).rounds)
-    assert.matches("/s %[", notes_of(d).fdatasync_4k)
+    for _, way in ipairs({ "dsync", "osync", "linked", "fdatasync", "fsync" }) do
+      assert.matches("/s %[", notes_of(d)[way .. "_4k"])
+    end
     d = run(nil, "pages", "--cache", "256k", "--sessions", "8", "--splits", "20", "--checkpoint",
       "50ms", "--size", "2m", "--time", "400ms")
     assert.are.equal(0, d.exit)

@@ -563,7 +563,8 @@ function Buffer:free() end
 ---  that others may write to
 ---@field durable_create boolean? the name itself is durable on return
 ---@field lock "exclusive"|"shared"|nil fail with Busy when another open file holds it; File:lock
----@field dsync boolean? every write is durable on return, as with open_wal
+---@field dsync boolean|"all"|nil every write is durable on return, as with open_wal; "all": the
+---  file's times as well (O_SYNC), where the system makes a difference
 ---@field durable_method "auto"|"write"|"flush"|nil how "dsync" writes are done: each by itself
 ---  (RWF_DSYNC), as a write and a flush shared with others, or (default) a lone one by itself and
 ---  several at once with a shared flush

@@ -62,7 +62,8 @@ function Context:numbered(off) end
 function Context:new_buffer(size) end
 --- A new file in the scratch directory, removed after the run. Raises when it cannot be made.
 ---@param name string a plain file name
----@param o { size: integer?, sync: string? }? size: filled with zeros; sync: as --sync
+---@param o { size: integer?, sync: string? }? size: filled with zeros; sync: as --sync, or
+---  "linked": each write and its flush are one operation
 ---@return jdbfs.WorkloadFile
 function Context:create(name, o) end
 --- A file that create made, by its name; or any file, to be read.
@@ -156,7 +157,8 @@ function Context:barrier(n) end
 ---@class jdbfs.WorkloadFile
 local WorkloadFile = {}
 ---@param off integer
----@param page jdbfs.WorkloadPage|jdbfs.Buffer|nil default: the coroutine's, of --bs
+---@param page jdbfs.WorkloadPage|jdbfs.Buffer|nil default, of ctx.file and of what ctx:open gave:
+---  the coroutine's, of --bs
 ---@return integer? bytes
 function WorkloadFile:read(off, page) end
 --- Durable as --sync, or the sync of create, says.
@@ -249,7 +251,7 @@ function Random:float() end
 ---@param theta number
 ---@return integer
 function Random:zipf(n, theta) end
----@param alpha number
+---@param alpha number? default log 5 / log 4: a fifth of the draws makes four fifths of the sum
 ---@return number 1 or more
 function Random:pareto(alpha) end
 ---@param mean number? 0

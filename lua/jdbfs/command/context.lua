@@ -74,7 +74,9 @@ local File = {}
 File.__index = File
 
 function File:read(off, page)
-  return self.read_at(self.raw, page and (page.buffer or page) or self.buffer, off)
+  local buffer = page and (page.buffer or page) or self.buffer
+  if not buffer then error("read: this file needs a page to be read into: ctx:page()", 2) end
+  return self.read_at(self.raw, buffer, off)
 end
 
 -- Written, and durable as the option --sync of the file says.
@@ -118,7 +120,11 @@ function File:size() return self.raw:size() end
 function File:info() return self.raw:info() end
 function File:path() return self.raw:path() end
 
--- sync: none, dsync (an O_DSYNC file), linked (write and flush as one), fdatasync, fsync.
+-- sync: none, dsync and osync (the file is opened so), linked (write and flush as one), fdatasync,
+-- fsync.
+local SYNCS = { none = true, dsync = true, osync = true, linked = true, fdatasync = true,
+  fsync = true }
+
 local function wrap_file(raw, sync, buffer)
   local after = sync == "fdatasync" and "sync_data" or sync == "fsync" and "sync_all" or nil
   local flags = sync == "linked" and "dsync" or nil
@@ -248,6 +254,9 @@ end
 -- A new file in the scratch directory; size: written with zeros first. Gives the file; ends the
 -- run when it cannot be made.
 function Context:create(name, o)
+  if o and o.sync and not SYNCS[o.sync] then
+    error(("create: there is no sync %q"):format(tostring(o.sync)), 2)
+  end
   return wrap_file(self.engine.run.scratch:create(name, o or {}), o and o.sync)
 end
 
@@ -270,9 +279,14 @@ local function record(meter, track, due, start, ...)
   return ...
 end
 
+-- Of a job, as everything that is measured.
+local function job_of(self, name)
+  return self.job or error(name .. ": setup and teardown are measured by no job", 3)
+end
+
 -- Calls fn and records how long it took under the name; nil, message counts as an error.
 function Context:timed(name, fn, ...)
-  local job = self.job
+  local job = self.job or job_of(self, "timed")
   local meter, track = job.meter, job.tracks[name]
   if not track then
     track = meter:track(name)
@@ -284,7 +298,7 @@ end
 
 function Context:count(name, value)
   value = value or 1
-  local counters = self.job.counters
+  local counters = job_of(self, "count").counters
   local c = counters[name]
   if not c then
     c = { name = name, n = 0, sum = 0, min = value, max = value }
@@ -340,7 +354,7 @@ end
 
 -- A function that records a duration in seconds under the name.
 function Context:track(name)
-  local job = self.job
+  local job = job_of(self, "track")
   local meter, track = job.meter, job.meter:track(name)
   job.timed[name] = true
   return function(seconds) meter:add(track, seconds * 1e9) end

@@ -309,7 +309,7 @@ local function share_target(self)
   local stat = jdbfs.stat(part.target)
   local raw, message = (self.target_writes and jdbfs.open_rw or jdbfs.open)(part.target,
     { direct = self.scratch:direct(), must_exist = true,
-      device = stat and stat.type == "block device", dsync = self.options.sync == "dsync" })
+      device = stat and stat.type == "block device", dsync = scratch.DSYNC[self.options.sync] })
   if not raw then status.fail(status.FAILED, message) end
   self.scratch.opened[#self.scratch.opened + 1] = raw
   self.scratch.target = { raw = raw, path = part.target, size = part.size, filled = true,

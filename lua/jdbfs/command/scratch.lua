@@ -24,6 +24,8 @@ local LETTERS = "abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 local Scratch = {}
 Scratch.__index = Scratch
 
+local DSYNC = { dsync = true, osync = "all" } -- what --sync asks of opening
+
 -- A directory name nobody else is likely to draw. It is deliberately not drawn from --seed.
 local function scratch_name()
   local bytes = core.entropy(6) or ""
@@ -87,7 +89,7 @@ function Scratch:create(name, o)
     error(("create: %q is no plain file name"):format(name), 0)
   end
   local make = self.path and self.make or make_directory
-  local dsync = o.sync == "dsync"
+  local dsync = DSYNC[o.sync]
   local file, message, err = make(self, name, dsync)
   if file and o.size then
     local done
@@ -265,7 +267,7 @@ local function open_existing(self, path, stat, writes)
   end
   local o = { direct = self:direct(), device = is_device, must_exist = true,
     lock = writes and not is_device and "exclusive" or nil,
-    dsync = writes and options.sync == "dsync" }
+    dsync = writes and DSYNC[options.sync] or nil }
   local raw, message, err = (writes and jdbfs.open_rw or jdbfs.open)(path, o)
   if not raw then
     if err and err.kind == "Busy" then status.fail(USAGE, message) end
@@ -291,7 +293,7 @@ local function open_named(self, path, size, writes)
   if err and err.name ~= "ENOENT" then status.fail(FAILED, err.message) end
   self:check_space(size)
   local raw, message, reason = jdbfs.create(path, { exclusive = true, direct = self:direct(),
-    dsync = self.options.sync == "dsync" })
+    dsync = DSYNC[self.options.sync] })
   if not raw then fail_open(message, reason) end
   self.made[#self.made + 1] = { path = path, file = raw, keep = self.options.keep }
   return { raw = raw, path = path, size = size }
@@ -305,7 +307,7 @@ function Scratch:open_target(size, bs, writes)
     target = open_named(self, self.options.file, size, writes)
   else
     local make = self.path and self.make or make_directory
-    local raw, message, err = make(self, "data", self.options.sync == "dsync")
+    local raw, message, err = make(self, "data", DSYNC[self.options.sync])
     if not raw then fail_open(message, err) end
     target = { raw = raw, path = self.path .. "/data", size = size }
   end
@@ -358,7 +360,7 @@ function Scratch:clean_up()
   return complaints
 end
 
-local M = { fail_open = fail_open }
+local M = { fail_open = fail_open, DSYNC = DSYNC }
 
 function M.new(options)
   return setmetatable({ options = options, made = {}, opened = {}, kept = {} }, Scratch)

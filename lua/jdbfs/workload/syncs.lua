@@ -11,6 +11,9 @@ local WAYS = {
   { name = "dsync", open = "dsync", write = function(file, page, off)
     return file:write(page, off)
   end },
+  { name = "osync", open = "osync", write = function(file, page, off)
+    return file:write(page, off)
+  end },
   { name = "linked", write = function(file, page, off) return file:write_sync(page, off) end },
   { name = "fdatasync", write = function(file, page, off)
     local ok, message = file:write(page, off)
@@ -72,7 +75,7 @@ return W.define({
       ctx:warm()
       while s.rounds < ctx.opt.rounds do
         for i = 1, #s.list do
-          local one = s.list[(i + s.rounds * 5 - 1) % #s.list + 1]
+          local one = s.list[(i + s.rounds * 7 - 1) % #s.list + 1]
           local rate, message = measure(ctx, one, each)
           if not rate then ctx:abort(message) end
           if not ctx:running() then return end
