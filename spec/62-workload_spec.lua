@@ -242,6 +242,22 @@ describe("a workload file", function()
     end)
   end
 
+  -- Three are at the barrier, or wait for the event, when the fourth has ended with the run.
+  it("whose coroutines wait for each other ends at once", function()
+    local d, status, err = run([[
+      return { file = true,
+        setup = function(ctx) return { gate = ctx:barrier(4), never = ctx:event() } end,
+        jobs = { a = { n = 5, main = function(ctx, s)
+          ctx.file:read(0)
+          if ctx.id == 4 then return ctx:sleep(0.2) end
+          if ctx.id == 5 then return s.never:wait() end
+          s.gate:wait()
+        end } } }]], "--time", "100ms", "--warmup", "0s")
+    assert.are.equal(0, status, err)
+    assert.is_true(d.jobs[1].elapsed_s < 20, d.jobs[1].elapsed_s)
+    assert.are.equal(0, #d.warnings, table.concat(d.warnings, " "))
+  end)
+
   it("that never waits is stopped all the same", function()
     local _, status = run("return { file = false, jobs = { a = { main = function() end } } }")
     assert.are.equal(0, status)

@@ -133,6 +133,19 @@ local function wrap_file(raw, sync, buffer)
     read_at = raw.read_at, write_at = raw.write_at }, File)
 end
 
+-- Tasks that nothing but another task wakes.
+local parked = setmetatable({}, { __mode = "k" })
+
+local function wait_for_task()
+  parked[current()] = true
+  park()
+end
+
+local function wake_parked(task)
+  parked[task] = nil
+  wake(task)
+end
+
 -- Coordination -----------------------------------------------------------------------------------
 
 local Entry = {}
@@ -143,7 +156,7 @@ function Entry:wait()
   while not self.done do
     self.tasks = self.tasks or {}
     self.tasks[#self.tasks + 1] = current()
-    park()
+    wait_for_task()
   end
   return self.result
 end
@@ -152,7 +165,7 @@ function Entry:set(result)
   if result == nil then result = true end
   self.done, self.result = true, result
   for _, task in ipairs(self.tasks or {}) do
-    wake(task)
+    wake_parked(task)
   end
   return self
 end
@@ -168,7 +181,7 @@ function Queue:put(value)
   if self.taker and self.last - self.first + 1 >= self.least then
     local taker = self.taker
     self.taker = nil
-    wake(taker)
+    wake_parked(taker)
   end
   return entry
 end
@@ -180,7 +193,7 @@ function Queue:take(least, most)
     local task = current()
     self.taker, self.least = task, least
     self.engine.idle[task] = true
-    park()
+    wait_for_task()
     self.engine.idle[task] = nil
   end
   local list, count = {}, min(most or self.last, self.last - self.first + 1)
@@ -418,7 +431,7 @@ function Context:barrier(n)
 end
 
 -- The classes are for the specs.
-local M = { wrap_file = wrap_file,
+local M = { wrap_file = wrap_file, parked = parked,
   classes = { Context = Context, WorkloadFile = File, WorkloadPage = Page, WorkloadQueue = Queue,
     WorkloadEvent = Entry, WorkloadMutex = Mutex, WorkloadBarrier = Barrier } }
 

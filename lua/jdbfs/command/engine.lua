@@ -257,12 +257,24 @@ local function warm_up(engine)
   return going
 end
 
+-- Whether all that still run wait for each other: nobody comes to the barrier any more.
+local function are_stuck(engine)
+  local lists = { engine.children }
+  for _, job in ipairs(engine.jobs) do lists[#lists + 1] = job.tasks end
+  for _, list in ipairs(lists) do
+    for _, task in ipairs(list) do
+      if not context.parked[task] and not is_over(task) then return false end
+    end
+  end
+  return true
+end
+
 -- Waits for tasks; those that only wait for work, or for a planned arrival, are ended.
 local function end_tasks(engine, tasks)
   local deadline = now() + GRACE
   for _, task in ipairs(tasks) do
     while not is_over(task) do
-      if engine.idle[task] then
+      if engine.idle[task] or context.parked[task] and are_stuck(engine) then
         task:cancel()
       elseif now() > deadline then
         engine.run:warn(("%s: a coroutine did not end within %d s"):format(engine.name, GRACE))
