@@ -53,6 +53,25 @@ describe("the backend null", function()
     for byte in io.lines(path) do check("content", byte == ("x"):rep(4 * page)) end
   ]])
 
+  test("works below a host's loop, sleeps, and lets go of files nobody closed", [[
+    assert(jdbfs.setup { backend = "null" })
+    local f, b = assert(jdbfs.create(dir .. "/a", { direct = "prefer" })), jdbfs.buffer(4096)
+    check("descriptor", jdbfs.pollfd() >= 0)
+    local task = jdbfs.spawn(function() return f:read_at(b, 0) end)
+    repeat
+      jdbfs.step(0)
+      jdbfs.flush()
+    until task:status() == "done"
+    check("read", task:join() == 4096)
+    check("nothing to do", jdbfs.step(0.001) == 0)
+    local before = jdbfs.now()
+    jdbfs.sleep(0.001)
+    check("slept", jdbfs.now() - before >= 0.001)
+    f, task = nil, nil
+    collect()
+    check("let go", jdbfs.stats().files == 0, jdbfs.stats().files)
+  ]])
+
   test("does what is no transfer", [[
     assert(jdbfs.setup { backend = "null" })
     local f = assert(jdbfs.create(dir .. "/a", { direct = "prefer" }))
