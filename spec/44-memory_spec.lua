@@ -164,4 +164,23 @@ describe("Lua's memory", function()
       support.figures(("memory: %d failures of Lua's allocations, %s"):format(tonumber(r.out), way))
     end)
   end
+
+  -- The buffer that holds the record costs nothing: its pages were never touched.
+  it("may be too short for a record of a log, which goes on", function()
+    local san = os.getenv("JDBFS_TEST_SAN") or ""
+    if san == "address" or san == "thread" then return pending("it reserves all addresses") end
+    if support.on_windows then return pending("Windows has no such limit") end
+    local limit = "ulimit -v 1500000; exec \"$@\""
+    local out = process.script([[
+      local log = check("log", jdbfs.log(dir .. "/log", { segment_size = 65536,
+        batch_size = 8192, direct = "prefer" }))
+      local huge = check("buffer", jdbfs.buffer(900 * 2 ^ 20))
+      local number, message, err = log:append(huge)
+      check("append", number == nil and err.kind == "Alloc", message)
+      check("goes on", log:append("small") == 1)
+      check("close", log:close())
+      print("ok")
+    ]], { prefix = "sh -c " .. support.quote(limit) .. " sh" })
+    assert.equal("ok\n", out)
+  end)
 end)

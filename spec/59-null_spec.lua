@@ -47,6 +47,7 @@ describe("the backend null", function()
       check("all are done", done == 300, done)
     end)
     check("outside", f:write_at(b, 0) == 2 * page and f:size() == 4 * page)
+    check("the rest", #f:read(page, 10 ^ 6) == 3 * page)
     check("says so", jdbfs.info().backend == "null" and f:info().durability.class == "unsafe",
       f:info().durability.class)
     assert(f:close())
