@@ -320,14 +320,10 @@ static int taken(ssize_t r) {
 
 /* Flags of single transfers, by trying them. Only a file that is ours is written to. */
 static void ask_flags(int fd, int ours, jdb_file_info *info) {
-    const size_t page = 4096;
-    void *memory = NULL;
-    if (posix_memalign(&memory, page, page) != 0) return;
-    memset(memory, 0, page);
-    struct iovec vector = {memory, page};
+    _Alignas(4096) uint8_t page[4096] = {0};
+    struct iovec vector = {page, sizeof page};
     info->nowait = taken(preadv2(fd, &vector, 1, 0, RWF_NOWAIT));
     if (ours) info->dsync_write = taken(pwritev2(fd, &vector, 1, 0, RWF_DSYNC));
-    free(memory);
 }
 
 /* Looks at a file, or at a nameless one made in a directory; nothing stays behind. */

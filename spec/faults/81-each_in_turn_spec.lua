@@ -220,7 +220,8 @@ local EVIDENCE = {
   ["sys.fopen"] = true, ["sys.fstat"] = true, ["sys.stat"] = true, ["sys.opendir"] = true,
   ["sys.readdir"] = true,
 }
-local OF_PROBE = { ["sys.open"] = true } -- asked again in another way
+-- Asked again in another way; a flag that cannot be tried is unknown.
+local OF_PROBE = { ["sys.open"] = true, ["sys.pwritev2"] = true }
 
 local function tolerated(name)
   if name == "log" or name == "streams" then return true end
