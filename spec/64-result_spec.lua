@@ -339,6 +339,13 @@ describe("the summary", function()
     assert.is_nil(text:find("\27", 1, true))
   end)
 
+  it("has a line for each note that is a row of cells", function()
+    local document = made.document({ seconds = 3 })
+    document.notes = { { "plain", 7 }, { "rows by", "    4k    8k" }, { "a", "     1     –" } }
+    local out = screen.summary(document, { width = 80, ascii = false })
+    assert.is_truthy(out:find("\n  rows by      4k    8k\n  a             1     –\n", 1, true), out)
+  end)
+
   it("is never wider than the terminal", function()
     for _, width in ipairs({ 40, 60, 80, 100, 120, 200 }) do
       for _, line in ipairs(lines_of(screen.summary(full_document(), { width = width }))) do

@@ -212,12 +212,22 @@ local function counter_lines(document)
       end
     end
   end
+  local rows, width = {}, 0
   for _, note in ipairs(document.notes or {}) do
     local value = note[2]
-    words[#words + 1] = ("%s %s"):format(note[1],
-      type(value) == "number" and format.count(value) or tostring(value))
+    local text = type(value) == "number" and format.count(value) or tostring(value)
+    if text:find("  ", 1, true) then -- cells: a row of a table
+      rows[#rows + 1] = { note[1], text }
+      width = max(width, format.columns(note[1]))
+    else
+      words[#words + 1] = ("%s %s"):format(note[1], text)
+    end
   end
-  return #words > 0 and { "  " .. concat(words, "   ") } or {}
+  local lines = #words > 0 and { "  " .. concat(words, "   ") } or {}
+  for i, row in ipairs(rows) do
+    table.insert(lines, i, "  " .. format.pad(row[1], width) .. "  " .. row[2])
+  end
+  return lines
 end
 
 local function rate_lines(document)

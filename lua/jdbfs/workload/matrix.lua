@@ -5,6 +5,7 @@ local W = require("jdbfs.workload")
 local distribution = require("jdbfs.command.distribution")
 local format = require("jdbfs.command.format")
 
+local CELL = 9 -- columns of the table
 local WRITE = 131072 -- bytes of one write
 
 -- Starts n coroutines of body(buffer, rng) until the time is over; each call may wait for its
@@ -97,16 +98,19 @@ return W.define({
     if not s.read_shares or not result.matrix then return end
     ctx:note("reads alone", format.rate(s.reads))
     ctx:note("writes alone", format.throughput(s.writes * WRITE))
+    local words = {}
+    for w, share in ipairs(s.write_shares) do
+      words[w] = format.pad_left(("%.0f %%"):format(share * 100), CELL)
+    end
+    ctx:note("and of the writes", table.concat(words))
     for r, read_share in ipairs(s.read_shares) do
       local row = {}
       for w in ipairs(s.write_shares) do
         local cell = result.matrix[("r%d w%d"):format(r, w)]
-        row[w] = format.duration(cell and distribution.percentile(cell.response, 95))
+        row[w] = format.pad_left(format.duration(cell
+          and distribution.percentile(cell.response, 95)), CELL)
       end
-      ctx:note(("p95 at %.0f %% of the reads"):format(read_share * 100), table.concat(row, " "))
+      ctx:note(("p95 at %.0f %% of the reads"):format(read_share * 100), table.concat(row))
     end
-    local words = {}
-    for w, share in ipairs(s.write_shares) do words[w] = ("%.0f"):format(share * 100) end
-    ctx:note("columns: percent of the writes", table.concat(words, " "))
   end,
 })

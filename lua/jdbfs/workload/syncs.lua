@@ -2,8 +2,11 @@
 -- so that neither the start of the run nor a slow spell falls on one way alone.
 
 local W = require("jdbfs.workload")
+local format = require("jdbfs.command.format")
 
 local SIZES = { 4096, 8192, 16384 }
+local CELL = 24 -- columns of the table
+local ceil = math.ceil
 local ROUNDS_MIN = 5 -- fewer say nothing: the first is slower than the rest
 
 -- How one block gets durable. Each opens its own handle where the way is a property of that.
@@ -56,7 +59,7 @@ end
 local function spread(rates)
   table.sort(rates)
   local n = #rates
-  return rates[math.ceil(n / 2)], rates[1], rates[n]
+  return rates[ceil(n / 2)], rates[1], rates[n]
 end
 
 return W.define({
@@ -85,16 +88,19 @@ return W.define({
       end
     end } },
   teardown = function(ctx, s)
-    local best
-    for _, one in ipairs(s.list) do
+    local best, head, rows = nil, {}, {}
+    for i, size in ipairs(SIZES) do head[i] = format.pad_left(format.bytes(size), CELL) end
+    for i, one in ipairs(s.list) do
       local middle, low, high = spread(one.rates)
-      if middle then
-        ctx:note(one.name, ("%.0f/s [%.0f, %.0f]"):format(middle, low, high))
-        if one.size == SIZES[1] and (not best or middle > best.rate) then
-          best = { name = one.way.name, rate = middle }
-        end
+      local cell = middle and ("%.0f/s [%.0f, %.0f]"):format(middle, low, high) or "–"
+      local row = rows[ceil(i / #SIZES)] or { name = one.way.name }
+      rows[ceil(i / #SIZES)], row[#row + 1] = row, format.pad_left(cell, CELL)
+      if middle and one.size == SIZES[1] and (not best or middle > best.rate) then
+        best = { name = one.way.name, rate = middle }
       end
     end
+    ctx:note("writes/s [spread]", table.concat(head))
+    for _, row in ipairs(rows) do ctx:note(row.name, table.concat(row)) end
     ctx:note("rounds", s.rounds)
     if best then ctx:note("cheapest for 4 KiB", best.name) end
   end,
