@@ -1135,6 +1135,12 @@ static int task_join(lua_State *L) {
     return 1;
 }
 
+/* alive(value): whether it is a task that has not ended. */
+static int task_alive(lua_State *L) {
+    lua_pushboolean(L, jl_live_task(L, 1) != NULL);
+    return 1;
+}
+
 int jl_in_task(lua_State *L, jl_state *S) { return place(L, S) == IN_TASK; }
 
 int jl_suspend(lua_State *L, jl_state *S, void (*begin)(jl_state *, jl_task *), void *beginning) {
@@ -1418,6 +1424,7 @@ int jl_open_task(lua_State *L) {
                                          {"park", task_park},
                                          {"may_wait", task_may_wait},
                                          {"wake", task_wake},
+                                         {"alive", task_alive},
                                          {"sleep", task_sleep},
                                          {"yield", task_yield},
                                          {"await", task_await},

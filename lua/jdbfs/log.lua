@@ -26,6 +26,7 @@ local core = require "jdbfs.core"
 local sync = require "jdbfs.sync"
 
 local spawn, failure, wait, give_way = core.spawn, core.failure, core.wait, core.yield
+local alive = core.alive
 local is_buffer, new_buffer = core.is_buffer, core.buffer
 local batches_of, join_batch, record = core.batches, core.join_batch, core.record
 local ceil, error, floor, getmetatable, huge = math.ceil, error, math.floor, getmetatable, math.huge
@@ -89,12 +90,6 @@ end
 -- A buffer that an operation of a cancelled task still has goes when that has ended.
 local function release(buffer)
   pcall(buffer.free, buffer)
-end
-
-local function alive(task)
-  if not task then return false end
-  local status = task:status()
-  return status ~= "done" and status ~= "failed" and status ~= "cancelled"
 end
 
 -- Whether a wait is possible here, and the task it would suspend: a plain coroutine inside a task

@@ -4,7 +4,7 @@
 local core = require "jdbfs.core"
 
 local current, spawn, failure, wait = core.current, core.spawn, core.failure, core.wait
-local give_way = core.yield
+local give_way, alive = core.yield, core.alive
 local is_buffer, new_buffer = core.is_buffer, core.buffer
 local error, floor, getmetatable = error, math.floor, getmetatable
 local ipairs, pairs, pcall, select = ipairs, pairs, pcall, select
@@ -16,12 +16,6 @@ local OFFSET_MAX = 9007199254740992 -- 2^53: every Lua counts so far
 
 local function align_up(n, alignment)
   return n + -n % alignment
-end
-
-local function alive(task)
-  if not task then return false end
-  local status = task:status()
-  return status ~= "done" and status ~= "failed" and status ~= "cancelled"
 end
 
 -- Whether background tasks are possible and useful here.
