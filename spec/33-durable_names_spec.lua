@@ -533,7 +533,7 @@ describe("atomic_write", function()
       local path, size, n, role = arg[1], tonumber(arg[2]), tonumber(arg[3]), arg[4]
       if role ~= "reader" then
         local data = role:rep(size)
-        for i = 1, n do assert(jdbfs.atomic_write(path, data)) end
+        repeat assert(jdbfs.atomic_write(path, data)) until jdbfs.exists(path .. ".over")
         return io.write("done")
       end
       local seen, reads = {}, 0
@@ -544,16 +544,17 @@ describe("atomic_write", function()
         assert(data == data:sub(1, 1):rep(size), "a mixture of " .. #data .. " bytes")
         seen[data:sub(1, 1)] = true
         reads = reads + 1
-      until seen.a and seen.b and reads > 10 and jdbfs.exists(path .. ".over")
+      until seen.a and seen.b and reads >= n
       io.write("done")
     ]==])
     local a = support.start({ file, path, size, n, "a" })
     local b = support.start({ file, path, size, n, "b" })
     local reader = support.start({ file, path, size, n, "reader" })
+    local read = reader.wait() -- the others write until it has seen both
+    support.put(path .. ".over", "")
+    assert.equal("done", read)
     assert.equal("done", a.wait())
     assert.equal("done", b.wait())
-    support.put(path .. ".over", "")
-    assert.equal("done", reader.wait())
     only("script.lua", "x", "x.over")
   end)
 
