@@ -284,7 +284,7 @@ function M.nginx(dir, o)
   }
   support.put(server.dir .. "/nginx.conf", (CONF:gsub("%%%((%w+)%)", values)))
   local status, out = support.sh(server:command())
-  assert(status == 0, out)
+  assert(status == 0, out .. server:log())
   wait_until(function() return server:pid() and lfs.attributes(server.socket) end, 10)
   server.master = assert(server:pid(), "nginx does not start: " .. server:log())
   return server

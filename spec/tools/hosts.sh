@@ -11,7 +11,7 @@ root=$PWD/build/hosts/nginx
 packages=(nginx libnginx-mod-http-lua libnginx-mod-http-ndk lua-resty-core lua-resty-lrucache
     libluajit2-5.1-2 libpcre3)
 source=$PWD/build/hosts/nginx-dev/usr/share/nginx/src
-configured=objs/ngx_auto_config.h
+configured=objs/configured # ours: a configure that failed leaves headers, too
 
 fail() {
     echo "$*" >&2
@@ -39,6 +39,7 @@ unpack() { # DIRECTORY FILE PACKAGE...: FILE is one that is there then
 configure() {
     (cd "$source" && ./configure --with-compat --with-debug --with-threads) >"$source/log" 2>&1 ||
         fail "nginx's configure: $(grep -m 1 error: "$source/log" || echo failed)"
+    : >"$source/$configured"
 }
 
 case ${1-} in

@@ -4,6 +4,7 @@
  * build with one sync forgotten, to see that the power cuts catch it. Not for io_uring, whose
  * operations do not go through the C library. */
 #define _GNU_SOURCE
+#undef _FILE_OFFSET_BITS /* with it, what is defined here is open64, which nobody calls */
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <limits.h>
