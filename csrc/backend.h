@@ -42,9 +42,6 @@ struct jdb_backend {
     /* A descriptor that is readable when reap would find something; -errno. */
     int (*pollfd)(jdb_queue *queue);
     void (*signal)(jdb_queue *queue); /* make that descriptor readable */
-    /* Performs a write, the only operation there is, and a flush behind it, and waits. 1: it has
-     * arrived. 0: nothing is known to be durable, and the write may be done again. May be NULL. */
-    int (*write_and_flush)(jdb_queue *queue, jdb_op *op);
     /* Before the file is closed; no operation in flight names it. May be NULL. */
     void (*forget)(jdb_queue *queue, jdb_file *file);
 };

@@ -605,13 +605,6 @@ static void faulty_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     if (plan.shuffle) shuffle_arrived(q);
 }
 
-/* What is planned for a write is done to it as to one that is performed. */
-static int faulty_write_and_flush(jdb_queue *q, jdb_op *op) {
-    struct rule what;
-    if (!real_of(q)->write_and_flush || decide("pair", path_of(op), 0, &what)) return 0;
-    return intercept(q, op) || real_of(q)->write_and_flush(q, op);
-}
-
 __attribute__((constructor)) static void wrap_backends(void) {
     for (unsigned i = 0; i < BACKENDS_MAX && __real_jdb_backends[i]; i++) {
         wrapped[i] = (struct jdb_backend){
@@ -623,7 +616,6 @@ __attribute__((constructor)) static void wrap_backends(void) {
             .reap = faulty_reap,
             .pollfd = faulty_pollfd,
             .signal = faulty_signal,
-            .write_and_flush = faulty_write_and_flush,
             .forget = faulty_forget,
         };
         __wrap_jdb_backends[i] = &wrapped[i];

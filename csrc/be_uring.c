@@ -234,13 +234,6 @@ static int asleep(const struct uring *u) {
     return (kernel_flags(u) & IORING_SQ_NEED_WAKEUP) != 0;
 }
 
-/* The two of a pair name its operation with these bits. */
-enum { PAIR_WRITE = 1, PAIR_FLUSH = 2 };
-
-static inline unsigned of_pair(const jdb_op *op) {
-    return (unsigned)((uintptr_t)op & (PAIR_WRITE | PAIR_FLUSH));
-}
-
 /* What the kernel has not taken goes to the pool. */
 static void give_to_pool(jdb_queue *q, struct uring *u) {
     struct io_uring_sq *sq = &u->ring.sq;
@@ -252,9 +245,8 @@ static void give_to_pool(jdb_queue *q, struct uring *u) {
     }
     for (unsigned i = head; i != sq->sqe_tail; i++) {
         jdb_op *op = (jdb_op *)(uintptr_t)sq->sqes[i & mask].user_data;
-        if (!op || of_pair(op)) continue;
-        jdb_arrive(q, op, -EAGAIN);
-        u->in_flight--;
+        if (op) jdb_arrive(q, op, -EAGAIN);
+        if (op) u->in_flight--;
     }
     sq->sqe_head = sq->sqe_tail = head;
     __atomic_store_n(sq->ktail, head, __ATOMIC_RELEASE);
@@ -393,11 +385,6 @@ static unsigned collect(jdb_queue *q, struct uring *u) {
             pool = 1;
             continue;
         }
-        if (of_pair(op)) {
-            u->pair.left--;
-            u->pair.result[of_pair(op) - 1] = cqe->res;
-            continue;
-        }
         u->in_flight--;
         int refused = cqe->res == -EOPNOTSUPP && (u->flags & IORING_SETUP_IOPOLL);
         jdb_arrive(q, op, refused ? jdb_uring_poll_refused(op) : cqe->res);
@@ -527,50 +514,6 @@ static void uring_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     } /* else: with something at hand nobody waits, and the few that are staged go with the next */
 }
 
-/* One call for both, and one wait: the kernel starts the flush when the write ends, and wakes us
- * when that has. Whether it took them: one without the other is not in order. */
-static int enter_pair(jdb_queue *q, struct uring *u) {
-    struct io_uring_sq *sq = &u->ring.sq;
-    int r = enter(q, u, 2, -1); /* how many it took, whatever came then */
-    unsigned head = __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
-    u->pair.left = r > 0 ? r : 0;
-    sq->sqe_head = sq->sqe_tail = head;
-    __atomic_store_n(sq->ktail, head, __ATOMIC_RELEASE);
-    q->staged = 0;
-    collect(q, u);
-    while (u->pair.left > 0 && !u->stranded) {
-        if (u->lost) reap_lost(q, u, -1);
-        else wait(q, u, (unsigned)u->pair.left, -1);
-        collect(q, u);
-    }
-    return r == 2;
-}
-
-static int uring_write_and_flush(jdb_queue *q, jdb_op *op) {
-    struct uring *u = q->impl;
-    if (u->lost || u->polled || (u->flags & IORING_SETUP_SQPOLL) || io_uring_sq_ready(&u->ring))
-        return 0;
-    struct io_uring_sqe *write = io_uring_get_sqe(&u->ring), *flush = io_uring_get_sqe(&u->ring);
-    prepare(q, u, write, op);
-    write->rw_flags = 0;
-    io_uring_sqe_set_data(write, (char *)op + PAIR_WRITE);
-    io_uring_prep_fsync(flush, write->fd, IORING_FSYNC_DATASYNC);
-    io_uring_sqe_set_data(flush, (char *)op + PAIR_FLUSH);
-    flush->flags |= write->flags & IOSQE_FIXED_FILE;
-    write->flags |= IOSQE_IO_LINK;
-    int both = enter_pair(q, u);
-    if (u->stranded) return 1;
-    int written = u->pair.result[0], flushed = u->pair.result[1];
-    if (!both || (written >= 0 && written != (int)op->chunk)) return 0;
-    if (written >= 0 && flushed < 0) {
-        jdb_file_poison(op->file, -flushed, op->off, op->off + op->len);
-        jdb_file_poison(op->file, -flushed, op->file->dirty.from, op->file->dirty.to);
-        written = flushed;
-    }
-    jdb_arrive(q, op, written);
-    return 1;
-}
-
 static int uring_pollfd(jdb_queue *q) {
     struct uring *u = q->impl;
     if (u->host_fd >= 0) return u->host_fd;
@@ -620,7 +563,6 @@ const struct jdb_backend jdb_backend_uring = {
     .submit = uring_submit,
     .flush = uring_flush,
     .reap = uring_reap,
-    .write_and_flush = uring_write_and_flush,
     .pollfd = uring_pollfd,
     .signal = uring_signal,
     .forget = jdb_uring_forget,

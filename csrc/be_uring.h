@@ -33,9 +33,6 @@ struct uring {
     int memory_refused, files_refused;
     uint32_t *slots; /* free numbers of registered files; NULL: none yet */
     uint32_t slot_count;
-    struct { /* a write and the flush behind it, while somebody waits for both */
-        int left, result[2];
-    } pair;
     struct uring *polled; /* the second ring of option iopoll; NULL: none */
     unsigned in_flight;   /* of that ring: handed to it and not found yet */
 };

@@ -95,8 +95,9 @@ const char *jdb_file_method_reason(const jdb_file *file) {
     if (file->info.method == JDB_METHOD_WRITE) return "asked for: each write is durable by itself";
     if (file->info.method == JDB_METHOD_FLUSH)
         return "asked for, or the file system has no durable writes: a write and a shared flush";
-    return "a lone write is durable by itself, or by a flush right behind it; several at once are "
-           "written and share a flush, since a durable write means a flush of the device's cache";
+    return "a lone write is durable by itself; several at once are written and share a flush, "
+           "since "
+           "a durable write means a flush of the device's cache";
 }
 
 void jdb_file_info_get(const jdb_file *file, jdb_file_info *info) {

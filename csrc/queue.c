@@ -188,16 +188,6 @@ static int is_durable_write(const jdb_op *op) {
     return op->code == JDB_WRITE && ((op->flags & JDB_OP_DSYNC) || op->file->info.dsync);
 }
 
-/* Where a durable write is a write and then a flush of the device's cache, a flush that the ring
- * starts itself behind the write saves a wake-up of this thread: a tenth to a third of the time.
- * What the device is was found by JDB_INFO. */
-static int flush_behind(const jdb_queue *q, const jdb_op *op) {
-    const jdb_file_info *info = &op->file->info;
-    return q->backend->write_and_flush && op->step == JDB_WRITE && op->rw == JDB_RW_DSYNC &&
-           op->moved == 0 && info->direct && info->evidence.volatile_cache == 1 &&
-           info->evidence.fua == 0 && (q->native >> JDB_SYNC_DATA & 1);
-}
-
 /* Durable writes and flushes leave the ring for a worker of the kernel, and come back, which takes
  * as long as a good part of the flush itself. One that is all there is to wait for is done here
  * instead: the thread sleeps in this call as it would in the other. Only where the wait has no
@@ -212,10 +202,9 @@ static void perform_alone(jdb_queue *q) {
     jdb_list_pop(&q->pending);
     set_out(op);
     q->inflight++;
-    if (q->timing && !op->submitted_ns) op->submitted_ns = jdb_queue_now(q);
-    if (flush_behind(q, op) && q->backend->write_and_flush(q, op)) return;
     q->stats.entries++;
     q->stats.handovers++;
+    if (q->timing && !op->submitted_ns) op->submitted_ns = jdb_queue_now(q);
     jdb_pool_perform(q, op);
 }
 

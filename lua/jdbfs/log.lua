@@ -182,7 +182,6 @@ local function publish(self, spare, number, first)
     file, message, err =
       core.open_rw(path, { direct = self.direct, must_exist = true, nofollow = true })
   end
-  if file then file:info() end -- durable writes go by what that finds
   if not file then
     local unknown = core.exists(path) ~= false
     if not unknown then core.remove(spare.path) end

@@ -567,8 +567,7 @@ function Buffer:free() end
 ---  file's times as well (O_SYNC), where the system makes a difference
 ---@field durable_method "auto"|"write"|"flush"|nil how "dsync" writes are done: each by itself
 ---  (RWF_DSYNC), as a write and a flush shared with others, or (default) a lone one by itself and
----  several at once with a shared flush. Where File:info has found a device with a cache and no
----  FUA, io_uring does a lone one faster: as a write with a flush linked behind it
+---  several at once with a shared flush
 ---@field sync_level "full"|"barrier"|nil what sync_data and sync_all ask for: "full" (default), all
 ---  that is written is on stable storage; "barrier", on macOS only, Unsupported elsewhere and with
 ---  dsync: what is written later does not become durable before it, and no more is promised

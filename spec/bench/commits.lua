@@ -80,8 +80,8 @@ make_file()
 print(([[
 Group commit, %d rounds of %g s: so many tasks append records of 512 bytes to a log. The C loop
 writes as many in one write and calls fdatasync; it has no work per record. The one that encodes
-copies and sums each record before. The linked one has io_uring start the flush when the write ends,
-as the log does on a device without FUA. CPU is that of the whole process.
+copies and sums each record before. The linked one has io_uring start the flush when the write ends.
+CPU is that of the whole process.
 
 | tasks |  | records, of the C loop | of the linked one | CPU of the C loop | flushes each |
 | --: | --- | --- | --- | --- | --- |]]):format(rounds, seconds))
