@@ -9,7 +9,7 @@
 #   command   `jdbfs run` against fio at equal batches, and what recording costs
 #   hosts     what a read costs in other people's event loops (not in README.md)
 #
-# Without parts: the first four, in about twelve minutes; --short: in about one, and says little.
+# Without parts: the first four, in about fifteen minutes; --short: in about one, and says little.
 # --readme puts the tables between the marks in README.md: only on a machine that does nothing else.
 # LUAS="lua5.4 luajit": who reads; the first does the rest. MEBIBYTES=256, of the file.
 set -euo pipefail
