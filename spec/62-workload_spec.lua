@@ -255,7 +255,8 @@ describe("a workload file", function()
         end } } }]], "--time", "100ms", "--warmup", "0s")
     assert.are.equal(0, status, err)
     assert.is_true(d.jobs[1].elapsed_s < 20, d.jobs[1].elapsed_s)
-    assert.are.equal(0, #d.warnings, table.concat(d.warnings, " "))
+    local warned = table.concat(d.warnings, " ") -- a loop device gives one of its own
+    assert.is_nil(warned:find("did not end", 1, true), warned)
   end)
 
   it("that never waits is stopped all the same", function()
