@@ -102,12 +102,7 @@ static const char *whole(lua_Number n, uint64_t *value) {
 
 const char *jl_any_number(lua_State *L, int i, uint64_t *value) {
     char text[32];
-    if (jl_isinteger(L, i)) {
-        lua_Integer n = lua_tointeger(L, i);
-        if (n < 0) return "negative";
-        *value = (uint64_t)n;
-        return NULL;
-    }
+    if (jl_isinteger(L, i)) return "negative"; /* the others are plain */
     if (lua_type(L, i) == LUA_TNUMBER) return whole(lua_tonumber(L, i), value);
     if (cdata_text(L, i, text, sizeof text)) return cdata_number(text, value);
     luaL_checktype(L, i, LUA_TNUMBER);

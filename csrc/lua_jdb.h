@@ -189,7 +189,8 @@ int jl_new_class(lua_State *L, const char *name, const luaL_Reg *methods, const 
 int jl_fail(lua_State *L, const jdb_failure *failure);
 int jl_fail_kind(lua_State *L, jdb_kind kind, const char *op, const char *path, const char *cause);
 int jl_fail_op(lua_State *L, const jdb_op *op);
-/* NULL, or why the value is no offset or length; raises when it is no number at all. */
+/* Of a value that is no plain number: NULL, or why it is no offset or length; raises when it is no
+ * number at all. */
 const char *jl_any_number(lua_State *L, int i, uint64_t *value);
 
 /* Whether it is one as nearly all are; the rest is for jl_any_number. */
