@@ -49,6 +49,7 @@ struct jdb_backend {
 enum { JDB_TO_POOL = 1 };
 
 enum {
+    JDB_STEADY_MAX = 128 << 10, /* bytes of a transfer that is short */
     JDB_STAGE_MAX = 32, /* handed over at the latest then: 32 per call is 98 % of the saving */
     JDB_FRESH_MAX = 2 * JDB_STAGE_MAX,
     JDB_CHUNK_OPS = 256,
@@ -83,6 +84,8 @@ struct jdb_queue {
     uint32_t stage_max; /* so many staged are handed over at once */
     uint32_t wait_min;  /* completions to wait for, as far as there are as many; 0: by the rule */
     int64_t gap_ns;     /* running mean between completions, for batching */
+    uint64_t steady_disk;     /* of inflight, with the backend: short transfers of this disk, ... */
+    uint32_t steady_inflight; /* ... so many */
     int64_t reaped_at;
     int timing;           /* operations carry times; see jdb_queue_timing */
     uint32_t fresh_count; /* transfers handed over since the last look at the clock */

@@ -24,6 +24,7 @@ jdb_file *jdb_file_new(jdb_queue *queue, const char *path) {
     file->refs = 1;
     file->queue = queue;
     file->read_align = file->write_align = file->memory_align = 1;
+    file->disk = (uint64_t)(uintptr_t)file;
     file->info.align_source = "not open";
     file->info.file_system = file->file_system;
     file->info.evidence.class_name = "unknown";

@@ -198,6 +198,7 @@ typedef struct jdb_file_info {
     jdb_method method;               /* of durable writes */
     jdb_sync_level sync_level;     /* of flushes: as asked for, or less since the system said no */
     uint32_t requests;             /* its device takes at once; 0: not known */
+    uint64_t disk;                 /* the same for all files of one block device; 0: not known */
     int polled;                    /* 1: transfers are polled for, see jdb_options.iopoll */
     const char *polled_reason;     /* why not, when they should be; else NULL */
     int poisoned;                  /* errno of the failed flush or durable write; 0: none */

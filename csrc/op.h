@@ -30,7 +30,8 @@ enum {
     JDB_OP_RWF_DSYNC = 1 << 8, /* the write itself is durable: no flush follows */
     JDB_OP_FLUSHING = 1 << 9,  /* written; waits for the flush that covers it */
     JDB_OP_CHILD = 1 << 10,    /* of the operation in `link` */
-    JDB_OP_STRANDED = 1 << 11  /* never heard of again; or stands for such a one's memory */
+    JDB_OP_STRANDED = 1 << 11, /* never heard of again; or stands for such a one's memory */
+    JDB_OP_STEADY = 1 << 12    /* counted in the queue's steady_inflight */
 };
 
 enum { JDB_IDLE_PATTERN = 0x5b5b5b5b };
@@ -184,6 +185,7 @@ struct jdb_file {
         uint64_t from, to;
     } dirty, flushing; /* written since the last flush began; covered by the running one */
     uint64_t read_align, write_align, memory_align;
+    uint64_t disk; /* of its transfers: info.disk, or where that is not known a number of its own */
     uint32_t slot, uses; /* of the backend: its number there, from 1; transfers until it has one */
     int polled;          /* opened with option iopoll: that number is the second ring's */
     jdb_file_info info;

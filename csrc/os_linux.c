@@ -127,6 +127,14 @@ static void read_atomic(const struct statx_raw *st, jdb_file_info *info) {
     info->atomic_max = st->atomic_max;
 }
 
+/* File systems without a block device, and btrfs, have numbers of major 0, which tell nothing. */
+static void ask_disk(const struct statx_raw *st, jdb_file_info *info) {
+    uint32_t major_number = info->device ? st->device_major : st->disk_major;
+    uint32_t minor_number = info->device ? st->device_minor : st->disk_minor;
+    info->requests = jdb_linux_requests(major_number, minor_number);
+    if (major_number) info->disk = (uint64_t)major_number << 32 | minor_number;
+}
+
 /* The first that answers: statx (6.1 and later; not btrfs and tmpfs), XFS itself, the block
  * device, the disk below; else one page. */
 static void ask_alignment(int fd, jdb_file_info *info) {
@@ -138,9 +146,7 @@ static void ask_alignment(int fd, jdb_file_info *info) {
     long r = syscall(SYS_statx, fd, "", AT_EMPTY_PATH,
                      MASK_DIOALIGN | MASK_DIO_READ_ALIGN | MASK_WRITE_ATOMIC, &st);
     if (r == 0) read_atomic(&st, info);
-    if (r == 0 && info->device)
-        info->requests = jdb_linux_requests(st.device_major, st.device_minor);
-    else if (r == 0) info->requests = jdb_linux_requests(st.disk_major, st.disk_minor);
+    if (r == 0) ask_disk(&st, info);
     if (r == 0 && (st.mask & MASK_DIOALIGN) && power_of_two(st.dio_mem_align) &&
         power_of_two(st.dio_offset_align)) {
         set_alignment(info, st.dio_mem_align, st.dio_offset_align, "statx");

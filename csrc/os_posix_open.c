@@ -116,6 +116,7 @@ static void describe(int fd, jdb_op *op) {
     file->polled = file->info.polled;
     file->memory_align = file->info.memory_align;
     file->read_align = file->info.read_align;
+    if (file->info.disk) file->disk = file->info.disk;
     file->write_align = file->info.write_align;
 }
 

@@ -114,6 +114,17 @@ static inline jdb_code set_out(jdb_op *op) {
     return step;
 }
 
+/* Short transfers of one disk: none of them waits long for the others. */
+static inline void enter_steady(jdb_queue *q, jdb_op *op) {
+    const jdb_file *file = op->file;
+    if (op->chunk > JDB_STEADY_MAX || op->step > JDB_WRITE || op->rw) return;
+    if (op->step == JDB_WRITE && file->info.dsync) return; /* waits for a flush */
+    if (q->steady_inflight == 0) q->steady_disk = file->disk;
+    if (file->disk != q->steady_disk) return;
+    op->flags |= JDB_OP_STEADY;
+    q->steady_inflight++;
+}
+
 /* The pool serves what the backend cannot; a refusal never reaches the user. */
 static inline int hand_over(jdb_queue *q, jdb_op *op) {
     jdb_code step = set_out(op);
@@ -121,6 +132,7 @@ static inline int hand_over(jdb_queue *q, jdb_op *op) {
         int r = q->backend->submit(q, op);
         if (r == 0) {
             q->inflight++;
+            enter_steady(q, op);
             if (q->timing) time_submit(q, op);
             return 0;
         }
@@ -328,6 +340,10 @@ void jdb_arrive(jdb_queue *q, jdb_op *op, int64_t result) {
     op->state = JDB_ARRIVED;
     op->result = result;
     q->inflight--;
+    if (op->flags & JDB_OP_STEADY) {
+        op->flags &= (uint16_t)~JDB_OP_STEADY;
+        q->steady_inflight--;
+    }
     jdb_list_push(&q->arrived, op);
 }
 
@@ -532,9 +548,10 @@ static int list_alone(const jdb_queue *q) {
     return q->stats.submitted - q->stats.completed == (uint64_t)q->list->chunk + 1;
 }
 
-/* How many completions one kernel entry should bring: a quarter of what is in flight, but not
- * longer than they usually take. Waiting for single ones costs a quarter of the throughput, an
- * unbounded wait for many could stall behind one slow file. */
+/* How many completions one kernel entry should bring: a quarter of what is in flight. Waiting for
+ * single ones costs a quarter of the throughput. Those of one disk are waited for as long as it
+ * takes; else, as many could stall behind one slow file, not longer than completions usually take:
+ * that limit costs a timer, a tenth of all CPU of a read. */
 static void reap_batch(jdb_queue *q, int64_t timeout_ns) {
     unsigned kernel = q->inflight - q->pool_inflight;
     unsigned want = q->pool_inflight ? 1 : kernel / 4;
@@ -544,7 +561,8 @@ static void reap_batch(jdb_queue *q, int64_t timeout_ns) {
         return;
     }
     if (q->wait_min && !q->pool_inflight) want = q->wait_min < kernel ? q->wait_min : kernel;
-    int patient = q->wait_min || q->options.min_wait_ns; /* who names a number waits for it */
+    int patient = q->wait_min || q->options.min_wait_ns || /* who names a number waits for it */
+                  kernel == q->steady_inflight;
     if (want > 1 && !patient) {
         int64_t bound = q->gap_ns * want * 2;
         if (bound < 20000) bound = 20000;

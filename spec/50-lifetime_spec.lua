@@ -863,6 +863,35 @@ describe("on a slow device", function()
     end)
     print("ok")
   ]], function(out) assert.are.equal("ok\n", out) end)
+
+  -- A wait for a quarter of all would bring two reads of it for every two of the fast file.
+  on_slow("reads of another file do not wait for many of it", [[
+    local other = assert(jdbfs.create(dir .. "/fast", { direct = "prefer" }))
+    assert(other:write_at(jdbfs.buffer(4096), 0))
+    jdbfs.run(function()
+      local slow_reads, ended = 0, false
+      for i = 1, 14 do
+        jdbfs.spawn(function()
+          local b = jdbfs.buffer(4096)
+          while not ended do
+            check("slow read", f:read_at(b, i * 65536) == 4096)
+            if not ended then slow_reads = slow_reads + 1 end
+          end
+        end)
+      end
+      jdbfs.yield() -- they are there first
+      local function read_other()
+        local b = jdbfs.buffer(4096)
+        for _ = 1, 100 do check("read", other:read_at(b, 0) == 4096) end
+      end
+      local second = jdbfs.spawn(read_other)
+      read_other()
+      second:join()
+      ended = true
+      check("slow reads meanwhile", slow_reads < 100, slow_reads)
+    end)
+    print("ok")
+  ]], function(out) assert.are.equal("ok\n", out) end)
 end)
 
 describe("nothing leaks", function()
