@@ -79,12 +79,12 @@ struct jdb_queue {
     int kept; /* the system may still use what it has: nothing is freed */
     jdb_queue *kept_next;
     unsigned fork_generation;
-    const void *thread; /* identifies the owning thread */
-    jdb_op *list;       /* the last one that was submitted, until all its entries are done */
-    uint32_t stage_max; /* so many staged are handed over at once */
-    uint32_t wait_min;  /* completions to wait for, as far as there are as many; 0: by the rule */
-    int64_t gap_ns;     /* running mean between completions, for batching */
-    uint64_t steady_disk;     /* of inflight, with the backend: short transfers of this disk, ... */
+    const void *thread;   /* identifies the owning thread */
+    jdb_op *list;         /* the last one that was submitted, until all its entries are done */
+    uint32_t stage_max;   /* so many staged are handed over at once */
+    uint32_t wait_min;    /* completions to wait for, as far as there are as many; 0: by the rule */
+    int64_t gap_ns;       /* running mean between completions, for batching */
+    uint64_t steady_disk; /* of inflight, with the backend: short transfers of this disk, ... */
     uint32_t steady_inflight; /* ... so many */
     int64_t reaped_at;
     int timing;           /* operations carry times; see jdb_queue_timing */
