@@ -106,6 +106,7 @@ extern const struct jdb_backend *const jdb_backends[]; /* best first, NULL last 
 extern const struct jdb_backend jdb_backend_null;      /* on every platform; not among them */
 
 int jdb_queue_is_own(const jdb_queue *queue); /* this process and thread made it */
+jdb_op *jdb_slot_take(jdb_queue *queue);      /* an idle operation, or NULL: out of memory */
 void jdb_arrive(jdb_queue *queue, jdb_op *op, int64_t result);
 void jdb_finish(jdb_queue *queue, jdb_op *op);
 

@@ -144,18 +144,38 @@ static inline jdb_op **count(const jdb_op *op, uint32_t change) {
     return first == last ? &buf->pieces[first].ops : &buf->wide;
 }
 
-static void list(jdb_op *op) {
-    jdb_op **head = count(op, 1);
+static inline void push(jdb_op **head, jdb_op *op) {
     op->mem_next = *head;
     op->mem_link = head;
     if (*head) (*head)->mem_link = &op->mem_next;
     *head = op;
 }
 
+static void list(jdb_op *op) { push(count(op, 1), op); }
+
 void jdb_buf_enter_beside(jdb_op *op) {
     if (op->buf->sole) list(op->buf->sole);
     op->buf->sole = NULL;
     list(op);
+}
+
+/* Most lie inside one piece that nobody uses: one look does it. */
+int jdb_buf_claim_beside(jdb_op *op) {
+    jdb_buf *buf = op->buf;
+    size_t first = op->buf_off >> buf->piece_shift;
+    struct jdb_piece *piece = &buf->pieces[first];
+    int reads = op->code == JDB_READ;
+    if (buf->sole || piece->uses[1] || (reads && piece->uses[0]) || op->len == 0 ||
+        first != (op->buf_off + op->len - 1) >> buf->piece_shift) {
+        if (jdb_buf_conflict(buf, op->buf_off, op->len, reads)) return 0;
+        jdb_buf_enter(op);
+        return 1;
+    }
+    op->flags |= JDB_OP_ONMEM;
+    buf->inflight++;
+    piece->uses[reads]++;
+    push(&piece->ops, op);
+    return 1;
 }
 
 void jdb_buf_leave_beside(jdb_op *op) {

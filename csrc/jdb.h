@@ -241,11 +241,13 @@ void jdb_prep_read(jdb_op *op, jdb_file *file, jdb_buf *buf, size_t buf_off, siz
                    uint64_t off, unsigned flags);
 void jdb_prep_write(jdb_op *op, jdb_file *file, jdb_buf *buf, size_t buf_off, size_t len,
                     uint64_t off, unsigned flags);
-/* A list of transfers as one operation; add prepared reads or writes of the same file, then
- * submit. A refused child is given back by the caller; the others go with the parent. flags:
- * JDB_WRITE_DSYNC for the whole list. */
+/* A list of transfers of one file as one operation: check it, add its entries, submit it. flags:
+ * JDB_WRITE_DSYNC for the whole list, JDB_WRITE_ATOMIC for each entry. An entry is checked when it
+ * is added, and its memory is in flight from then on; one that is refused is not in the list, and
+ * *failure says why (NULL: need not). Releasing the list gives all entries back. */
 void jdb_prep_many(jdb_op *op, jdb_code code, jdb_file *file, unsigned flags);
-jdb_kind jdb_many_add(jdb_op *many, jdb_op *child);
+jdb_kind jdb_many_add(jdb_op *many, jdb_buf *buf, size_t buf_off, size_t len, uint64_t off,
+                      jdb_failure *failure);
 void jdb_prep_file(jdb_op *op, jdb_code code, jdb_file *file); /* sync, close, size, stat, info */
 void jdb_prep_truncate(jdb_op *op, jdb_file *file, uint64_t len);
 void jdb_prep_punch(jdb_op *op, jdb_file *file, uint64_t off, uint64_t len);

@@ -39,14 +39,12 @@ static void read_odd_number(lua_State *L, int i, struct transfer *t, const char 
     t->wrong = wrong;
 }
 
-/* (buffer, offset [, buffer offset, length]) from argument `first`. In line, as what it fills then
- * stays in registers. */
-__attribute__((always_inline)) static inline void read_transfer_at(lua_State *L, int first,
-                                                                   struct transfer *t) {
-    int top = lua_gettop(L);
+/* (buffer, offset [, buffer offset, length]) from argument `first`; the last one is at `top`. In
+ * line, as what it fills then stays in registers. */
+__attribute__((always_inline)) static inline void read_numbers(lua_State *L, int first, int top,
+                                                               struct transfer *t) {
     t->wrong = NULL;
     t->off = t->buf_off = 0;
-    t->buf = jl_check_buf(L, first);
     if (!jl_plain_number(L, first + 1, &t->off))
         read_odd_number(L, first + 1, t, "offset", &t->off);
     if (top >= first + 2 && !jl_plain_number(L, first + 2, &t->buf_off) && !lua_isnil(L, first + 2))
@@ -105,7 +103,8 @@ static int transfer(lua_State *L, jdb_code code, const char *name, unsigned flag
     int pushed;
     jl_state *S = jl_self(L);
     jl_file *f = check_file(L);
-    read_transfer_at(L, 2, &t);
+    t.buf = jl_check_buf(L, 2);
+    read_numbers(L, 2, lua_gettop(L), &t);
     const char *wrong = refusal(&t, &kind);
     if (wrong) return fail_file(L, kind, name, f, wrong);
     jdb_op *op = jl_take(L, S, name, jdb_file_path(f->file), &pushed);
@@ -172,12 +171,13 @@ static int file_drawn(lua_State *L) {
 
 enum { FEW = 32 }; /* entries that are read without taking memory */
 
-/* Entry i of the list at index 2, its values being unpacked from index 5 on. */
-static void read_entry(lua_State *L, int i, struct transfer *t) {
+/* Entry i of the list at index 2, its values being unpacked from index 5 on. `known`: a buffer. */
+static inline void read_entry(lua_State *L, int i, jl_buf *known, struct transfer *t) {
     lua_rawgeti(L, 2, i);
     if (!lua_istable(L, 4)) luaL_error(L, "entry %d of the list is no table", i);
     for (int k = 1; k <= 4; k++) lua_rawgeti(L, 4, k);
-    read_transfer_at(L, 5, t);
+    t->buf = known && lua_touserdata(L, 5) == (void *)known ? known : jl_check_buf(L, 5);
+    read_numbers(L, 5, 8, t);
     lua_settop(L, 3);
 }
 
@@ -202,7 +202,7 @@ static struct transfer *read_list(lua_State *L, const jl_state *S, struct transf
     struct transfer *list = n > FEW ? lua_newuserdata(L, n * sizeof *list) : few;
     lua_settop(L, 3);
     uint32_t asked = S->asked;
-    for (int i = 0; i < (int)n; i++) read_entry(L, i + 1, &list[i]);
+    for (int i = 0; i < (int)n; i++) read_entry(L, i + 1, i ? list[i - 1].buf : NULL, &list[i]);
     if (S->asked != asked)
         for (int i = 0; i < (int)n; i++)
             if (buffer_of(L, i + 1) != list[i].buf) list[i].buf = NULL;
@@ -211,25 +211,18 @@ static struct transfer *read_list(lua_State *L, const jl_state *S, struct transf
 }
 
 /* Adds entry i; 0, or 1 when it is refused and *failure says why. Runs no Lua code. */
-static inline int add_entry(jl_state *S, jl_file *f, jdb_op *many, const struct transfer *t,
-                            unsigned flags, int i, jdb_failure *failure) {
+static inline int add_entry(jl_file *f, jdb_op *many, const struct transfer *t, int i,
+                            jdb_failure *failure) {
     jdb_kind kind;
-    jdb_code code = jdb_op_code(many) == JDB_READ_MANY ? JDB_READ : JDB_WRITE;
     const char *wrong = refusal(t, &kind);
-    jdb_op *op = wrong ? NULL : jdb_op_take(S->queue, &kind);
-    if (!op) {
+    if (wrong) {
         const char *name = jdb_code_name(jdb_op_code(many));
         jdb_failure refused = {kind, 0, name, jdb_file_path(f->file), NULL, wrong, -1, -1, -1, i};
         *failure = refused;
         return 1;
     }
-    prepare(op, code, f, t, code == JDB_READ ? 0 : flags);
-    if (jdb_many_add(many, op) == JDB_OK) return 0;
-    jdb_op_failure(op, failure); /* its texts outlive the operation: the file's, or constant */
-    failure->op = jdb_code_name(jdb_op_code(many));
-    failure->index = i;
-    jdb_op_release(S->queue, op);
-    return 1;
+    return jdb_many_add(many, t->buf->mem, t->buf->off + (size_t)t->buf_off, (size_t)t->len, t->off,
+                        failure) != JDB_OK;
 }
 
 static int many(lua_State *L, jdb_code list_code) {
@@ -245,7 +238,7 @@ static int many(lua_State *L, jdb_code list_code) {
     jdb_prep_many(op, list_code, f->file, flags);
     if (jdb_op_check(op) != JDB_OK) return jl_refuse(L, S, op);
     for (int i = 0; i < n; i++) {
-        if (!add_entry(S, f, op, &list[i], flags & JDB_WRITE_ATOMIC, i, &failure)) continue;
+        if (!add_entry(f, op, &list[i], i, &failure)) continue;
         jl_drop(S, op);
         return jl_fail(L, &failure);
     }

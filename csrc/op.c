@@ -14,10 +14,9 @@
 
 /* ---- filling -------------------------------------------------------------------------------- */
 
-static inline void prep_rw(jdb_op *op, jdb_code code, jdb_file *file, jdb_buf *buf, size_t buf_off,
-                           size_t len, uint64_t off) {
+static inline void set_transfer(jdb_op *op, jdb_code code, jdb_file *file, jdb_buf *buf,
+                                size_t buf_off, size_t len, uint64_t off) {
     jdb_op_clear(op);
-    file->refs++;
     buf->refs++;
     op->code = (uint8_t)code;
     op->file = file;
@@ -25,6 +24,12 @@ static inline void prep_rw(jdb_op *op, jdb_code code, jdb_file *file, jdb_buf *b
     op->buf_off = buf_off;
     op->len = len;
     op->off = off;
+}
+
+static inline void prep_rw(jdb_op *op, jdb_code code, jdb_file *file, jdb_buf *buf, size_t buf_off,
+                           size_t len, uint64_t off) {
+    set_transfer(op, code, file, buf, buf_off, len, off);
+    file->refs++;
 }
 
 void jdb_prep_read(jdb_op *op, jdb_file *file, jdb_buf *buf, size_t buf_off, size_t len,
@@ -48,22 +53,9 @@ void jdb_prep_write(jdb_op *op, jdb_file *file, jdb_buf *buf, size_t buf_off, si
 
 void jdb_prep_many(jdb_op *op, jdb_code code, jdb_file *file, unsigned flags) {
     jdb_prep_file(op, code, file);
-    if (code == JDB_WRITE_MANY) op->flags |= durable_flag(file, flags);
-}
-
-jdb_kind jdb_many_add(jdb_op *many, jdb_op *child) {
-    child->index = (uint32_t)many->len;
-    jdb_kind kind = jdb_op_check(child);
-    if (kind != JDB_OK) return kind;
-    child->flags |= JDB_OP_CHILD;
-    /* The list's flush covers it. */
-    if (child->file->dsync_by_flush) child->flags &= (uint16_t)~JDB_OP_DSYNC;
-    child->link = many;
-    many->len++;
-    /* In flight from now on, so that entries of one list cannot overlap either. */
-    jdb_buf_enter(child);
-    jdb_list_push(&many->children, child);
-    return JDB_OK;
+    if (code != JDB_WRITE_MANY) return;
+    op->flags |= durable_flag(file, flags);
+    if (flags & JDB_WRITE_ATOMIC) op->flags |= JDB_OP_ATOMIC;
 }
 
 void jdb_prep_file(jdb_op *op, jdb_code code, jdb_file *file) {
@@ -175,7 +167,8 @@ static jdb_kind check_atomic(jdb_op *op) {
     return JDB_OK;
 }
 
-static inline jdb_kind check_transfer(jdb_op *op) {
+/* claim: its memory is in flight when nothing was wrong. */
+__attribute__((always_inline)) static inline jdb_kind check_transfer(jdb_op *op, int claim) {
     const jdb_file *file = op->file;
     const jdb_buf *buf = op->buf;
     /* Powers of two: a division takes longer than all the rest of this. */
@@ -192,9 +185,45 @@ static inline jdb_kind check_transfer(jdb_op *op) {
         return refuse(op, JDB_FORKED, JDB_FAULT_MEMORY, 0);
     if (((uintptr_t)buf->base + op->buf_off) & (file->memory_align - 1))
         return refuse(op, JDB_ALIGNMENT, JDB_FAULT_MEMORY, file->memory_align);
-    if (buf->inflight && jdb_buf_conflict(op->buf, op->buf_off, op->len, op->code == JDB_READ))
-        return refuse(op, JDB_BUSY, JDB_FAULT_MEMORY, 0);
-    return op->flags & JDB_OP_ATOMIC ? check_atomic(op) : JDB_OK;
+    if ((op->flags & JDB_OP_ATOMIC) && check_atomic(op) != JDB_OK) return (jdb_kind)op->kind;
+    int free = claim           ? jdb_buf_claim(op)
+               : buf->inflight ? !jdb_buf_conflict(buf, op->buf_off, op->len, op->code == JDB_READ)
+                               : 1;
+    return free ? JDB_OK : refuse(op, JDB_BUSY, JDB_FAULT_MEMORY, 0);
+}
+
+static jdb_kind no_entry(const jdb_op *many, jdb_failure *f) {
+    if (!f) return JDB_ALLOC;
+    memset(f, 0, sizeof *f);
+    f->kind = JDB_ALLOC;
+    f->op = jdb_code_name((jdb_code)many->code);
+    f->path = many->file->path;
+    f->index = (int64_t)many->len;
+    f->offset = f->length = f->actual = -1;
+    return JDB_ALLOC;
+}
+
+/* The list's own check was the file's. In flight from now on, so that entries of one list cannot
+ * overlap either. */
+jdb_kind jdb_many_add(jdb_op *many, jdb_buf *buf, size_t buf_off, size_t len, uint64_t off,
+                      jdb_failure *failure) {
+    jdb_queue *q = many->file->queue;
+    jdb_op *entry = jdb_slot_take(q);
+    if (!entry) return no_entry(many, failure);
+    set_transfer(entry, many->code == JDB_READ_MANY ? JDB_READ : JDB_WRITE, many->file, buf,
+                 buf_off, len, off);
+    entry->flags = JDB_OP_CHILD | (many->flags & JDB_OP_ATOMIC);
+    entry->link = many;
+    entry->index = (uint32_t)many->len;
+    if (check_transfer(entry, 1) == JDB_OK) {
+        many->len++;
+        jdb_list_push(&many->children, entry);
+        return JDB_OK;
+    }
+    jdb_kind kind = (jdb_kind)entry->kind;
+    if (failure) jdb_op_failure(entry, failure); /* its texts outlive the operation */
+    jdb_op_release(q, entry);
+    return kind;
 }
 
 /* Whether the program is promised durability when this operation succeeds. */
@@ -250,7 +279,7 @@ jdb_kind jdb_op_check(jdb_op *op) {
     op->error = 0;
     if (jdb_op_transfers(op)) {
         jdb_kind kind = check_file(op);
-        return kind ? kind : check_transfer(op);
+        return kind ? kind : check_transfer(op, 0);
     }
     if (code == JDB_OPEN) return check_open(op);
     if (!op->file || code == JDB_CLOSE) return JDB_OK;

@@ -29,7 +29,7 @@ enum {
     JDB_OP_ATOMIC = 1 << 7,    /* all of it or nothing survives a crash */
     JDB_OP_RWF_DSYNC = 1 << 8, /* the write itself is durable: no flush follows */
     JDB_OP_FLUSHING = 1 << 9,  /* written; waits for the flush that covers it */
-    JDB_OP_CHILD = 1 << 10,    /* of the operation in `link` */
+    JDB_OP_CHILD = 1 << 10,    /* an entry of the list in `link`, which holds the file for it */
     JDB_OP_STRANDED = 1 << 11, /* never heard of again; or stands for such a one's memory */
     JDB_OP_STEADY = 1 << 12    /* counted in the queue's steady_inflight */
 };
@@ -72,7 +72,7 @@ struct jdb_list {
 struct jdb_op {
     jdb_op *next;                 /* on exactly one of: free, pending, todo, arrived, done */
     jdb_op *mem_next, **mem_link; /* operations in flight on the same buffer; who points to it */
-    jdb_file *file;               /* one reference from prep until release */
+    jdb_file *file;               /* one reference from prep until release, but for entries */
     jdb_buf *buf;                 /* one reference from prep until release */
     struct jdb_detail *detail;
     void *waiter;
@@ -206,6 +206,7 @@ void jdb_buf_enter_beside(jdb_op *op);
 void jdb_buf_leave_beside(jdb_op *op);
 uint64_t jdb_buf_live(void);
 int jdb_buf_conflict(const jdb_buf *buf, size_t off, size_t len, int for_writing);
+int jdb_buf_claim_beside(jdb_op *op);
 /* file.c */
 jdb_file *jdb_file_new(jdb_queue *queue, const char *path);
 /* file.c: the bytes of span a and of span b; what a failed flush or durable write leaves. */
@@ -222,6 +223,13 @@ static inline void jdb_buf_enter(jdb_op *op) {
     op->flags |= JDB_OP_ONMEM;
     if (buf->inflight++ == 0) buf->sole = op;
     else jdb_buf_enter_beside(op);
+}
+
+/* The same where nothing in flight stands against it; 0: something does. */
+static inline int jdb_buf_claim(jdb_op *op) {
+    if (op->buf->inflight) return jdb_buf_claim_beside(op);
+    jdb_buf_enter(op);
+    return 1;
 }
 
 /* ... and no longer. */
@@ -251,7 +259,7 @@ static inline void jdb_op_let_go(jdb_op *op) {
     if (op->detail || op->children.head || (op->link && !(op->flags & JDB_OP_CHILD)))
         jdb_op_let_go_rest(op);
     if (op->buf) jdb_buf_drop(op->buf);
-    if (op->file) jdb_file_drop(op->file);
+    if (op->file && !(op->flags & JDB_OP_CHILD)) jdb_file_drop(op->file);
     op->link = NULL;
     op->buf = NULL;
     op->file = NULL;

@@ -49,28 +49,35 @@ int jdb_queue_is_own(const jdb_queue *q) {
     return q->fork_generation == jdb_os_fork_generation() && q->thread == this_thread();
 }
 
-jdb_op *jdb_op_take(jdb_queue *q, jdb_kind *kind) {
-    *kind = jdb_queue_usable(q);
-    if (*kind) return NULL;
-    if (!q->free.head && grow(q) != 0) {
-        *kind = JDB_ALLOC;
-        return NULL;
-    }
+jdb_op *jdb_slot_take(jdb_queue *q) {
+    if (!q->free.head && grow(q) != 0) return NULL;
     jdb_op *op = jdb_list_pop(&q->free);
     assert(op->state == JDB_IDLE && jdb_op_untouched(op));
     op->state = JDB_PREPARED;
     return op;
 }
 
-void jdb_op_release(jdb_queue *q, jdb_op *op) {
-    assert(op->state == JDB_PREPARED || op->state == JDB_DONE);
-    if (op->flags & JDB_OP_ABANDONED) q->stats.abandoned--;
-    jdb_op_let_go(op);
+jdb_op *jdb_op_take(jdb_queue *q, jdb_kind *kind) {
+    *kind = jdb_queue_usable(q);
+    if (*kind) return NULL;
+    jdb_op *op = jdb_slot_take(q);
+    if (!op) *kind = JDB_ALLOC;
+    return op;
+}
+
+static inline void put_back(jdb_queue *q, jdb_op *op) {
     op->flags = 0;
     op->state = JDB_IDLE;
     op->gen++;
     jdb_op_fill(op);
     jdb_list_unshift(&q->free, op);
+}
+
+void jdb_op_release(jdb_queue *q, jdb_op *op) {
+    assert(op->state == JDB_PREPARED || op->state == JDB_DONE);
+    if (op->flags & JDB_OP_ABANDONED) q->stats.abandoned--;
+    jdb_op_let_go(op);
+    put_back(q, op);
 }
 
 /* ---- hand-over ------------------------------------------------------------------------------ */
@@ -126,7 +133,7 @@ static inline void enter_steady(jdb_queue *q, jdb_op *op) {
 }
 
 /* The pool serves what the backend cannot; a refusal never reaches the user. */
-static inline int hand_over(jdb_queue *q, jdb_op *op) {
+__attribute__((always_inline)) static inline int hand_over(jdb_queue *q, jdb_op *op) {
     jdb_code step = set_out(op);
     if (!(op->flags & JDB_OP_POOLED) && (q->native >> step & 1)) {
         int r = q->backend->submit(q, op);
@@ -261,7 +268,7 @@ static inline void release_held(jdb_queue *q, jdb_file *file, const jdb_op *done
 static inline void submit_transfer(jdb_queue *q, jdb_op *op) {
     op->file->inflight++;
     if (op->flags & JDB_OP_DSYNC) op->file->durable_writes++;
-    if (!(op->flags & JDB_OP_CHILD)) jdb_buf_enter(op); /* the list has done that */
+    jdb_buf_enter(op);
     if (op->len == 0) {
         jdb_finish(q, op);
         return;
@@ -269,6 +276,14 @@ static inline void submit_transfer(jdb_queue *q, jdb_op *op) {
     if (hold(op)) return;
     if (!is_durable_write(op)) start_one(q, op);
     else jdb_list_push(&q->pending, op); /* it may be alone when all that is ready has run */
+}
+
+/* The list is in flight in their stead, and their memory has been since they were added. */
+static inline void submit_entry(jdb_queue *q, jdb_op *entry) {
+    accept(q, entry);
+    if (entry->flags & JDB_OP_DSYNC) entry->file->durable_writes++;
+    if (entry->len == 0) jdb_finish(q, entry);
+    else if (!hold(entry)) jdb_list_push(&q->pending, entry);
 }
 
 /* The list itself is never handed over: it ends with its last entry, or with the one flush that
@@ -290,12 +305,12 @@ static void submit_many(jdb_queue *q, jdb_op *many) {
     }
     if (many->len == 0) jdb_finish(q, many);
     else q->list = many;
-    jdb_op *child;
-    while ((child = jdb_list_pop(&children))) {
-        accept(q, child);
-        child->flags |= (uint16_t)each;
-        submit_transfer(q, child);
+    jdb_op *entry;
+    while ((entry = jdb_list_pop(&children))) {
+        entry->flags |= (uint16_t)each;
+        submit_entry(q, entry);
     }
+    if (!each && !file->info.dsync) start(q); /* durable ones wait as others do */
 }
 
 static void submit_close(jdb_queue *q, jdb_op *op) {
@@ -403,21 +418,6 @@ static void heed_device(jdb_queue *q, const jdb_file *file) {
 
 static void arrived(jdb_queue *q, jdb_op *op);
 
-/* The entry that fails first in the list is the one that is told. */
-static void child_done(jdb_queue *q, jdb_op *child) {
-    jdb_op *many = child->link;
-    jdb_op *drop = child;
-    if (child->kind != JDB_OK && (!many->link || child->index < many->link->index)) {
-        drop = many->link;
-        many->link = child;
-    }
-    if (drop) jdb_op_release(q, drop);
-    assert(many->chunk > 0);
-    if (--many->chunk > 0) return;
-    if (q->list == many) q->list = NULL;
-    arrived(q, many);
-}
-
 /* An error that nobody hears is told by close. */
 static void remember_loss(const jdb_op *op) {
     int writes = op->code == JDB_WRITE || op->code == JDB_WRITE_MANY || op->code == JDB_SYNC_ALL ||
@@ -427,25 +427,53 @@ static void remember_loss(const jdb_op *op) {
     op->file->deferred = op->error ? op->error : EIO;
 }
 
-/* Gives back what the operation held and puts it where its waiter finds it. */
-static inline void finish(jdb_queue *q, jdb_op *op) {
+__attribute__((always_inline)) static inline void settle_and_count(jdb_queue *q, jdb_op *op) {
     jdb_op_settle(op);
     op->state = JDB_DONE;
     if (q->timing) op->reaped_ns = q->reap_ns;
     q->stats.completed++;
     if (op->buf) jdb_buf_leave(op);
+    if (op->flags & JDB_OP_DSYNC) op->file->durable_writes--;
+}
+
+/* The entry that fails first in the list is the one that is told. */
+__attribute__((noinline)) static void finish_entry(jdb_queue *q, jdb_op *entry) {
+    jdb_op *many = entry->link, *drop = entry;
+    settle_and_count(q, entry);
+    release_held(q, entry->file, entry);
+    if (entry->kind != JDB_OK && (!many->link || entry->index < many->link->index)) {
+        drop = many->link;
+        many->link = entry;
+    }
+    if (drop) {
+        jdb_buf_drop(drop->buf);
+        drop->file = NULL; /* the list's */
+        drop->buf = NULL;
+        drop->link = NULL;
+        put_back(q, drop);
+    }
+    assert(many->chunk > 0);
+    if (--many->chunk > 0) return;
+    if (q->list == many) q->list = NULL;
+    arrived(q, many);
+}
+
+/* Gives back what the operation held and puts it where its waiter finds it. */
+static inline void finish(jdb_queue *q, jdb_op *op) {
+    if (op->flags & JDB_OP_CHILD) {
+        finish_entry(q, op);
+        return;
+    }
+    settle_and_count(q, op);
     jdb_file *file = op->file;
-    if (op->flags & JDB_OP_DSYNC) file->durable_writes--;
     if (file && op->code != JDB_CLOSE) {
         assert(file->inflight > 0);
         release_held(q, file, op);
         if (--file->inflight == 0) jdb_list_append(&q->pending, &file->closers);
     }
-    if (!(op->flags & (JDB_OP_CHILD | JDB_OP_ABANDONED | JDB_OP_TAKEN))) {
+    if (!(op->flags & (JDB_OP_ABANDONED | JDB_OP_TAKEN))) {
         jdb_list_push(&q->done, op);
         q->undelivered++;
-    } else if (op->flags & JDB_OP_CHILD) {
-        child_done(q, op);
     } else if (op->flags & JDB_OP_ABANDONED) {
         remember_loss(op);
         jdb_op_release(q, op);

@@ -307,7 +307,8 @@ static void no_durable_writes_in_a_list(const char *backend) {
     fail_step(JDB_WRITE, 1, 0, -EOPNOTSUPP);
     jdb_op *many = take(q);
     jdb_prep_many(many, JDB_WRITE_MANY, f, JDB_WRITE_DSYNC);
-    for (unsigned i = 0; i < 4; i++) CHECK_EQ(jdb_many_add(many, prep_page(q, f, b, i, 0)), JDB_OK);
+    for (unsigned i = 0; i < 4; i++)
+        CHECK_EQ(jdb_many_add(many, b, 0, PAGE, i * PAGE, NULL), JDB_OK);
     CHECK_EQ(run(q, many, JDB_OK), 4);
     CHECK(stats(q).flushes >= 1);
     CHECK_EQ(order[strlen(order) - 1], 's');
@@ -613,10 +614,8 @@ static jdb_op *new_list(jdb_queue *q, jdb_file *f, jdb_buf *b, jdb_code code, un
     jdb_op *many = take(q);
     jdb_prep_many(many, code == JDB_READ ? JDB_READ_MANY : JDB_WRITE_MANY, f, flags);
     for (unsigned i = 0; i < count; i++) {
-        children[i] = take(q);
-        if (code == JDB_READ) jdb_prep_read(children[i], f, b, i * PAGE, PAGE, i * PAGE, 0);
-        else jdb_prep_write(children[i], f, b, i * PAGE, PAGE, i * PAGE, 0);
-        CHECK_EQ(jdb_many_add(many, children[i]), JDB_OK);
+        CHECK_EQ(jdb_many_add(many, b, i * PAGE, PAGE, i * PAGE, NULL), JDB_OK);
+        children[i] = many->children.tail;
     }
     return many;
 }
@@ -720,10 +719,11 @@ static void dropped_list(const char *backend) {
     jdb_file *f = new_file(q, JDB_METHOD_AUTO, 0);
     jdb_op *many = new_list(q, f, b, JDB_READ, 0, children, 3);
     CHECK(!jdb_buf_writable(b, 0, 1));
-    jdb_op *overlap = take(q);
-    jdb_prep_read(overlap, f, b, PAGE, PAGE, 0, 0);
-    CHECK_EQ(jdb_many_add(many, overlap), JDB_BUSY);
-    jdb_op_release(q, overlap);
+    jdb_failure failure;
+    CHECK_EQ(jdb_many_add(many, b, PAGE, PAGE, 0, &failure), JDB_BUSY);
+    CHECK_EQ(failure.kind, JDB_BUSY);
+    CHECK_EQ(failure.index, 3);
+    CHECK_STR(failure.op, "read_many");
     jdb_op_release(q, many);
     CHECK(jdb_buf_writable(b, 0, 4 * PAGE));
     CHECK_EQ(stats(q).submitted, 1); /* the open */
