@@ -3,6 +3,12 @@
 
 local process = require "support_process"
 
+-- The address sanitizer's allocator is not held over a fork. A thread that is being started may be
+-- inside, and the child's search for leaks at its end waits for that for ever: there is one worker
+-- under it, which is past its start and allocates nothing.
+local STARTED = os.getenv("JDBFS_TEST_SAN") ~= "address" and ""
+  or "jdbfs.setup { workers = 1 } jdbfs.exists(dir)\n"
+
 local function forked(name, source)
   it(name, function()
     local forker, why = process.forker()
@@ -30,7 +36,8 @@ local function forked(name, source)
           ok, value, message)
         check(label, tostring(message):find("parent process", 1, true), message)
       end
-    ]] .. source .. "\nprint 'ok'", { forker = forker })
+    ]] .. (name:find("not used it", 1, true) and "" or STARTED) .. source .. "\nprint 'ok'",
+      { forker = forker })
     assert.are.equal("ok\n", out)
   end)
 end
