@@ -13,6 +13,7 @@
 --   disk.check()         unmounts and lets fsck look; true, or nil and what it said
 --   disk.script(source, o)  process.script with control(text), count(op), point and device in
 --                        scope, and of o: env, prefix, loose, forker
+--   PREPARED             source for the beginning of such a script: make(o), size, page
 
 local busted = require("busted")
 local lfs = require("lfs")
@@ -20,6 +21,24 @@ local process = require("support_process")
 local support = require("support")
 
 local M = {}
+
+-- A file of 64 pages, all written and durable, on a disk that works.
+M.PREPARED = [[
+  local path = point .. "/f"
+  local size = 64 * PAGE
+  local big = jdbfs.buffer(size)
+  local function make(o)
+    local f = assert(jdbfs.create(path, o))
+    big:fill(0x61)
+    check("prepare", f:write_at(big, 0))
+    check("prepare", f:sync_all())
+    check("prepare", jdbfs.sync_dir(point))
+    return f
+  end
+  local page = jdbfs.buffer(PAGE)
+  page:fill(0x62)
+  local _ = { make, page, size, path }
+]]
 
 local SIZE = { ext4 = "64M", xfs = "300M", btrfs = "128M", none = "16M" }
 local MKFS = {
@@ -38,7 +57,7 @@ local function first_line(text)
 end
 
 local function lacks(fs)
-  if _VERSION ~= "Lua 5.4" and not process.is_jit then
+  if _VERSION ~= "Lua 5.4" and not process.is_jit and not os.getenv("JDBFS_SHUTDOWNS") then
     return "faults of a disk are the core's business: run with Lua 5.4 and LuaJIT"
   end
   local why = support.lacks("root", "losetup", "fusermount3")
