@@ -3,8 +3,9 @@
 -- and reopened, buffers dropped, the collector runs, processes are forked. After a warm-up memory,
 -- descriptors and mappings may not grow, no operation may be stuck, no byte may be wrong.
 --
--- SOAK_SEED from the environment; SOAK_GROWTH=off: memory may grow. Prints one line of figures;
--- exit status 1 and a reason otherwise.
+-- SOAK_SEED from the environment; SOAK_GROWTH=off: memory may grow; SOAK_HEAP: spec/tools/heap.c,
+-- which is preloaded and counts what is allocated. Prints how memory goes every five minutes, and
+-- one line of figures at the end; exit status 1 and a reason otherwise.
 
 local jdbfs = require "jdbfs"
 
@@ -14,7 +15,11 @@ math.randomseed(seed)
 local random = math.random
 
 local BLOCK, BLOCKS, FILES, TASKS = 4096, 64, 6, 24
-local GROWTH = os.getenv("SOAK_GROWTH") == "off" and math.huge or 1024 * 1024
+local JUDGED = os.getenv("SOAK_GROWTH") ~= "off"
+-- What is resident has the allocator's free memory in it, what is held has not.
+local GROWTH = { resident = 1024 * 1024, held = 128 * 1024 }
+local LIBRARY = os.getenv("SOAK_HEAP")
+local heap = LIBRARY and assert(package.loadlib(LIBRARY, "heap_counts"))
 local counts = { operations = 0, verified = 0, cancelled = 0, timeouts = 0, opened = 0, records = 0,
   forks = 0, rounds = 0 }
 
@@ -220,7 +225,12 @@ end
 
 local function measure()
   settle()
-  return { memory = resident(), descriptors = descriptors(), mappings = mappings() }
+  local m = { descriptors = descriptors(), mappings = mappings() }
+  for _ = 1, 2 do collectgarbage() end
+  if heap then m.held, m.pieces, m.allocator = heap() end
+  m.lua = collectgarbage("count") * 1024
+  m.resident = resident()
+  return m
 end
 
 local function fork()
@@ -244,22 +254,24 @@ for i = 1, FILES do open_file(i) end
 local start = jdbfs.now()
 local warm = math.max(0.3 * math.min(seconds, 600), 3)
 local base, peak
-local recent = {} -- what memory the last measures found
+local recent = {} -- the last measures
 
 -- Where the allocator holds on to what is free, and for how long, is chance: what counts is the
 -- least of many measures. A leak raises that, too.
-local function least_of_recent()
-  local least = recent[1]
-  for _, bytes in ipairs(recent) do least = math.min(least, bytes) end
+local function least_of_recent(what)
+  local least = math.huge
+  for _, m in ipairs(recent) do least = math.min(least, m[what]) end
   return least
 end
 
 local function compare(m, enough)
-  recent[#recent + 1] = m.memory
+  recent[#recent + 1] = m
   if #recent > 20 then table.remove(recent, 1) end
-  local least = least_of_recent()
-  if #recent >= enough and least > base.memory + GROWTH then
-    stop(("memory grew from %.0f to %.0f KiB"):format(base.memory / 1024, least / 1024))
+  for what, most in pairs(JUDGED and #recent >= enough and GROWTH or {}) do
+    if m[what] and least_of_recent(what) > base[what] + most then
+      stop(("memory %s grew from %.0f to %.0f KiB"):format(what, base[what] / 1024,
+        least_of_recent(what) / 1024))
+    end
   end
   -- Files are counted exactly in settle; here only growth counts.
   if m.descriptors > base.descriptors + 2 then
@@ -270,6 +282,18 @@ local function compare(m, enough)
   end
 end
 
+local function tell(m)
+  local line = ("%.0f s: %.0f KiB resident, %.0f of Lua"):format(jdbfs.now() - start,
+    m.resident / 1024, m.lua / 1024)
+  if heap then
+    line = line .. (", %.0f held in %d pieces, %.0f in the allocator"):format(m.held / 1024,
+      m.pieces, m.allocator / 1024)
+  end
+  print(line)
+  io.stdout:flush()
+end
+
+local told = start
 while jdbfs.now() - start < seconds or not base do
   counts.rounds = counts.rounds + 1
   jdbfs.run(round)
@@ -277,23 +301,32 @@ while jdbfs.now() - start < seconds or not base do
   if counts.rounds % 10 == 0 or not peak then
     local m = measure()
     verify()
-    peak = math.max(peak or 0, m.memory)
+    peak = peak or {}
+    for what in pairs(GROWTH) do peak[what] = math.max(peak[what] or 0, m[what] or 0) end
     if not base and jdbfs.now() - start >= warm and counts.rounds >= 20 then
       base = m
-      base.memory = peak
+      for what in pairs(GROWTH) do base[what] = peak[what] end
+      tell(m)
     elseif base then
       compare(m, 20)
+      if jdbfs.now() - told >= 300 then
+        told = jdbfs.now()
+        tell(m)
+      end
     end
   end
 end
 local last = measure()
 compare(last, 1)
-local growth = GROWTH == math.huge and "not judged"
-  or ("%+.0f KiB"):format((least_of_recent() - base.memory) / 1024)
+local function growth(what)
+  return ("%+.0f KiB %s"):format((least_of_recent(what) - base[what]) / 1024, what)
+end
+local grown = growth("resident") .. (heap and ", " .. growth("held") or "")
 print(("%.0f s, %d rounds, seed %d: %d operations, %d blocks verified, %d cancelled, " ..
   "%d timed out, " ..
   "%d opened, %d records, %d forks; memory %s, descriptors %+d, mappings %+d"):format(
   jdbfs.now() - start, counts.rounds, seed, counts.operations, counts.verified, counts.cancelled,
   counts.timeouts, counts.opened, counts.records, counts.forks,
-  growth, last.descriptors - base.descriptors, last.mappings - base.mappings))
+  JUDGED and grown or "not judged", last.descriptors - base.descriptors,
+  last.mappings - base.mappings))
 for i = 1, FILES do must(files[i]:close()) end

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # soak.sh [SECONDS [LUA...]]: spec/tools/soak.lua on both backends (BACKENDS=threads: on that one),
-# for that long each (25; an hour in make torture). SAN=thread makes it a stress test of the pool:
+# for that long each (25; two hours in make torture). SAN=thread makes it a stress test of the pool:
 # the sanitizer's own memory grows, so growth is not judged then.
+# Judged are what is allocated and not freed (spec/tools/heap.c counts it) and what is resident.
 # Ends with "N passed, N failed, N skipped".
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -18,7 +19,7 @@ own=$work
 trap 'rm -rf "$work"' EXIT
 # glibc gives each worker a heap of its own, which keeps what it once needed: sixteen of them grow
 # for an hour before they are full, by more than what is looked for here.
-export MALLOC_ARENA_MAX=1
+export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX-1}
 export SOAK_GROWTH=${SOAK_GROWTH-${san:+off}}
 
 finish() {
@@ -38,6 +39,11 @@ if ! why=$(prepare_san); then
     finish
 fi
 prepare_san
+counter=()
+if [[ -z $san ]] &&
+    "${CC:-cc}" -O1 -shared -fPIC -o "$work/heap.so" spec/tools/heap.c 2>/dev/null; then
+    counter=(env "LD_PRELOAD=$work/heap.so" "SOAK_HEAP=$work/heap.so")
+fi
 
 for lua in "${luas[@]}"; do
     read -r verdict id _ exe _ <<<"$(bash spec/tools/lua.sh find "$lua")"
@@ -52,7 +58,8 @@ for lua in "${luas[@]}"; do
         mkdir "$dir"
         JDBFS_BACKEND=$backend LUA_PATH="$top/lua/?.lua;$top/lua/?/init.lua;;" \
             LUA_CPATH="$top/build/$id$suffix/?.so;;" timeout -k 10 $((seconds * 2 + 120)) \
-            "$exe" spec/tools/soak.lua "$dir" "$seconds" >"$work/out" 2>&1 || rc=$?
+            ${counter[@]+"${counter[@]}"} "$exe" spec/tools/soak.lua "$dir" "$seconds" \
+            >"$work/out" 2>&1 || rc=$?
         if [[ $rc == 0 ]] && ! { [[ -n $san ]] && grep -qE "$san_report" "$work/out"; }; then
             passed=$((passed + 1))
             echo "ok   $title: $(tail -n 1 "$work/out")"
