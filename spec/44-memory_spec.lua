@@ -137,8 +137,7 @@ describe("Lua's memory", function()
   -- LuaJIT's own coroutine is so small that a handle and its place in a table weigh more.
   it("of a task that waits is little more than a bare coroutine's", function()
     for _, what in ipairs({ "heap", "event" }) do
-      local r = support.script(support.get("spec/bench/tasks.lua"),
-        { args = { what, "5000" }, own_disk = true })
+      local r = support.process({ "spec/bench/tasks.lua", what, "5000" }, { own_disk = true })
       local ratio = tonumber(r.out:match("(%S+)%s*$"))
       -- Before 5.4 the calls that the wait is inside of weigh more.
       local light = what == "heap" or _VERSION == "Lua 5.4"
