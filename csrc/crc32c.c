@@ -6,7 +6,6 @@
 #include "os.h"
 
 static uint32_t table[8][256];
-static jdb_crc32c_fn by_instruction;
 
 static void make_table(void) {
     for (uint32_t i = 0; i < 256; i++) {
@@ -17,19 +16,6 @@ static void make_table(void) {
     for (int row = 1; row < 8; row++)
         for (int i = 0; i < 256; i++)
             table[row][i] = (table[row - 1][i] >> 8) ^ table[0][table[row - 1][i] & 0xff];
-    by_instruction = jdb_os_crc32c();
-}
-
-/* Two threads may be first at once; the wait is a few microseconds, once. */
-static void make_once(void) {
-    static atomic_int ready;
-    static atomic_flag busy = ATOMIC_FLAG_INIT;
-    if (atomic_load_explicit(&ready, memory_order_acquire)) return;
-    while (atomic_flag_test_and_set_explicit(&busy, memory_order_acquire)) {
-    }
-    if (!atomic_load_explicit(&ready, memory_order_relaxed)) make_table();
-    atomic_store_explicit(&ready, 1, memory_order_release);
-    atomic_flag_clear_explicit(&busy, memory_order_release);
 }
 
 static uint32_t by_table(uint32_t crc, const uint8_t *p, size_t len) {
@@ -46,8 +32,25 @@ static uint32_t by_table(uint32_t crc, const uint8_t *p, size_t len) {
     return crc;
 }
 
+static uint32_t first(uint32_t crc, const uint8_t *p, size_t len);
+
+static _Atomic(jdb_crc32c_fn) run = first;
+
+/* Two threads may be first at once; the wait is a few microseconds, once. */
+static uint32_t first(uint32_t crc, const uint8_t *p, size_t len) {
+    static atomic_flag busy = ATOMIC_FLAG_INIT;
+    while (atomic_flag_test_and_set_explicit(&busy, memory_order_acquire)) {
+    }
+    if (atomic_load_explicit(&run, memory_order_relaxed) == first) {
+        jdb_crc32c_fn by_instruction = jdb_os_crc32c();
+        if (!by_instruction) make_table();
+        atomic_store_explicit(&run, by_instruction ? by_instruction : by_table,
+                              memory_order_release);
+    }
+    atomic_flag_clear_explicit(&busy, memory_order_release);
+    return atomic_load_explicit(&run, memory_order_relaxed)(crc, p, len);
+}
+
 uint32_t jdb_crc32c(uint32_t crc, const void *data, size_t len) {
-    make_once();
-    jdb_crc32c_fn run = by_instruction ? by_instruction : by_table;
-    return ~run(~crc, data, len);
+    return ~atomic_load_explicit(&run, memory_order_acquire)(~crc, data, len);
 }

@@ -12,11 +12,18 @@ enum { LANE = 168 }; /* records of 512 bytes have three */
 static uint32_t moved[4][256]; /* what becomes of a byte of the sum when LANE zeros follow */
 
 typedef uint64_t loose_word __attribute__((aligned(1), may_alias));
+typedef uint32_t loose_half __attribute__((aligned(1), may_alias));
 
 /* As assembly: compilers do not agree on the feature's name that their intrinsics ask for. */
 static inline uint64_t add8(uint64_t sum, const uint8_t *p) {
     __asm__("crc32q %1, %0" : "+r"(sum) : "m"(*(const loose_word *)p));
     return sum;
+}
+
+static inline uint64_t add4(uint64_t sum, const uint8_t *p) {
+    uint32_t crc = (uint32_t)sum;
+    __asm__("crc32l %1, %0" : "+r"(crc) : "m"(*(const loose_half *)p));
+    return crc;
 }
 
 static inline uint64_t add24(uint64_t sum, const uint8_t *p) {
@@ -32,6 +39,7 @@ static uint32_t crc32c_sse42(uint32_t crc, const uint8_t *p, size_t len) {
     uint64_t sum = crc;
     for (; len >= 3 * LANE; p += 3 * LANE, len -= 3 * LANE) {
         uint64_t second = 0, third = 0;
+#pragma GCC unroll 7
         for (int i = 0; i < LANE; i += 24) {
             sum = add24(sum, p + i);
             second = add24(second, p + LANE + i);
@@ -40,6 +48,7 @@ static uint32_t crc32c_sse42(uint32_t crc, const uint8_t *p, size_t len) {
         sum = move(move(sum) ^ second) ^ third;
     }
     for (; len >= 8; p += 8, len -= 8) sum = add8(sum, p);
+    if (len >= 4) sum = add4(sum, p), p += 4, len -= 4;
     crc = (uint32_t)sum;
     while (len-- > 0) __asm__("crc32b %1, %0" : "+r"(crc) : "q"(*p++));
     return crc;
