@@ -79,25 +79,30 @@ static inline int jl_same_globals(lua_State *L, lua_State *co) {
 
 /* A yield of n values from a C function that waits: where the Lua can do that (5.2 and later)
  * jl_after_wait (lua_task.c) runs when the coroutine is resumed, and returns what the function
- * returns. `kept` values of the function lie below those it was resumed with. */
-int jl_after_wait(lua_State *L, int kept);
+ * returns. `state` is the function's first upvalue. */
+int jl_after_wait(lua_State *L, const void *state);
 
 #if LUA_VERSION_NUM >= 503
-static inline int jl_after_k(lua_State *L, int status, lua_KContext kept) {
+static inline int jl_after_k(lua_State *L, int status, lua_KContext state) {
     (void)status;
-    return jl_after_wait(L, (int)kept);
+    return jl_after_wait(L, (const void *)state);
 }
-static inline int jl_yield(lua_State *L, int n) {
-    return lua_yieldk(L, n, lua_gettop(L) - n, jl_after_k);
+static inline int jl_yield(lua_State *L, int n, void *state) {
+    return lua_yieldk(L, n, (lua_KContext)state, jl_after_k);
 }
 #elif LUA_VERSION_NUM == 502
-static inline int jl_after_k(lua_State *L) { return jl_after_wait(L, 0); }
-static inline int jl_yield(lua_State *L, int n) {
-    if (lua_gettop(L) > n) luaL_error(L, "jl_yield: values below those it yields");
+static inline int jl_after_k(lua_State *L) {
+    return jl_after_wait(L, lua_touserdata(L, lua_upvalueindex(1)));
+}
+static inline int jl_yield(lua_State *L, int n, void *state) {
+    (void)state;
     return lua_yieldk(L, n, 0, jl_after_k);
 }
 #else
-static inline int jl_yield(lua_State *L, int n) { return lua_yield(L, n); }
+static inline int jl_yield(lua_State *L, int n, void *state) {
+    (void)state;
+    return lua_yield(L, n);
+}
 #endif
 
 /* A C function ends with what the function at 1 returns, called with what lies above it. That may

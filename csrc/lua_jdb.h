@@ -101,7 +101,8 @@ struct jl_state {
     int closed;          /* the Lua state is being closed */
     jdb_options options; /* of setup */
     char backend[32];
-    jl_task *current; /* the task being resumed now */
+    jl_task *current; /* the task being resumed now, */
+    int given;        /* with so many values */
     jl_task *ready_head, *ready_tail;
     jdb_op *spare; /* taken, not submitted yet */
     int suspends;  /* the current task is about to yield for a wait of ours */
@@ -271,8 +272,13 @@ int jl_open_sim(lua_State *L);
 /* lua_task.c */
 /* Submits a checked operation and waits for it. */
 int jl_run_op(lua_State *L, jl_state *S, jdb_op *op);
-int jl_ending(lua_State *L);                /* in a variable of a task that is being ended */
-int jl_in_task(lua_State *L, jl_state *S);  /* a wait here suspends a task */
+int jl_ending(lua_State *L);                  /* in a variable of a task that is being ended */
+int jl_in_no_task(lua_State *L, jl_state *S); /* 1, or raises where nobody may wait */
+/* Whether a wait here suspends a task. */
+static inline int jl_in_task(lua_State *L, jl_state *S) {
+    const jl_task *t = S->current;
+    return t && t->co == L ? jl_yieldable(L) : !jl_in_no_task(L, S);
+}
 jl_task *jl_live_task(lua_State *L, int i); /* the value, when it is a task that has not ended */
 /* Suspends the task; `begin` is called when its yield has arrived: a yield may raise, and then
  * nothing has begun. Before that no Lua runs, and nothing is collected. Where jl_in_task() only. */

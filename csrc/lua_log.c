@@ -19,6 +19,8 @@ static const uint64_t numbers_end = (uint64_t)1 << 53; /* every Lua holds these 
 /* The records of one group commit. */
 struct batch {
     jdb_buf *mem, *page; /* one reference each: where they are; the log's memory, used again */
+    uint8_t *base;       /* off in mem, ... */
+    const uint32_t *in_flight;             /* ... and jdb_buf_gate of it */
     size_t off, room, page_off, page_room; /* in mem; in page */
     size_t used;
     uint64_t count;
@@ -28,6 +30,7 @@ struct batch {
 /* One gathers while the other is with the device. */
 typedef struct jl_batches {
     const void *magic;
+    jl_state *state;
     struct batch of[2];
     unsigned gathering;
     uint64_t next;      /* number of the next record */
@@ -97,11 +100,9 @@ static int fits(const struct batch *to, size_t len) {
 
 /* Where a record of that length goes; NULL when it does not fit, or the memory is not ours now:
  * being written, or the parent's of a forked child. */
-static uint8_t *place_for(const struct batch *to, size_t len) {
-    uint8_t *base = to->mem ? jdb_buf_data(to->mem) : NULL;
-    size_t at = to->off + to->used;
-    if (!base || !fits(to, len) || !jdb_buf_writable(to->mem, at, size_of(len))) return NULL;
-    return base + at;
+static inline uint8_t *place_for(const struct batch *to, size_t len) {
+    if (!to->mem || to->in_flight[0] != 0 || to->in_flight[1] != *jdb_forks()) return NULL;
+    return fits(to, len) ? to->base + to->used : NULL;
 }
 
 struct bytes {
@@ -110,12 +111,8 @@ struct bytes {
     const char *kind, *cause; /* then why not now */
 };
 
-static struct bytes data_of(lua_State *L, int i) {
+static struct bytes buffer_of(lua_State *L, int i) {
     struct bytes s = {NULL, 0, NULL, NULL};
-    if (lua_type(L, i) == LUA_TSTRING) {
-        s.data = lua_tolstring(L, i, &s.len);
-        return s;
-    }
     const jl_buf *b = jl_test(L, i, &jl_magic_buf, sizeof *b);
     if (!b) return s;
     const uint8_t *base = b->mem ? jdb_buf_data(b->mem) : NULL;
@@ -125,6 +122,13 @@ static struct bytes data_of(lua_State *L, int i) {
     else if (!jdb_buf_readable(b->mem, b->off, b->len))
         s.kind = "Busy", s.cause = "the buffer is in flight";
     else s.data = base + b->off;
+    return s;
+}
+
+static inline struct bytes data_of(lua_State *L, int i) {
+    struct bytes s = {NULL, 0, NULL, NULL};
+    if (lua_type(L, i) != LUA_TSTRING) return buffer_of(L, i);
+    s.data = lua_tolstring(L, i, &s.len);
     return s;
 }
 
@@ -152,7 +156,7 @@ static void join(jl_state *S, jl_task *t) {
 
 /* Suspends the task that calls, to join the batch that gathers with the data at 2. 0: it cannot,
  * and nothing has happened. */
-static int join_now(lua_State *L, jl_state *S, jl_batches *b) {
+static inline int join_now(lua_State *L, jl_state *S, jl_batches *b) {
     if (!b->committer || jl_ended(b->committer) || !jl_in_task(L, S)) return 0;
     struct bytes s = data_of(L, 2);
     b->data = s.data;
@@ -167,38 +171,42 @@ static int join_batch(lua_State *L) {
     if (lua_type(L, 1) == LUA_TTABLE) {
         lua_rawgeti(L, 1, 1);
         jl_batches *b = jl_test(L, -1, &jl_magic_batches, sizeof *b);
-        int yielded = b ? join_now(L, jl_self(L), b) : 0;
+        int yielded = b ? join_now(L, b->state, b) : 0;
         if (yielded) return yielded;
     }
     lua_pushboolean(L, 0);
     return 1;
 }
 
-/* append(log, data): joins the batch, or is the Lua function. Upvalues: the state, false, the
- * batches, the function. */
+/* append(log, data): joins the batch, or is the Lua function, or, where that could not wait in it,
+ * gives false. Upvalues: the state, false, the batches, the function. */
 static int append(lua_State *L) {
     jl_batches *b = lua_touserdata(L, lua_upvalueindex(3));
     if (lua_topointer(L, 1) == b->log) { /* which lives as long as its committer */
-        int yielded = join_now(L, jl_self(L), b);
+        int yielded = join_now(L, b->state, b);
         if (yielded) return yielded;
+    }
+    if (!JL_CALLEES_CAN_YIELD) {
+        lua_pushboolean(L, 0);
+        return 1;
     }
     lua_pushvalue(L, lua_upvalueindex(4));
     lua_insert(L, 1);
     return jl_end_with_call(L);
 }
 
-/* batches:appender(log, f): append as one C function, with f for all that joining is not enough
- * for; nothing where a C function cannot wait in f. */
+/* batches:appender(log, f): append of that log as a C function, with f for all that joining is not
+ * enough for, and whether it calls f: otherwise it gives false. */
 static int batches_appender(lua_State *L) {
     jl_batches *b = check_batches(L);
-    if (!JL_CALLEES_CAN_YIELD) return 0;
     b->log = lua_topointer(L, 2);
     lua_pushvalue(L, lua_upvalueindex(1));
     lua_pushboolean(L, 0); /* not hosted */
     lua_pushvalue(L, 1);
     lua_pushvalue(L, 3);
     lua_pushcclosure(L, append, 4);
-    return 1;
+    lua_pushboolean(L, JL_CALLEES_CAN_YIELD);
+    return 2;
 }
 
 /* batches:put(data): the record's number; false when it does not fit; nil, kind, cause when data is
@@ -265,7 +273,10 @@ static int batches_position(lua_State *L) {
 
 static void set_memory(struct batch *to, jdb_buf *mem, size_t off, size_t room) {
     if (to->mem) jdb_buf_unref(to->mem);
+    uint8_t *base = jdb_buf_data(mem);
     to->mem = jdb_buf_ref(mem);
+    to->base = base ? base + off : NULL; /* then the gate is closed, too */
+    to->in_flight = jdb_buf_gate(mem);
     to->off = off;
     to->room = room;
 }
@@ -457,6 +468,7 @@ static int new_batches(lua_State *L) {
     jl_batches *b = jl_new(L, sizeof *b, &jl_magic_batches, jl_self(L)->ref_batches_meta);
     /* Now: making it may have run finalizers. */
     if (!pages[0]->mem || !pages[1]->mem) return luaL_error(L, "a buffer was freed (Closed)");
+    b->state = jl_self(L);
     b->driver = jl_new_driver(b, advance);
     if (!b->driver) return 0;
     for (int i = 0; i < 2; i++) {

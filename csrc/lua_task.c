@@ -30,14 +30,23 @@ static jl_task *check_task(lua_State *L, int i) {
 
 /* ---- ready list and timers ------------------------------------------------------------------ */
 
-static void make_ready(jl_state *S, jl_task *t) {
+static inline void note_ready(jl_state *S, jl_task *t) {
     if (t->times) t->times->ready = jdb_queue_now(S->queue);
     t->state = JL_READY;
-    t->next = NULL;
-    if (S->ready_tail) S->ready_tail->next = t;
-    else S->ready_head = t;
-    S->ready_tail = t;
+}
+
+/* A chain of them. */
+static inline void append_ready(jl_state *S, jl_task *first, jl_task *last) {
+    last->next = NULL;
+    if (S->ready_tail) S->ready_tail->next = first;
+    else S->ready_head = first;
+    S->ready_tail = last;
     if (!S->running && S->queue) jdb_queue_signal(S->queue);
+}
+
+static void make_ready(jl_state *S, jl_task *t) {
+    note_ready(S, t);
+    append_ready(S, t, t);
 }
 
 /* Its light thread is to go on: the dispatcher finds it here. */
@@ -190,11 +199,11 @@ int jl_ending(lua_State *L) {
 }
 
 /* Runs when a suspended task goes on (5.2 and later). */
-int jl_after_wait(lua_State *L, int kept) {
-    const jl_state *S = jl_self(L);
+int jl_after_wait(lua_State *L, const void *state) {
+    const jl_state *S = state;
     if (!S->current || S->current->co != L)
         return luaL_error(L, "this task is suspended in a wait: only jdbfs may resume it");
-    return lua_gettop(L) - kept;
+    return S->given;
 }
 
 /* The task, or guest, that waits. */
@@ -223,7 +232,7 @@ static int suspend_guest(lua_State *L, jl_state *S) {
 static inline int suspend(lua_State *L, jl_state *S, enum place where) {
     if (where == IN_TASK && JL_KNOWS_YIELDABLE) { /* this yield cannot raise: the flag will do */
         S->suspends = 1;
-        return jl_yield(L, 0);
+        return jl_yield(L, 0, S);
     }
     lua_settop(L, 0);
     if (where == IN_HOST) return suspend_guest(L, S);
@@ -233,7 +242,7 @@ static inline int suspend(lua_State *L, jl_state *S, enum place where) {
     }
     S->suspends = 1;
     lua_pushlightuserdata(L, (void *)(uintptr_t)&jl_magic_task);
-    return jl_yield(L, 1);
+    return jl_yield(L, 1, S);
 }
 
 /* The task has yielded for the operation in `spare`. */
@@ -388,22 +397,20 @@ static void answer_joiners(jl_task *t, lua_State *co, int n, int done) {
     }
 }
 
-/* In the order in which they came. */
+/* In the order in which they came: the last of them is the first of the list. */
 static void wake_joiners(jl_state *S, jl_task *t) {
-    jl_task *in_order = NULL;
-    for (jl_task *j = t->joiners, *after; j; j = after) {
-        after = j->next;
-        j->next = in_order;
-        in_order = j;
-    }
-    for (jl_task *j = in_order, *after; j; j = after) {
+    jl_task *first = NULL, *last = t->joiners;
+    for (jl_task *j = last, *after; j; j = after) {
         after = j->next;
         j->joined = NULL;
         j->owns = j->joins = 0;
         drop_timer(S, j);
-        make_ready(S, j);
+        note_ready(S, j);
+        j->next = first;
+        first = j;
     }
     t->joiners = NULL;
+    if (first) append_ready(S, first, last);
 }
 
 /* Takes the task out of the books and wakes who waited for it. t->values values lie on top of
@@ -520,10 +527,12 @@ static void resume(lua_State *L, jl_state *S, jl_task *t, int nargs) {
     t->started = 1;
     t->state = JL_RUNNING;
     S->current = t;
+    S->given = nargs;
     int status = jl_resume(t->co, L, nargs, &n);
     while (!JL_KNOWS_YIELDABLE && S->begin == begin_nothing && is_ours(S, t, status, n)) {
         S->begin = NULL;
         lua_pop(t->co, n);
+        S->given = 0;
         status = jl_resume(t->co, L, 0, &n);
     }
     int ours = is_ours(S, t, status, n);
@@ -1141,7 +1150,7 @@ static int task_alive(lua_State *L) {
     return 1;
 }
 
-int jl_in_task(lua_State *L, jl_state *S) { return place(L, S) == IN_TASK; }
+int jl_in_no_task(lua_State *L, jl_state *S) { return place(L, S) != IN_TASK; }
 
 int jl_suspend(lua_State *L, jl_state *S, void (*begin)(jl_state *, jl_task *), void *beginning) {
     S->begin = begin;

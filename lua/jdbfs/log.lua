@@ -972,19 +972,25 @@ local function append_slowly(self, data)
 end
 
 -- Nearly every record of a busy log joins the batch that gathers, in one call.
-local function append(self, data)
-  local number, message, err = join_batch(self, data)
-  if number then return number end
-  if err then return nil, message, err end
-  return append_slowly(self, data)
+local function appender(join)
+  return function(self, data)
+    local number, message, err = join(self, data)
+    if number then return number end
+    if err then return nil, message, err end
+    return append_slowly(self, data)
+  end
 end
+
+local append = appender(join_batch)
 
 Log.append = append
 
 -- As a field it is found at once; where that can be, it is that call. A host has made it its own.
 local function place_append(self)
-  local direct = Log.append == append and self.batches:appender(self, append_slowly)
-  self.append = direct or Log.append
+  self.append = Log.append
+  if Log.append ~= append then return end
+  local join, whole = self.batches:appender(self, append_slowly)
+  self.append = whole and join or appender(join)
 end
 
 function Log:recovery()
