@@ -2,6 +2,7 @@
 -- cpu-seconds, and durable writes or flushes an operation. HOW:
 --
 --   log    records of 512 bytes are appended to a log that is made at PATH
+--   ready  the same, into one large segment: no other is made meanwhile
 --   alone  pages of PATH are written, each write durable by itself
 --   pages  pages of PATH are written, then sync_data
 --
@@ -34,8 +35,8 @@ local function show(count, took, cpu, flushes)
   print(("%d %.6f %.6f %.4f"):format(count, took, cpu, flushes / count))
 end
 
-if how == "log" then
-  local log = assert(jdbfs.log(path))
+if how == "log" or how == "ready" then
+  local log = assert(jdbfs.log(path, { segment_size = how == "ready" and 2 ^ 30 or nil }))
   local count, took, cpu = measure(function()
     return function() return log:append(RECORD) end
   end)
