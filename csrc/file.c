@@ -45,6 +45,7 @@ void jdb_file_unref(jdb_file *file) {
     assert(file->inflight == 0 && !file->closers.head);
     jdb_queue *queue = file->queue;
     const struct jdb_world *world = queue->backend->world;
+    if (queue->written == file) queue->written = NULL;
     if (queue->backend->forget) queue->backend->forget(queue, file);
     if (file->handle >= 0 && world) world->close(queue, file->handle);
     else if (file->handle >= 0) jdb_os_close(file->handle);

@@ -217,6 +217,7 @@ jdb_kind jdb_many_add(jdb_op *many, jdb_buf *buf, size_t buf_off, size_t len, ui
     entry->index = (uint32_t)many->len;
     if (check_transfer(entry, 1) == JDB_OK) {
         many->len++;
+        many->off += len;
         jdb_list_push(&many->children, entry);
         return JDB_OK;
     }

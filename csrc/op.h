@@ -31,7 +31,9 @@ enum {
     JDB_OP_FLUSHING = 1 << 9,  /* written; waits for the flush that covers it */
     JDB_OP_CHILD = 1 << 10,    /* an entry of the list in `link`, which holds the file for it */
     JDB_OP_STRANDED = 1 << 11, /* never heard of again; or stands for such a one's memory */
-    JDB_OP_STEADY = 1 << 12    /* counted in the queue's steady_inflight */
+    JDB_OP_STEADY = 1 << 12,   /* counted in the queue's steady_inflight */
+    JDB_OP_WRITING = 1 << 13,  /* counted in a jdb_writing of its file, ... */
+    JDB_OP_ROUND = 1 << 14     /* ... in one of its two rounds */
 };
 
 enum { JDB_IDLE_PATTERN = 0x5b5b5b5b };
@@ -78,7 +80,8 @@ struct jdb_op {
     void *waiter;
     struct jdb_list children; /* of a list, until it is submitted */
     jdb_op *link;             /* child: the list it belongs to; list: its first failure */
-    uint64_t off, len, moved; /* in the file; moved counts finished bytes */
+    /* In the file; moved counts finished bytes. Of a list: len its entries, off their bytes. */
+    uint64_t off, len, moved;
     uint64_t buf_off;
     int64_t result; /* of the backend: >= 0 or -errno; after settle: final */
     uint32_t chunk; /* bytes of the transfer handed over last */
@@ -161,6 +164,14 @@ struct jdb_buf {
     } pieces[];
 };
 
+/* Writes that the system has: handed over, and not all done. A list of them counts as one. */
+struct jdb_writing {
+    unsigned count, begun; /* now; since the last flush began */
+    unsigned awaited; /* of count, those that the next flush waits for: of the round that is over */
+    unsigned round;   /* of those that begin now: 0 or JDB_OP_ROUND */
+    uint64_t bytes;   /* of count */
+};
+
 struct jdb_file {
     intptr_t handle; /* -1: not open (yet, or any more) */
     char *path;
@@ -175,6 +186,13 @@ struct jdb_file {
     struct jdb_list sync_group, sync_next; /* covered by the running flush; by the next one */
     jdb_file *sync_link;                   /* files whose next flush is to be started */
     int sync_listed;
+    struct jdb_writing plain, durable; /* durable: they need a flush */
+    struct jdb_patience {
+        int chosen;             /* what the next flush waits for; not before it could start */
+        unsigned hoped, joined; /* plain writes it waits for; callers who came since */
+        unsigned skip, doubt;  /* flushes that wait for no plain one; so many after the next miss */
+        unsigned whole;        /* plain writes between the last two, if all their callers asked */
+    } patience;
     int sync_level;     /* a jdb_sync_level, of the next flush; workers change it, atomically */
     int dsync_by_flush; /* every write is durable, and a flush must make it so */
     unsigned writes;    /* accepted and unfinished */

@@ -114,6 +114,7 @@ static inline jdb_code set_out(jdb_op *op) {
     if (step == JDB_WRITE && (op->flags & JDB_OP_DSYNC) && op->moved == 0 &&
         durable_by_write(op->file))
         op->flags |= JDB_OP_RWF_DSYNC;
+    if (step == JDB_WRITE && !(op->flags & JDB_OP_RWF_DSYNC)) jdb_write_begins(op);
     op->step = (uint8_t)step;
     op->rw = (uint8_t)((op->flags & JDB_OP_RWF_DSYNC ? JDB_RW_DSYNC : 0) |
                        (op->flags & JDB_OP_ATOMIC ? JDB_RW_ATOMIC : 0));
@@ -488,6 +489,7 @@ static void arrived(jdb_queue *q, jdb_op *op) {
         jdb_flush_done(q, op);
         return;
     }
+    jdb_write_ends(op);
     if (op->code == JDB_WRITE && !(op->flags & JDB_OP_FLUSHING)) note_write(op);
     if (wants_flush(op)) {
         op->flags |= JDB_OP_FLUSHING;
@@ -551,11 +553,19 @@ static void settle(jdb_queue *q) {
     }
 }
 
-static void reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
-    uint64_t completed = q->stats.completed;
-    jdb_flush_start(q);
+/* Durable writes of this turn first: the flush that was asked for may wait for them. */
+static inline void begin(jdb_queue *q, int64_t timeout_ns) {
+    if (q->sync_files) {
+        start(q);
+        jdb_flush_start(q);
+    }
     if (timeout_ns < 0) perform_alone(q);
     start(q);
+}
+
+static void reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
+    uint64_t completed = q->stats.completed;
+    begin(q, timeout_ns);
     /* Something ended without the kernel, or nothing is there that could end. */
     if (q->arrived.head || completed != q->stats.completed) timeout_ns = 0;
     if (q->inflight == 0 && timeout_ns < 0) timeout_ns = 0;
@@ -579,11 +589,19 @@ static int list_alone(const jdb_queue *q) {
 /* How many completions one kernel entry should bring: a quarter of what is in flight. Waiting for
  * single ones costs a quarter of the throughput. Those of one disk are waited for as long as it
  * takes; else, as many could stall behind one slow file, not longer than completions usually take:
- * that limit costs a timer, a tenth of all CPU of a read. */
+ * that limit costs a timer, a tenth of all CPU of a read. Writes that share a flush are waited for
+ * as a whole. */
 static void reap_batch(jdb_queue *q, int64_t timeout_ns) {
+    uint64_t completed = q->stats.completed;
+    begin(q, timeout_ns);
+    if (q->arrived.head || completed != q->stats.completed) {
+        reap(q, 0, 0);
+        return;
+    }
     unsigned kernel = q->inflight - q->pool_inflight;
     unsigned want = q->pool_inflight ? 1 : kernel / 4;
     if (want > 32) want = 32;
+    if (!q->pool_inflight && jdb_flush_gathers(q, kernel)) want = kernel;
     if (kernel > 1 && list_alone(q)) {
         reap(q, kernel, timeout_ns);
         return;
@@ -642,7 +660,7 @@ void jdb_queue_wait_op(jdb_queue *q, jdb_op *op) {
     }
     op->flags |= JDB_OP_TAKEN;
     while (op->state != JDB_DONE) reap(q, list_alone(q) ? q->inflight : 1, -1);
-    if (q->done.head) jdb_queue_signal(q);
+    if (q->done.head || q->sync_files) jdb_queue_signal(q);
 }
 
 /* Those already finished wait on the done list for a delivery that will not come. */
@@ -657,7 +675,7 @@ void jdb_queue_wait_abandoned(jdb_queue *q) {
     for (op = rest.head; op; op = op->next) q->undelivered++;
     q->done = rest;
     while (q->stats.abandoned > 0) reap(q, 1, -1);
-    if (q->undelivered > 0) jdb_queue_signal(q);
+    if (q->undelivered > 0 || q->sync_files) jdb_queue_signal(q);
 }
 
 void jdb_op_abandon(jdb_queue *q, jdb_op *op) {
@@ -673,11 +691,10 @@ void jdb_op_abandon(jdb_queue *q, jdb_op *op) {
 
 void jdb_queue_flush(jdb_queue *q) {
     if (jdb_queue_usable(q) != JDB_OK) return;
-    jdb_flush_start(q);
-    start(q);
+    begin(q, 0);
     while (q->arrived.head) {
         settle(q);
-        start(q);
+        begin(q, 0);
     }
     if (q->fresh_count) time_fresh(q);
     q->backend->flush(q);

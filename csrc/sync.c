@@ -5,12 +5,74 @@
  * work to the kernel, so that everybody who asks in the same turn shares one, and a lone caller
  * pays exactly one.
  *
+ * Tasks that each write and then ask come one by one, as their writes end: a flush that starts for
+ * the first of them is too early for all others, and each round pays two. So one that could start
+ * waits for the writes that the system has at that moment, never for later ones:
+ * - durable writes that need a flush: they will join it;
+ * - others while that pays: when fewer than a quarter of them had a caller who came meanwhile, the
+ *   next flush does not wait for such, after the next failure the next 2, then 4, up to SKIP_MAX;
+ * - none when they are more than WAIT_BYTES together: nobody waits for somebody's bulk.
+ *
  * A failed flush is never tried again: the kernel may have dropped the data and forgotten the
  * error. The file is poisoned, everybody who waits for it fails, and so does whoever asks later. */
 #include <errno.h>
 #include <stddef.h>
 
 #include "backend.h"
+
+enum { WAIT_BYTES = 1 << 20, SKIP_MAX = 64 };
+
+static int asks(const jdb_op *op) { return op->code == JDB_SYNC_ALL || op->code == JDB_SYNC_DATA; }
+
+/* ---- writes that a flush may wait for -------------------------------------------------------- */
+
+static unsigned awaited(const jdb_file *file) {
+    return file->plain.awaited + file->durable.awaited;
+}
+
+/* The next flush waits for those that are there now. None was awaited: all are of one round. */
+static void await(struct jdb_writing *writing) {
+    writing->awaited = writing->count;
+    writing->round ^= JDB_OP_ROUND;
+}
+
+static void choose_awaited(jdb_file *file) {
+    struct jdb_patience *patience = &file->patience;
+    uint64_t durable_bytes = file->durable.bytes;
+    patience->chosen = 1;
+    patience->hoped = patience->joined = 0;
+    if (durable_bytes <= WAIT_BYTES) await(&file->durable);
+    if (file->plain.count == 0 || file->plain.bytes + durable_bytes > WAIT_BYTES) return;
+    if (patience->skip > 0) {
+        patience->skip--;
+        return;
+    }
+    patience->hoped = file->plain.count;
+    await(&file->plain);
+}
+
+/* Whether the wait was worth it, and how many of those who write ask for a flush. */
+static void learn(jdb_file *file, unsigned callers) {
+    struct jdb_patience *patience = &file->patience;
+    if (patience->hoped > 4 * patience->joined) {
+        patience->doubt = patience->doubt == 0 ? 1 : 2 * patience->doubt;
+        if (patience->doubt > SKIP_MAX) patience->doubt = SKIP_MAX;
+        patience->skip = patience->doubt;
+    } else if (patience->hoped > 0) {
+        patience->doubt = 0;
+    }
+    patience->whole = callers >= file->plain.begun ? file->plain.begun : 0;
+    file->plain.begun = 0;
+}
+
+int jdb_flush_gathers(const jdb_queue *q, unsigned kernel) {
+    const jdb_file *file = q->written;
+    if (!file || file->plain.count + file->durable.count != kernel) return 0;
+    if (file->plain.bytes + file->durable.bytes > WAIT_BYTES) return 0;
+    return awaited(file) == kernel || file->plain.begun <= file->patience.whole;
+}
+
+/* ---- flushes --------------------------------------------------------------------------------- */
 
 static void list_file(jdb_queue *q, jdb_file *file) {
     if (file->sync_listed || file->sync_leader) return;
@@ -22,6 +84,7 @@ static void list_file(jdb_queue *q, jdb_file *file) {
 void jdb_flush_join(jdb_queue *q, jdb_op *op) {
     op->state = JDB_PENDING;
     jdb_list_push(&op->file->sync_next, op);
+    if (asks(op)) op->file->patience.joined++;
     list_file(q, op->file);
 }
 
@@ -45,19 +108,24 @@ static void drop_abandoned(jdb_queue *q, jdb_file *file) {
 }
 
 static void start_flush(jdb_queue *q, jdb_file *file) {
+    unsigned callers = 0;
     drop_abandoned(q, file);
     if (file->info.poisoned) {
         complete(q, &file->sync_next, JDB_RESULT_POISONED);
         return;
     }
-    jdb_op *leader = jdb_list_pop(&file->sync_next);
+    jdb_op *leader = file->sync_next.head;
     if (!leader) return;
-    file->sync_group = file->sync_next;
-    file->sync_next.head = file->sync_next.tail = NULL;
     /* Metadata too, as soon as one of them asks for it. */
     leader->how = leader->code == JDB_SYNC_ALL;
-    for (const jdb_op *op = file->sync_group.head; op; op = op->next)
+    for (const jdb_op *op = leader; op; op = op->next) {
         if (op->code == JDB_SYNC_ALL) leader->how = 1;
+        callers += (unsigned)asks(op);
+    }
+    learn(file, callers);
+    jdb_list_pop(&file->sync_next);
+    file->sync_group = file->sync_next;
+    file->sync_next.head = file->sync_next.tail = NULL;
     file->flushing = file->dirty;
     file->dirty.from = file->dirty.to = 0;
     file->sync_leader = leader;
@@ -65,15 +133,27 @@ static void start_flush(jdb_queue *q, jdb_file *file) {
     jdb_list_unshift(&q->pending, leader);
 }
 
+/* Whether it has to wait. On a poisoned file there is nothing to wait for. */
+static int put_off(jdb_file *file) {
+    if (file->info.poisoned) return 0;
+    if (!file->patience.chosen) choose_awaited(file);
+    if (awaited(file) > 0) return 1;
+    file->patience.chosen = 0;
+    return 0;
+}
+
 void jdb_flush_start(jdb_queue *q) {
-    jdb_file *file;
-    while ((file = q->sync_files)) {
-        q->sync_files = file->sync_link;
+    jdb_file *file = q->sync_files;
+    q->sync_files = NULL;
+    while (file) {
+        jdb_file *next = file->sync_link;
         file->sync_listed = 0;
         file->sync_link = NULL;
         jdb_file_ref(file); /* its last operation may end here */
-        start_flush(q, file);
+        if (put_off(file)) list_file(q, file);
+        else start_flush(q, file);
         jdb_file_unref(file);
+        file = next;
     }
 }
 

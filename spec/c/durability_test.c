@@ -20,6 +20,7 @@ static char order[256];                /* 'r', 'w', 'd' (durable write), 's' (da
 static const jdb_op *hold_op;          /* its completion is kept from the queue ... */
 static struct jdb_list held;           /* ... here ... */
 static const jdb_op *let_op;           /* ... until it is let go, altered already */
+static unsigned wanted;                /* completions a wait was for, at most */
 static struct jdb_backend wrapped;
 static const struct jdb_backend *real;
 
@@ -60,6 +61,7 @@ static void alter(jdb_op *op) {
 static void wrapped_reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     struct jdb_list rest = {NULL, NULL};
     jdb_op *op;
+    if (timeout_ns != 0 && want > wanted) wanted = want;
     real->reap(q, want, timeout_ns);
     while ((op = jdb_list_pop(&q->arrived))) {
         if (op == let_op) let_op = NULL;
@@ -218,6 +220,300 @@ static void late_callers(const char *backend) {
     CHECK_EQ(steps[JDB_SYNC_DATA], 1);
     CHECK_EQ(steps[JDB_SYNC_ALL], 1);
     end(q, f, b);
+}
+
+/* ---- waiting for writes ---------------------------------------------------------------------- */
+
+enum { MIB = 1 << 20 };
+
+/* A write that is done, and of which the queue does not hear before let_go. */
+static jdb_op *held_write(jdb_queue *q, jdb_op *op) {
+    hold_op = submit(q, op);
+    wait_held(q);
+    return op;
+}
+
+/* Asks for a flush, and tells whether it began. */
+static int begins(jdb_queue *q, jdb_file *f, jdb_op **sync) {
+    uint64_t before = stats(q).flushes;
+    *sync = submit(q, prep_file(q, JDB_SYNC_DATA, f));
+    for (int i = 0; i < 5; i++) jdb_queue_reap(q, 0);
+    return stats(q).flushes > before;
+}
+
+/* Both in any order. */
+static void expect_two(jdb_queue *q, jdb_op *a, jdb_op *b) {
+    for (int i = 0; i < 2; i++) {
+        jdb_op *got = prompt(q);
+        CHECK(got == a || got == b);
+        done(q, got, JDB_OK);
+    }
+}
+
+/* One round: each write's caller asks for a flush when it ends. */
+static void write_and_sync(jdb_queue *q, jdb_file *f, jdb_buf *b, unsigned writers) {
+    unsigned synced = 0;
+    for (unsigned i = 0; i < writers; i++) submit(q, prep_page(q, f, b, i, 0));
+    while (synced < writers) {
+        jdb_op *op = prompt(q);
+        int wrote = jdb_op_code(op) == JDB_WRITE;
+        done(q, op, JDB_OK);
+        if (wrote) submit(q, prep_file(q, JDB_SYNC_DATA, f));
+        else synced++;
+    }
+}
+
+static void rounds_pay_one_flush_each(const char *backend) {
+    jdb_queue *q = new_queue(backend);
+    jdb_buf *b = jdb_buf_new(PAGE, PAGE);
+    jdb_file *f = new_file(q, JDB_METHOD_AUTO, 0);
+    for (unsigned i = 1; i <= 20; i++) {
+        write_and_sync(q, f, b, i % 5 == 0 ? 3 : 16);
+        CHECK_EQ(stats(q).flushes, i);
+    }
+    end(q, f, b);
+}
+
+static void write_pages(jdb_queue *q, jdb_file *f, jdb_buf *b, unsigned writers) {
+    for (unsigned i = 0; i < writers; i++) submit(q, prep_page(q, f, b, i, 0));
+    for (unsigned i = 0; i < writers; i++) CHECK_EQ(done(q, prompt(q), JDB_OK), PAGE);
+}
+
+/* As all writes of the round before had callers who asked, all of this one are waited for at once.
+ * That ends with the flushes. The pool's are not waited for by number. */
+static void rounds_wait_once(const char *backend) {
+    jdb_queue *q = new_queue(backend);
+    jdb_buf *b = jdb_buf_new(PAGE, PAGE);
+    jdb_file *f = new_file(q, JDB_METHOD_AUTO, 0);
+    unsigned all = strcmp(backend, "threads") == 0 ? 1 : 16;
+    write_and_sync(q, f, b, 16);
+    for (unsigned i = 0; i < 3; i++) {
+        wanted = 0;
+        write_and_sync(q, f, b, 16);
+        CHECK_EQ(wanted, all);
+    }
+    write_pages(q, f, b, 16);
+    wanted = 0;
+    write_pages(q, f, b, 16);
+    CHECK(wanted <= 4);
+    end(q, f, b);
+}
+
+/* Those of one turn share a flush, whoever asked first. */
+static void sync_and_durable_writes_of_a_turn(const char *backend) {
+    jdb_queue *q = new_queue(backend);
+    jdb_buf *b = jdb_buf_new(PAGE, PAGE);
+    jdb_file *f = new_file(q, JDB_METHOD_FLUSH, 0);
+    submit(q, prep_file(q, JDB_SYNC_DATA, f));
+    for (unsigned i = 0; i < 4; i++) submit(q, prep_page(q, f, b, i, JDB_WRITE_DSYNC));
+    for (unsigned i = 0; i < 5; i++) done(q, prompt(q), JDB_OK);
+    CHECK_EQ(stats(q).flushes, 1);
+    end(q, f, b);
+}
+
+/* The write that was there is waited for, the one that came later is not. */
+static void flush_waits_for_those_before(const char *backend) {
+    jdb_queue *q = new_queue(backend);
+    jdb_buf *b = jdb_buf_new(PAGE, PAGE);
+    jdb_file *f = new_file(q, JDB_METHOD_AUTO, 0);
+    jdb_op *sync, *before = held_write(q, prep_page(q, f, b, 0, 0));
+    CHECK(!begins(q, f, &sync));
+    jdb_op *later = prep_page(q, f, b, 1, 0);
+    let_go(q);
+    hold_op = submit(q, later);
+    expect_two(q, before, sync);
+    CHECK_EQ(stats(q).flushes, 1);
+    wait_held(q);
+    let_go(q);
+    expect(q, later, JDB_OK);
+    end(q, f, b);
+}
+
+/* Somebody writes and never asks: of the flushes beside it less and less wait. */
+static void wait_that_does_not_pay(const char *backend) {
+    jdb_queue *q = new_queue(backend);
+    jdb_buf *b = jdb_buf_new(PAGE, PAGE);
+    jdb_file *f = new_file(q, JDB_METHOD_AUTO, 0);
+    jdb_op *sync, *write;
+    unsigned waited = 0;
+    for (unsigned i = 0; i < 200; i++) {
+        write = held_write(q, prep_page(q, f, b, i, 0));
+        waited += !begins(q, f, &sync);
+        let_go(q);
+        expect_two(q, write, sync);
+    }
+    CHECK_EQ(waited, 9); /* the flushes 1, 3, 6, 11, 20, 37, 70, 135 and 200 */
+    /* The next 64 do not; when it pays at last, all do again. */
+    for (unsigned i = 0; i < 64; i++) {
+        write = held_write(q, prep_page(q, f, b, i, 0));
+        CHECK(begins(q, f, &sync));
+        let_go(q);
+        expect_two(q, write, sync);
+    }
+    for (unsigned i = 0; i < 10; i++) {
+        uint64_t flushes = stats(q).flushes;
+        write = held_write(q, prep_page(q, f, b, i, 0));
+        CHECK(!begins(q, f, &sync));
+        let_go(q);
+        expect(q, write, JDB_OK);
+        expect_two(q, sync, submit(q, prep_file(q, JDB_SYNC_DATA, f)));
+        CHECK_EQ(stats(q).flushes, flushes + 1);
+    }
+    end(q, f, b);
+}
+
+/* It joins whatever was learnt of others. */
+static void durable_write_is_always_waited_for(const char *backend) {
+    jdb_queue *q = new_queue(backend);
+    jdb_buf *b = jdb_buf_new(PAGE, PAGE);
+    jdb_file *f = new_file(q, JDB_METHOD_FLUSH, 0);
+    for (unsigned i = 0; i < 40; i++) {
+        uint64_t flushes = stats(q).flushes;
+        jdb_op *sync, *write = held_write(q, prep_page(q, f, b, i, i % 4 ? 0 : JDB_WRITE_DSYNC));
+        int began = begins(q, f, &sync);
+        if (i % 4 == 0) CHECK(!began);
+        let_go(q);
+        expect_two(q, write, sync);
+        CHECK_EQ(stats(q).flushes, flushes + 1);
+    }
+    end(q, f, b);
+}
+
+static void much_is_not_waited_for(const char *backend) {
+    jdb_queue *q = new_queue(backend);
+    jdb_buf *b = jdb_buf_new(MIB + PAGE, PAGE);
+    jdb_file *f = new_file(q, JDB_METHOD_FLUSH, 0);
+    for (unsigned i = 0; i < 4; i++) {
+        size_t size = i % 2 ? MIB + PAGE : MIB;
+        jdb_op *sync, *write = take(q);
+        jdb_prep_write(write, f, b, 0, size, 0, i < 2 ? JDB_WRITE_DSYNC : 0);
+        held_write(q, write);
+        CHECK_EQ(begins(q, f, &sync), i % 2);
+        let_go(q);
+        expect_two(q, write, sync);
+    }
+    end(q, f, b);
+}
+
+/* A list of writes is one, and too long as a whole. */
+static void list_is_waited_for(const char *backend) {
+    for (unsigned size = PAGE; size <= MIB; size += MIB - PAGE) {
+        jdb_queue *q = new_queue(backend);
+        jdb_buf *b = jdb_buf_new(2 * size, PAGE);
+        jdb_file *f = new_file(q, JDB_METHOD_FLUSH, 0);
+        jdb_op *many = take(q), *first = NULL, *sync;
+        jdb_prep_many(many, JDB_WRITE_MANY, f, JDB_WRITE_DSYNC);
+        for (unsigned i = 0; i < 2; i++) {
+            jdb_op *child = take(q);
+            jdb_prep_write(child, f, b, i * size, size, i * size, 0);
+            CHECK_EQ(jdb_many_add(many, child), JDB_OK);
+            if (!first) first = child;
+        }
+        hold_op = first;
+        submit(q, many);
+        wait_held(q);
+        CHECK_EQ(begins(q, f, &sync), size == MIB);
+        let_go(q);
+        expect_two(q, many, sync);
+        CHECK_EQ(stats(q).flushes, size == MIB ? 2 : 1);
+        end(q, f, b);
+    }
+}
+
+/* A write that was short is one until its rest is written. */
+static void rest_is_waited_for(const char *backend) {
+    jdb_queue *q = new_queue(backend);
+    jdb_buf *b = jdb_buf_new(4 * PAGE, PAGE);
+    jdb_file *f = new_file(q, JDB_METHOD_AUTO, 0);
+    memset(order, 0, sizeof order);
+    fail_step(JDB_WRITE, 0, 1, PAGE);
+    jdb_op *sync, *write = take(q);
+    jdb_prep_write(write, f, b, 0, 4 * PAGE, 0, 0);
+    held_write(q, write);
+    CHECK(!begins(q, f, &sync));
+    let_go(q);
+    expect_two(q, write, sync);
+    CHECK_STR(order, "wws");
+    end(q, f, b);
+}
+
+/* Whatever becomes of the write, the flush begins when it has ended. */
+static void failed_or_abandoned_write(const char *backend) {
+    jdb_queue *q = new_queue(backend);
+    jdb_buf *b = jdb_buf_new(PAGE, PAGE);
+    jdb_file *f = new_file(q, JDB_METHOD_AUTO, 0);
+    fail_step(JDB_WRITE, 0, 1, -EIO);
+    jdb_op *sync, *write = held_write(q, prep_page(q, f, b, 0, 0));
+    CHECK(!begins(q, f, &sync));
+    let_go(q);
+    expect(q, write, JDB_IO);
+    expect_two(q, sync, submit(q, prep_file(q, JDB_SYNC_ALL, f)));
+    write = held_write(q, prep_page(q, f, b, 1, 0));
+    CHECK(!begins(q, f, &sync));
+    jdb_op_abandon(q, write);
+    let_go(q);
+    expect(q, sync, JDB_OK);
+    CHECK_EQ(stats(q).flushes, 2);
+    end(q, f, b);
+}
+
+/* Nobody is left who wants the flush. */
+static void abandoned_while_it_waits(const char *backend) {
+    jdb_queue *q = new_queue(backend);
+    jdb_buf *b = jdb_buf_new(PAGE, PAGE);
+    jdb_file *f = new_file(q, JDB_METHOD_AUTO, 0);
+    jdb_op *sync, *write = held_write(q, prep_page(q, f, b, 0, 0));
+    CHECK(!begins(q, f, &sync));
+    jdb_op_abandon(q, sync);
+    let_go(q);
+    expect(q, write, JDB_OK);
+    jdb_queue_wait_abandoned(q);
+    CHECK_EQ(stats(q).flushes, 0);
+    write_and_sync(q, f, b, 8);
+    CHECK_EQ(stats(q).flushes, 1);
+    end(q, f, b);
+}
+
+/* Who waits for a flush that will not be hears of it at once. */
+static void poisoned_while_it_waits(const char *backend) {
+    jdb_queue *q = new_queue(backend);
+    jdb_buf *b = jdb_buf_new(PAGE, PAGE);
+    jdb_file *f = new_file(q, JDB_METHOD_FLUSH, 0);
+    jdb_op *sync, *write = held_write(q, prep_page(q, f, b, 0, 0));
+    CHECK(!begins(q, f, &sync));
+    fail_step(JDB_WRITE, 0, 1, -EIO);
+    jdb_op *durable = submit(q, prep_page(q, f, b, 1, JDB_WRITE_DSYNC));
+    expect(q, durable, JDB_IO);
+    expect(q, sync, JDB_POISONED);
+    let_go(q);
+    expect(q, write, JDB_OK);
+    CHECK_EQ(stats(q).flushes, 0);
+    end(q, f, b);
+}
+
+/* Waiting in place, closing the file and closing the queue, each while a flush waits for writes. */
+static void waits_that_wait(const char *backend) {
+    for (int how = 0; how < 3; how++) {
+        jdb_queue *q = new_queue(backend);
+        jdb_buf *b = jdb_buf_new(PAGE, PAGE);
+        jdb_file *f = new_file(q, JDB_METHOD_AUTO, 0);
+        for (unsigned i = 0; i < 8; i++) submit(q, prep_page(q, f, b, i, 0));
+        jdb_op *sync = submit(q, prep_file(q, JDB_SYNC_DATA, f));
+        if (how < 2) {
+            jdb_op *op = how == 0 ? sync : submit(q, prep_file(q, JDB_CLOSE, f));
+            jdb_queue_wait_op(q, op);
+            done(q, op, JDB_OK);
+            for (int i = 0; i < 8 + how; i++) done(q, prompt(q), JDB_OK);
+        } else {
+            jdb_queue_close(q);
+        }
+        CHECK_EQ(stats(q).flushes, 1);
+        if (how == 0) run(q, prep_file(q, JDB_CLOSE, f), JDB_OK);
+        if (how < 2) check_idle(q);
+        jdb_file_unref(f);
+        jdb_buf_unref(b);
+        queue_free(q);
+    }
 }
 
 /* ---- durable writes -------------------------------------------------------------------------- */
@@ -734,6 +1030,20 @@ static const struct test tests[] = {
     {"a lone caller pays one flush", lone_callers},
     {"callers of one turn share one flush", one_turn_one_flush},
     {"who comes while a flush runs gets the next", late_callers},
+    {"a round of writes and syncs pays one flush", rounds_pay_one_flush_each},
+    {"a round of writes and syncs is waited for as a whole", rounds_wait_once},
+    {"a sync shares a flush with durable writes of its turn", sync_and_durable_writes_of_a_turn},
+    {"a flush waits for the writes that are there, not for later ones",
+     flush_waits_for_those_before},
+    {"a flush waits seldom where that does not pay", wait_that_does_not_pay},
+    {"a flush waits for durable writes in any case", durable_write_is_always_waited_for},
+    {"a flush waits for no more than 1 MiB", much_is_not_waited_for},
+    {"a flush waits for a list as a whole", list_is_waited_for},
+    {"a flush waits for the rest of a short write", rest_is_waited_for},
+    {"a flush waits for writes that fail or are abandoned", failed_or_abandoned_write},
+    {"a flush that waits and that nobody wants any more", abandoned_while_it_waits},
+    {"a flush that waits on a file that is poisoned", poisoned_while_it_waits},
+    {"waits and closes while a flush waits", waits_that_wait},
     {"durable writes by write or by flush", durable_methods},
     {"durable writes share flushes", durable_writes_share},
     {"a short durable write is finished before its flush", short_write_then_flush},
