@@ -793,9 +793,11 @@ function File:stat() end
 ---@return jdbfs.Error? err
 function File:info() end
 --- Data, and what is needed to read it back, on stable storage (fdatasync). Covers every write
---- that had completed before the call; callers share flushes. After a failed flush the file is
---- poisoned: err.offset and err.length tell the bytes in doubt, later durable calls are Poisoned
---- until it is reopened, and the flush is never tried again. Yields.
+--- that had completed before the call; callers share flushes. One that could start waits for writes
+--- of other tasks that are in flight then, 1 MiB together at most, as long as such tasks come to
+--- share it: `write_at` and `sync_data` by 16 tasks is one flush a round. After a failed flush the
+--- file is poisoned: err.offset and err.length tell the bytes in doubt, later durable calls are
+--- Poisoned until it is reopened, and the flush is never tried again. Yields.
 --- Kinds: Poisoned, Closed, Io.
 --- ```lua
 --- assert(file:write_at(buffer, 0))

@@ -476,6 +476,29 @@ static void abandoned_while_it_waits(const char *backend) {
     end(q, f, b);
 }
 
+/* The write that it waited for ends while somebody waits in place: whoever polls is told. */
+static void startable_flush_is_announced(const char *backend) {
+    for (int abandoned = 0; abandoned < 2; abandoned++) {
+        jdb_queue *q = new_queue(backend);
+        jdb_buf *b = jdb_buf_new(PAGE, PAGE);
+        jdb_file *f = new_file(q, JDB_METHOD_AUTO, 0);
+        int fd = jdb_queue_pollfd(q);
+        jdb_op *sync, *write = held_write(q, prep_page(q, f, b, 0, 0));
+        CHECK(!begins(q, f, &sync));
+        jdb_op_abandon(q, write);
+        let_go(q);
+        if (abandoned) jdb_queue_wait_abandoned(q);
+        else run(q, prep_file(q, JDB_SIZE, f), JDB_OK);
+        while (!jdb_queue_finished(q)) {
+            CHECK(readable(fd, 10000));
+            jdb_queue_reap(q, 0);
+            jdb_queue_flush(q);
+        }
+        expect(q, sync, JDB_OK);
+        end(q, f, b);
+    }
+}
+
 /* Who waits for a flush that will not be hears of it at once. */
 static void poisoned_while_it_waits(const char *backend) {
     jdb_queue *q = new_queue(backend);
@@ -1044,6 +1067,7 @@ static const struct test tests[] = {
     {"a flush waits for the rest of a short write", rest_is_waited_for},
     {"a flush waits for writes that fail or are abandoned", failed_or_abandoned_write},
     {"a flush that waits and that nobody wants any more", abandoned_while_it_waits},
+    {"polling, a flush that can start", startable_flush_is_announced},
     {"a flush that waits on a file that is poisoned", poisoned_while_it_waits},
     {"waits and closes while a flush waits", waits_that_wait},
     {"durable writes by write or by flush", durable_methods},

@@ -17,6 +17,7 @@ static const char *const not_here[] = {"short transfers",
                                        "polling, empty transfer",
                                        "polling, close behind a dropped write",
                                        "polling, waiting for the abandoned",
+                                       "polling, a flush that can start",
                                        NULL};
 static const char *const not_here_reason =
     "needs descriptors that can be polled, links or modes, which Windows lacks";
