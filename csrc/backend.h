@@ -67,7 +67,7 @@ struct jdb_queue {
     uint32_t chunk_count, slots;
     struct jdb_list free, pending, arrived, done;
     jdb_file *sync_files; /* with callers for a flush that has not started */
-    jdb_file *written;    /* the last write handed over was this one's; NULL: it is gone */
+    jdb_file *written;    /* the last that writes began on; NULL: it is gone */
     uint32_t depth, workers;
     uint32_t limit;         /* of inflight: depth at most */
     char limit_reason[96];  /* when it is less */
@@ -121,15 +121,9 @@ void jdb_queue_strand(jdb_queue *queue);
 void jdb_flush_join(jdb_queue *queue, jdb_op *op);
 void jdb_flush_start(jdb_queue *queue);
 void jdb_flush_done(jdb_queue *queue, jdb_op *leader);
-/* Whether all that the backend has, `kernel` operations, are writes of one file whose callers ask
- * for one flush, or, as it went before, will. */
+/* Whether all that the backend has, `kernel` operations, are writes of queue->written whose callers
+ * ask for one flush, or, as it went before, will. */
 int jdb_flush_gathers(const jdb_queue *queue, unsigned kernel);
-
-/* What a list's entry stands for. One with a flush of its own stands for itself: its list may end
- * only after that flush. */
-static inline jdb_op *jdb_write_whole(jdb_op *op) {
-    return (op->flags & JDB_OP_CHILD) && !(op->flags & JDB_OP_DSYNC) ? op->link : op;
-}
 
 static inline struct jdb_writing *jdb_writing_of(const jdb_op *op) {
     return op->flags & JDB_OP_DSYNC ? &op->file->durable : &op->file->plain;
@@ -139,17 +133,17 @@ static inline uint64_t jdb_write_bytes(const jdb_op *op) {
     return op->code == JDB_WRITE_MANY ? op->off : op->len;
 }
 
-/* A write that is not durable by itself is handed over, for the first time or again. */
-static inline void jdb_write_begins(jdb_op *entry) {
-    jdb_op *op = jdb_write_whole(entry);
+/* A write that is not durable by itself is handed over, for the first time or again. Entries stand
+ * for their list; but one with a flush of its own, after which the list may end, for itself. */
+static inline void jdb_write_begins(jdb_op *op) {
+    if ((op->flags & (JDB_OP_CHILD | JDB_OP_DSYNC)) == JDB_OP_CHILD) op = op->link;
     if (op->flags & JDB_OP_WRITING) return;
     struct jdb_writing *writing = jdb_writing_of(op);
     unsigned flags = (op->flags & ~(unsigned)JDB_OP_ROUND) | JDB_OP_WRITING | writing->round;
     op->flags = (uint16_t)flags;
-    writing->count++;
+    if (writing->count++ == 0) op->file->queue->written = op->file;
     writing->begun++;
     writing->bytes += jdb_write_bytes(op);
-    op->file->queue->written = op->file;
 }
 
 /* An operation is all done, or has failed. */

@@ -190,8 +190,8 @@ struct jdb_file {
     struct jdb_patience {
         int chosen;             /* what the next flush waits for; not before it could start */
         unsigned hoped, joined; /* plain writes it waits for; callers who came since */
-        unsigned skip, doubt;  /* flushes that wait for no plain one; so many after the next miss */
-        unsigned whole;        /* plain writes between the last two, if all their callers asked */
+        unsigned skip, doubt; /* flushes that wait for no plain one; so many after the next miss */
+        unsigned whole;       /* plain writes between the last two, if all their callers asked */
     } patience;
     int sync_level;     /* a jdb_sync_level, of the next flush; workers change it, atomically */
     int dsync_by_flush; /* every write is durable, and a flush must make it so */

@@ -563,9 +563,8 @@ static inline void begin(jdb_queue *q, int64_t timeout_ns) {
     start(q);
 }
 
-static void reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
-    uint64_t completed = q->stats.completed;
-    begin(q, timeout_ns);
+/* After begin; `completed` as it was before. */
+static void bring(jdb_queue *q, uint64_t completed, unsigned want, int64_t timeout_ns) {
     /* Something ended without the kernel, or nothing is there that could end. */
     if (q->arrived.head || completed != q->stats.completed) timeout_ns = 0;
     if (q->inflight == 0 && timeout_ns < 0) timeout_ns = 0;
@@ -577,6 +576,12 @@ static void reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
     }
     settle(q);
     start(q);
+}
+
+static void reap(jdb_queue *q, unsigned want, int64_t timeout_ns) {
+    uint64_t completed = q->stats.completed;
+    begin(q, timeout_ns);
+    bring(q, completed, want, timeout_ns);
 }
 
 /* A list is all there is, and the kernel has the rest of it: nobody goes on before it has ended, so
@@ -594,16 +599,12 @@ static int list_alone(const jdb_queue *q) {
 static void reap_batch(jdb_queue *q, int64_t timeout_ns) {
     uint64_t completed = q->stats.completed;
     begin(q, timeout_ns);
-    if (q->arrived.head || completed != q->stats.completed) {
-        reap(q, 0, 0);
-        return;
-    }
     unsigned kernel = q->inflight - q->pool_inflight;
     unsigned want = q->pool_inflight ? 1 : kernel / 4;
     if (want > 32) want = 32;
-    if (!q->pool_inflight && jdb_flush_gathers(q, kernel)) want = kernel;
+    if (q->written && !q->pool_inflight && jdb_flush_gathers(q, kernel)) want = kernel;
     if (kernel > 1 && list_alone(q)) {
-        reap(q, kernel, timeout_ns);
+        bring(q, completed, kernel, timeout_ns);
         return;
     }
     if (q->wait_min && !q->pool_inflight) want = q->wait_min < kernel ? q->wait_min : kernel;
@@ -614,10 +615,12 @@ static void reap_batch(jdb_queue *q, int64_t timeout_ns) {
         if (bound < 20000) bound = 20000;
         if (bound > 1000000) bound = 1000000;
         if (timeout_ns >= 0 && bound > timeout_ns) bound = timeout_ns;
-        reap(q, want, bound);
+        bring(q, completed, want, bound);
         if (q->done.head) return;
+        reap(q, 1, timeout_ns);
+        return;
     }
-    reap(q, want > 1 && patient ? want : 1, timeout_ns);
+    bring(q, completed, want > 1 ? want : 1, timeout_ns);
 }
 
 void jdb_queue_reap(jdb_queue *q, int64_t timeout_ns) {

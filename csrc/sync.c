@@ -67,7 +67,7 @@ static void learn(jdb_file *file, unsigned callers) {
 
 int jdb_flush_gathers(const jdb_queue *q, unsigned kernel) {
     const jdb_file *file = q->written;
-    if (!file || file->plain.count + file->durable.count != kernel) return 0;
+    if (file->plain.count + file->durable.count != kernel) return 0;
     if (file->plain.bytes + file->durable.bytes > WAIT_BYTES) return 0;
     return awaited(file) == kernel || file->plain.begun <= file->patience.whole;
 }

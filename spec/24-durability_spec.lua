@@ -134,8 +134,8 @@ describe("flushes", function()
 
   it("are one a round when a host steps", function()
     one_a_round(function(tasks)
-      for _, task in ipairs(tasks) do
-        while task:status() ~= "done" and task:status() ~= "failed" do jdbfs.step(0) end
+      for _, one in ipairs(tasks) do
+        while one:status() ~= "done" and one:status() ~= "failed" do jdbfs.step(0) end
       end
     end)
   end)

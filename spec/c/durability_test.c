@@ -403,15 +403,12 @@ static void list_is_waited_for(const char *backend) {
         jdb_queue *q = new_queue(backend);
         jdb_buf *b = jdb_buf_new(2 * size, PAGE);
         jdb_file *f = new_file(q, JDB_METHOD_FLUSH, 0);
-        jdb_op *many = take(q), *first = NULL, *sync;
+        jdb_op *many = take(q), *sync;
         jdb_prep_many(many, JDB_WRITE_MANY, f, JDB_WRITE_DSYNC);
         for (unsigned i = 0; i < 2; i++) {
-            jdb_op *child = take(q);
-            jdb_prep_write(child, f, b, i * size, size, i * size, 0);
-            CHECK_EQ(jdb_many_add(many, child), JDB_OK);
-            if (!first) first = child;
+            CHECK_EQ(jdb_many_add(many, b, i * size, size, i * size, NULL), JDB_OK);
+            if (i == 0) hold_op = many->children.tail;
         }
-        hold_op = first;
         submit(q, many);
         wait_held(q);
         CHECK_EQ(begins(q, f, &sync), size == MIB);
