@@ -43,6 +43,8 @@ void jdb_file_unref(jdb_file *file) {
     assert(file->refs > 0);
     if (--file->refs > 0) return;
     assert(file->inflight == 0 && !file->closers.head);
+    assert(file->plain.count + file->plain.awaited + file->plain.bytes == 0);
+    assert(file->durable.count + file->durable.awaited + file->durable.bytes == 0);
     jdb_queue *queue = file->queue;
     const struct jdb_world *world = queue->backend->world;
     if (queue->written == file) queue->written = NULL;
