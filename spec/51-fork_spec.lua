@@ -90,6 +90,22 @@ describe("in a forked child", function()
     check("unharmed", jdbfs.exists(dir .. "/file") and not jdbfs.exists(dir .. "/other"))
   ]])
 
+  forked("an append to the parent's log raises, also in the middle of a commit", [[
+    local log = assert(jdbfs.log(dir .. "/log", { direct = "prefer" }))
+    local first, second
+    jdbfs.run(function()
+      local other = jdbfs.spawn(function() first = assert(log:append("first")) end)
+      jdbfs.yield() -- the record is in a batch, and more may join
+      in_child(function()
+        local ok, message = pcall(log.append, log, "the child's")
+        check("append", not ok, message)
+      end)
+      second = assert(log:append("second"))
+      other:join()
+    end)
+    check("numbers", first == 1 and second == 2, first, second)
+  ]])
+
   forked("buffers raise with Forked, and what tells nothing about the parent still works", [[
     local b = jdbfs.buffer(page)
     b:fill(7)
