@@ -125,15 +125,22 @@ static struct bytes buffer_of(lua_State *L, int i) {
     return s;
 }
 
-static inline struct bytes data_of(lua_State *L, int i) {
+static struct bytes data_of(lua_State *L, int i) {
     struct bytes s = {NULL, 0, NULL, NULL};
     if (lua_type(L, i) != LUA_TSTRING) return buffer_of(L, i);
     s.data = lua_tolstring(L, i, &s.len);
     return s;
 }
 
+/* Apart, so that strings save no registers for it. */
+__attribute__((noinline)) static void take_buffer(lua_State *L, int i, jl_batches *b) {
+    struct bytes s = buffer_of(L, i);
+    b->data = s.data;
+    b->len = s.len;
+}
+
 /* Appends a record at its place; its number. */
-static uint64_t encode(jl_batches *b, uint8_t *p, const void *data, size_t len) {
+static inline uint64_t encode(jl_batches *b, uint8_t *p, const void *data, size_t len) {
     struct batch *to = &b->of[b->gathering];
     size_t size = size_of(len);
     memset(p + size - 8, 0, 8); /* the padding, and what is about to be overwritten */
@@ -158,10 +165,9 @@ static void join(jl_state *S, jl_task *t) {
  * and nothing has happened. */
 static inline int join_now(lua_State *L, jl_state *S, jl_batches *b) {
     if (!b->committer || jl_ended(b->committer) || !jl_in_task(L, S)) return 0;
-    struct bytes s = data_of(L, 2);
-    b->data = s.data;
-    b->len = s.len;
-    b->place = s.data ? place_for(&b->of[b->gathering], s.len) : NULL;
+    if (lua_type(L, 2) == LUA_TSTRING) b->data = lua_tolstring(L, 2, &b->len);
+    else take_buffer(L, 2, b);
+    b->place = b->data ? place_for(&b->of[b->gathering], b->len) : NULL;
     return b->place ? jl_suspend(L, S, join, b) : 0;
 }
 
