@@ -244,7 +244,7 @@ static int64_t preallocate(struct sim *s, const jdb_op *op) {
         r.off = file->live.size;
         r.len = op->len - r.off;
     }
-    if (op->len == 0) return op->how == JDB_PREALLOC_KEEP ? -EINVAL : 0;
+    if (op->len == 0) return 0;
     r.grows = op->how != JDB_PREALLOC_KEEP;
     return change(s, file, &r);
 }

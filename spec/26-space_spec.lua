@@ -103,6 +103,19 @@ end)
 describe("preallocate", function()
   support.setup()
 
+  both("of nothing changes nothing, in each meaning", function()
+    for _, size in ipairs({ 0, 1 }) do
+      local f, path
+      if size == 0 then f = assert(jdbfs.create(support.path())) else f, path = filled(size) end
+      for _, how in ipairs({ "size", "keep_size", "zero" }) do
+        assert.is_true(f:preallocate(0, how))
+        assert.equal(size * PAGE, f:size())
+      end
+      f:close()
+      if path then support.holds(path, ("a"):rep(PAGE)) end
+    end
+  end)
+
   local function extents(path)
     local _, out = support.sh("PATH=$PATH:/usr/sbin:/sbin filefrag -v " .. support.quote(path))
     return out
