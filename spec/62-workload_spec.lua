@@ -831,7 +831,7 @@ describe("ab", function()
     assert.matches("read ops/s", out)
     assert.are.equal("", left())
     for _, words in ipairs({ { "randread" }, { "-n", "0", "randread", "randread" }, {},
-      { "randread", "nothing" }, { "--qd", "1" } }) do
+      { "randread", "nothing" }, { "--qd", "1" }, { "randread", "randread", "--repeat", "2" } }) do
       status = command("ab", unpack(words))
       assert.are.equal(2, status)
     end

@@ -1,5 +1,6 @@
 -- A trace that cannot be read came as a traceback of a table when --size was given; without, who
--- asks for the size told it in one sentence.
+-- asks for the size told it in one sentence. No trace at all was a failure (1) with --size, and
+-- wrong usage (2) without.
 
 local command = require("support_command")
 local support = require("support")
@@ -16,10 +17,13 @@ describe("a trace that cannot be read", function()
         [bad] = 'bad.csv:1: "jump" is no operation' }) do
         local status, _, err = command("run", "replay", "--trace", path, "--quiet", size, "--dir",
           support.path("."))
-        assert.is_true(status == 1 or status == 2, size)
+        assert.are.equal(1, status, size)
         assert.is_truthy(err:find(said, 1, true), err)
         assert.matches("^jdbfs: [^\n]+\n$", err)
       end
+      local status, _, err = command("run", "replay", "--quiet", size, "--dir", support.path("."))
+      assert.are.equal(2, status, size)
+      assert.are.equal("jdbfs: replay: --trace FILE is missing\n", err)
     end
   end)
 end)

@@ -176,6 +176,30 @@ local function needs_target(self)
   return false
 end
 
+-- Errors from inside tasks: of files that cannot be made, of ctx:abort, of scripts. Workloads raise
+-- { abort = message, usage = whether it is about what was asked for }.
+local function fail_from_task(failure, engine)
+  if type(failure) == "table" then
+    if failure.open then scratch.fail_open(failure.message, failure.err) end
+    if failure.abort then
+      status.fail(failure.usage and status.USAGE or status.FAILED, failure.abort)
+    end
+    if failure.status then status.fail(failure.status, failure.message) end
+  end
+  local text = tostring(failure):match("^[^\n]*")
+  if text:find("interrupted!", 1, true) then return end
+  local place = ""
+  local job, id, iteration = nil, nil, nil
+  if engine then job, id, iteration = engine:failed_coroutine() end
+  if job then
+    place = (" (job %s, coroutine %d, iteration %d, seed %.0f)"):format(job, id, iteration,
+      engine.run.options.seed)
+  elseif engine then
+    place = (" (in %s)"):format(engine.phase == "over" and "teardown" or engine.phase)
+  end
+  status.fail(status.FAILED, text .. place)
+end
+
 -- The size that a workload asks for, or nil.
 local function wanted_size(self)
   local size
@@ -183,11 +207,7 @@ local function wanted_size(self)
     local wanted = one.definition.size
     if wanted then
       local ok, value = pcall(wanted, one.values, one.bs)
-      if not ok and type(value) == "table" and value.usage then status.usage("%s", value.abort) end
-      if not ok then
-        status.fail(status.FAILED, type(value) == "table" and value.abort or tostring(value))
-      end
-      size = max(size or 0, value)
+      if ok then size = max(size or 0, value) else fail_from_task(value) end
     end
   end
   return size
@@ -245,27 +265,6 @@ local function describe(self)
 end
 
 -- The run ----------------------------------------------------------------------------------------
-
--- Errors from inside tasks: of files that cannot be made, of ctx:abort, of scripts.
-local function fail_from_task(failure, engine)
-  if type(failure) == "table" then
-    if failure.open then scratch.fail_open(failure.message, failure.err) end
-    if failure.abort then status.fail(status.FAILED, failure.abort) end
-    if failure.status then status.fail(failure.status, failure.message) end
-  end
-  local text = tostring(failure):match("^[^\n]*")
-  if text:find("interrupted!", 1, true) then return end
-  local place = ""
-  local job, id, iteration = nil, nil, nil
-  if engine then job, id, iteration = engine:failed_coroutine() end
-  if job then
-    place = (" (job %s, coroutine %d, iteration %d, seed %.0f)"):format(job, id, iteration,
-      engine.run.options.seed)
-  elseif engine then
-    place = (" (in %s)"):format(engine.phase == "over" and "teardown" or engine.phase)
-  end
-  status.fail(status.FAILED, text .. place)
-end
 
 local function fill(self, target)
   if target.filled then return end

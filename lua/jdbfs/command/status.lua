@@ -16,12 +16,8 @@ function M.usage(format, ...)
 end
 
 -- A message handler: errors raised on purpose pass, others get the place where they happened.
--- Workloads raise { abort = message, usage = whether it is about what was asked for }.
 function M.explain(failure)
   if type(failure) == "table" and failure.status then return failure end
-  if type(failure) == "table" and failure.abort then
-    return { status = failure.usage and M.USAGE or M.FAILED, message = failure.abort }
-  end
   local text = tostring(failure)
   if text:find("interrupted!", 1, true) then
     return { status = M.INTERRUPTED, message = "interrupted" }
