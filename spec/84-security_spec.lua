@@ -363,11 +363,16 @@ describe("memory", function()
     for name in lfs.dir(path("log")) do
       if name:find("%.log$") then
         local data = support.get(path("log") .. "/" .. name)
-        -- Checksums may hold single ones.
-        for run in data:gmatch("\170\170\170\170+") do found = found + #run end
+        local from, to = data:find(long, 1, true)
+        if from then
+          found = found + 1
+          data = data:sub(1, from - 1) .. "\0" .. data:sub(to + 1)
+        end
+        -- Checksums may hold single ones, beside the record, too.
+        assert.is_nil(data:find("\170\170\170\170", 1, true))
       end
     end
-    assert.are.equal(#long, found)
+    assert.are.equal(1, found)
     assert.is_true(last > 0)
   end)
 end)
