@@ -447,6 +447,19 @@ describe("a queue", function()
     assert.are.equal("x", task:join())
   end)
 
+  it("keeps nothing of waits that ended so", function()
+    local queue = jdbfs.queue(1)
+    local function waits(n)
+      for _ = 1, n do assert.is_false((pcall(queue.take, queue))) end
+      collectgarbage()
+      collectgarbage()
+      return collectgarbage("count")
+    end
+    local before = waits(200)
+    local grown = waits(5000) - before
+    assert(grown < 64, grown .. " KiB")
+  end)
+
   it("loses no value that came just before a task's error", function()
     local queue = jdbfs.queue(1)
     jdbfs.spawn(function()

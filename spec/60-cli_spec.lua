@@ -1,5 +1,6 @@
 -- The jdbfs command: what it prints, what it refuses, and that it leaves nothing behind.
 
+local cli = require("jdbfs.cli")
 local command = require("support_command")
 local distribution = require("jdbfs.command.distribution")
 local jdbfs = require("jdbfs")
@@ -127,6 +128,14 @@ describe("the command", function()
         assert.matches("^jdbfs: .*it is broken", err)
       end)
     end
+  end)
+
+  it("tells a mistake of its own with the place where it happened", function()
+    local told = ""
+    local out = { write = function() error("boom") end }
+    local err = { write = function(_, ...) told = told .. table.concat({ ... }) end }
+    assert.are.equal(1, cli.main({ "--help" }, out, err))
+    assert.matches("^jdbfs: [^\n]*boom\nstack traceback:\n.*60%-cli_spec", told)
   end)
 end)
 

@@ -153,3 +153,28 @@ describe("a file", function()
       assert(f:close())
     end)
 end)
+
+describe("a list longer than all slots", function()
+  support.setup()
+
+  it("is refused with the entry for which no memory can be had, and works when it can", function()
+    local f = assert(jdbfs.create(support.path("f"), { direct = "off" }))
+    assert(f:truncate(65536))
+    for _, method in ipairs({ "write_many", "read_many" }) do
+      for nth = 1, 2 do -- the table of slots, and the slots
+        local slots = jdbfs.stats().slots
+        local b, list = jdbfs.buffer(slots + 1), {}
+        for i = 1, slots + 1 do list[i] = { b, i, i - 1, 1 } end
+        local value, message, err = under(("alloc:nth=%d:errno=ENOMEM"):format(nth), f[method], f,
+          list)
+        assert.are.equal(1, support_faults.injected)
+        fails({ kind = "Alloc", op = method, path = support.path("f") }, value, message, err)
+        assert.are.equal(slots, err.index)
+        b:fill(7) -- nothing is in flight
+        assert.are.equal(slots, jdbfs.stats().slots)
+        assert.are.equal(slots + 1, f[method](f, list))
+      end
+    end
+    assert(f:close())
+  end)
+end)
