@@ -129,13 +129,13 @@ int jdb_prep_open(jdb_queue *queue, jdb_op *op, const char *path, const jdb_open
 
 /* What few operations have. */
 void jdb_op_let_go_rest(jdb_op *op) {
-    jdb_op *child;
-    while ((child = jdb_list_pop(&op->children))) {
-        jdb_buf_leave(child);
-        jdb_op_release(child->file->queue, child);
+    jdb_queue *q = op->file ? op->file->queue : NULL;
+    jdb_op *entry;
+    while (q && (entry = jdb_list_pop(&op->children))) { /* a list has a file */
+        jdb_buf_leave(entry);
+        jdb_op_release(q, entry);
     }
-    if (op->link && !(op->flags & JDB_OP_CHILD)) /* a list, which has a file */
-        jdb_op_release(op->file->queue, op->link);
+    if (q && op->link && !(op->flags & JDB_OP_CHILD)) jdb_op_release(q, op->link);
     if (op->detail) {
         free(op->detail->path);
         free(op->detail->path2);
