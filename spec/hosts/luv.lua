@@ -19,6 +19,7 @@ end
 function h.sleep(s)
   local co = coroutine.running()
   local timer = uv.new_timer()
+  uv.update_time() -- what the loop takes for now may be a while ago
   timer:start(math.floor(s * 1000 + 0.5), 0, function()
     timer:stop()
     timer:close()
