@@ -71,7 +71,7 @@ local function write_block(i, n)
   if owner[key] then return end
   owner[key] = true
   local b = must(jdbfs.buffer(BLOCK))
-  version = version + 1
+  version = version % 9999999 + 1 -- of seven digits, also after hours
   stamp(b, i, n, version)
   local flags = random(8) == 1 and "dsync" or nil
   local ok, message, err = files[i]:write_at(b, n * BLOCK, 0, BLOCK, flags)
