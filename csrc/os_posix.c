@@ -36,8 +36,11 @@
 /* ---- memory, time, processes ---------------------------------------------------------------- */
 
 size_t jdb_os_page_size(void) {
-    static size_t page;
-    if (!page) page = (size_t)sysconf(_SC_PAGESIZE);
+    static atomic_size_t known; /* workers that open files ask, too */
+    size_t page = atomic_load_explicit(&known, memory_order_relaxed);
+    if (page) return page;
+    page = (size_t)sysconf(_SC_PAGESIZE);
+    atomic_store_explicit(&known, page, memory_order_relaxed);
     return page;
 }
 

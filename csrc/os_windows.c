@@ -93,12 +93,13 @@ int64_t jdb_windows_control(HANDLE handle, DWORD code, void *in, DWORD in_size, 
 /* ---- memory, time, processes ---------------------------------------------------------------- */
 
 size_t jdb_os_page_size(void) {
-    static size_t page;
-    if (!page) {
-        SYSTEM_INFO system;
-        GetSystemInfo(&system);
-        page = system.dwPageSize;
-    }
+    static atomic_size_t known; /* workers that open files ask, too */
+    size_t page = atomic_load_explicit(&known, memory_order_relaxed);
+    if (page) return page;
+    SYSTEM_INFO system;
+    GetSystemInfo(&system);
+    page = system.dwPageSize;
+    atomic_store_explicit(&known, page, memory_order_relaxed);
     return page;
 }
 
