@@ -160,9 +160,10 @@ main_backend() { # LUA_ID
 }
 
 # choose_specs LUA_ID BACKEND FS: into `chosen`. What is not about files (tasks, queues, processes,
-# documents) is tested at home; what other processes do to files is nothing that a simulated disk
-# could show. Lua 5.4 runs everything. The others leave out what C alone decides (faults of
-# devices). The command, examples and documents, Lua above the module, run on one backend.
+# documents) is tested at home; logs and streams, Lua above files, on other file systems with one
+# backend; what other processes do to files is nothing that a simulated disk could show. Lua 5.4 runs
+# everything. The others leave out what C alone decides (faults of devices). The command, examples and
+# documents, Lua above the module, run on one backend.
 choose_specs() {
     local file
     if [[ $2 == sim ]]; then
@@ -171,7 +172,8 @@ choose_specs() {
         return
     fi
     if [[ $3 != own && $3 != memory ]]; then
-        chosen=(spec/2*_spec.lua spec/3*_spec.lua spec/7*_spec.lua)
+        chosen=(spec/2*_spec.lua spec/3*_spec.lua)
+        [[ $2 != "$(main_backend 5.4)" ]] || chosen+=(spec/7*_spec.lua)
         return
     fi
     for file in "${specs[@]}"; do
