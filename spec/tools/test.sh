@@ -161,9 +161,9 @@ main_backend() { # LUA_ID
 
 # choose_specs LUA_ID BACKEND FS: into `chosen`. What is not about files (tasks, queues, processes,
 # documents) is tested at home; logs and streams, Lua above files, on other file systems with one
-# backend; what other processes do to files is nothing that a simulated disk could show. Lua 5.4 runs
-# everything. The others leave out what C alone decides (faults of devices). The command, examples and
-# documents, Lua above the module, run on one backend.
+# backend; what other processes do to files is nothing that a simulated disk could show. Lua 5.4
+# runs everything. The others leave out what C alone decides (faults of devices). The command,
+# examples and documents, Lua above the module, run on one backend.
 choose_specs() {
     local file
     if [[ $2 == sim ]]; then
