@@ -99,8 +99,7 @@ const char *jdb_file_method_reason(const jdb_file *file) {
     if (file->info.method == JDB_METHOD_WRITE) return "asked for: each write is durable by itself";
     if (file->info.method == JDB_METHOD_FLUSH)
         return "asked for, or the file system has no durable writes: a write and a shared flush";
-    return "a lone write is durable by itself; several at once are written and share a flush, "
-           "since "
+    return "a lone write is durable by itself; several at once are written and share a flush: "
            "a durable write means a flush of the device's cache";
 }
 
