@@ -916,6 +916,7 @@ void jdb_queue_unref(jdb_queue *q) {
     if (--q->refs > 0) return;
     jdb_queue_close(q);
     if (q->kept) return;
+    assert(q->inflight > 0 || q->steady_inflight == 0); /* a forked child has the parent's */
     for (uint32_t i = 0; i < q->chunk_count; i++) {
         for (int k = 0; k < JDB_CHUNK_OPS; k++) assert(jdb_op_untouched(&q->chunks[i][k]));
         free(q->chunks[i]);
