@@ -133,17 +133,24 @@ static inline void enter_steady(jdb_queue *q, jdb_op *op) {
     q->steady_inflight++;
 }
 
+static inline void leave_steady(jdb_queue *q, jdb_op *op) {
+    if (!(op->flags & JDB_OP_STEADY)) return;
+    op->flags &= (uint16_t)~JDB_OP_STEADY;
+    q->steady_inflight--;
+}
+
 /* The pool serves what the backend cannot; a refusal never reaches the user. */
 __attribute__((always_inline)) static inline int hand_over(jdb_queue *q, jdb_op *op) {
     jdb_code step = set_out(op);
     if (!(op->flags & JDB_OP_POOLED) && (q->native >> step & 1)) {
+        enter_steady(q, op); /* before it can arrive */
         int r = q->backend->submit(q, op);
         if (r == 0) {
             q->inflight++;
-            enter_steady(q, op);
             if (q->timing) time_submit(q, op);
             return 0;
         }
+        leave_steady(q, op);
         if (r < 0) {
             op->state = JDB_PENDING;
             return r;
@@ -356,10 +363,7 @@ void jdb_arrive(jdb_queue *q, jdb_op *op, int64_t result) {
     op->state = JDB_ARRIVED;
     op->result = result;
     q->inflight--;
-    if (op->flags & JDB_OP_STEADY) {
-        op->flags &= (uint16_t)~JDB_OP_STEADY;
-        q->steady_inflight--;
-    }
+    leave_steady(q, op);
     jdb_list_push(&q->arrived, op);
 }
 
