@@ -601,6 +601,18 @@ workload("log opened again after a failed flush", {
 })
 
 -- The power goes again during recovery, several times.
+local function check_cut_short(state)
+  for i = 1, 4 do
+    assert(sim.cut(i * 2))
+    local log = jdbfs.log("log", SMALL)
+    if log then log:close() end
+    assert(sim.crash { seed = i })
+  end
+  check_log(state)
+  assert(sim.crash { seed = 7 })
+  check_log(state)
+end
+
 workload("log recovery, itself cut short", {
   harmless = set_of(1, 3, 9, 15),
   setup = new_log,
@@ -609,18 +621,30 @@ workload("log recovery, itself cut short", {
     append_tasks(log, state, 1, 4)
     must(log:close())
   end,
-  check = function(state)
-    for i = 1, 4 do
-      assert(sim.cut(i * 2))
-      local log = jdbfs.log("log", SMALL)
-      if log then log:close() end
-      assert(sim.crash { seed = i })
-    end
-    check_log(state)
-    assert(sim.crash { seed = 7 })
-    check_log(state)
-  end,
+  check = check_cut_short,
 })
+
+-- Older records lie behind the last one, and a torn batch among them.
+local function append_and_give_up(state)
+  local log = must(jdbfs.log("log", SMALL))
+  for i = 1, 14 do
+    append(log, state, "record " .. i, i % 3 == 0 and 6000 or 3500)
+    state.first = i
+    must(log:truncate_before(i))
+    state.removed = log:stats().first
+  end
+  assert(log:stats().reused > 1)
+  must(log:close())
+end
+
+for name, check in pairs { [""] = check_log, [", recovery cut short"] = check_cut_short } do
+  workload("log in segments that are used again" .. name, {
+    harmless = set_of(1, 3),
+    setup = new_log,
+    body = append_and_give_up,
+    check = check,
+  })
+end
 
 -- ---- the example's store of objects -------------------------------------------------------------
 

@@ -2,7 +2,9 @@
 -- direct-I/O segments "0000000001.log", "0000000002.log", ...
 --
 -- Segment: one block (4096 bytes, or the file's write alignment where that is larger) of header,
--- then batches, then written zeros to the end. All numbers are little-endian.
+-- then batches, then written zeros to the end, or what is left of an older segment: one that
+-- truncate_before freed is used again as it is, which saves writing as many zeros as there are
+-- records. All numbers are little-endian.
 --
 --   header  0 "jdbfslog"  8 u32 version  12 u32 block  16 identity of the log, 16 bytes
 --           32 u64 number of the segment  40 u64 number of its first record  48 u32 CRC of 0..47
@@ -21,6 +23,12 @@
 --
 -- While that is cut, the first whole block behind the last record holds the note of it (see
 -- noted_end). A version that does not know notes takes it for a part of the torn batch.
+--
+-- In a segment that is used again (version 2) all of this holds, too: the numbers of the older
+-- records there are all below its first. But what is neither zero nor a record to come tells
+-- nothing, so a torn batch of which no header is left passes for one that was not written. Recovery
+-- leaves zeros to the end of the segment, whatever it found: only older records and one torn batch
+-- can be there, never two.
 
 local core = require "jdbfs.core"
 local sync = require "jdbfs.sync"
@@ -35,7 +43,8 @@ local select, setmetatable = select, setmetatable
 local tonumber, tostring, type = tonumber, tostring, type
 local concat, remove = table.concat, table.remove
 
-local MAGIC, NOTE, VERSION = "jdbfslog", "jdbfswip", 1
+local MAGIC, VERSION, REUSED = "jdbfslog", 1, 2
+local NOTE = "jdbfswip"
 local BLOCK = 4096
 local HEADER = 32
 local RECORD_MAX = 1073741824
@@ -128,10 +137,19 @@ local function create_spare(self, path)
   return core.create(path, o)
 end
 
--- A segment to be: zeros, written and durable, under a name that recovery removes.
-local function make_spare(self, size)
+-- One that recovery removes.
+local function spare_path(self)
   self.spares = self.spares + 1
-  local path = ("%s/next-%d.tmp"):format(self.path, self.spares)
+  return ("%s/next-%d.tmp"):format(self.path, self.spares)
+end
+
+local function whole_size(self, size)
+  return align_up(size < 2 * self.block and 2 * self.block or size, self.block)
+end
+
+-- A segment to be: zeros, written and durable.
+local function make_spare(self, size)
+  local path = spare_path(self)
   local file, message, err = create_spare(self, path)
   if not file then return nil, message, err end
   local spare = { file = file, path = path }
@@ -139,8 +157,7 @@ local function make_spare(self, size)
   ok, message, err = alignment_of(self, file)
   if ok then
     if not self.block then self.block = ok > BLOCK and ok or BLOCK end
-    if size < 2 * self.block then size = 2 * self.block end
-    spare.size = align_up(size, self.block)
+    spare.size = whole_size(self, size)
     ok, message, err = file:preallocate(spare.size, "zero")
   end
   if ok then ok, message, err = file:sync_all() end
@@ -149,27 +166,27 @@ local function make_spare(self, size)
   return nil, message, err
 end
 
-local function write_header(self, file, number, first)
+local function write_header(self, spare, number, first)
   local b, message, err = new_buffer(self.block, self.memory)
   if not b then return nil, message, err end
   b:set(0, MAGIC)
-  b:u32(8, VERSION)
+  b:u32(8, spare.reused and REUSED or VERSION)
   b:u32(12, self.block)
   b:set(16, self.identity)
   b:u64(32, number)
   b:u64(40, first)
   b:u32(48, b:crc32c(0, 48))
   local ok
-  ok, message, err = file:write_at(b, 0)
+  ok, message, err = spare.file:write_at(b, 0)
   b:free()
   if not ok then return nil, message, err end
-  return file:sync_all()
+  return spare.file:sync_all()
 end
 
 -- Makes the spare a segment: it appears whole or not at all. A fourth result says that nobody knows
 -- which of the two it is.
 local function publish(self, spare, number, first)
-  local ok, message, err = write_header(self, spare.file, number, first)
+  local ok, message, err = write_header(self, spare, number, first)
   if not ok then
     discard(spare)
     return nil, message, err
@@ -189,17 +206,15 @@ local function publish(self, spare, number, first)
   end
   return {
     number = number, path = path, first = first, size = spare.size, tail = self.block, file = file,
+    readers = 0,
   }
 end
 
 -- The spare, or a new one when there is none or it is too small.
 local function take_spare(self, need)
   if alive(self.preparer) and place_of_call() then wait(self.preparer) end
-  local spare = self.spare
-  if spare and spare.size - self.block >= need then
-    self.spare = nil
-    return spare
-  end
+  local spare = self.ready[#self.ready]
+  if spare and spare.size - self.block >= need then return remove(self.ready) end
   local size = self.block + need
   return make_spare(self, size > self.segment_size and size or self.segment_size)
 end
@@ -226,6 +241,7 @@ local function next_segment(self, need, first)
   self.current.final, self.current.tail = first - 1, tail_of(self, self.current)
   use_segment(self, segment)
   self.segments[#self.segments + 1] = segment
+  self.reused = self.reused + (spare.reused and 1 or 0)
   self.unprepared = false
   return true
 end
@@ -234,11 +250,11 @@ end
 local function prepare(self)
   local spare = make_spare(self, self.segment_size)
   -- A failure is met again, and told, by the append that needs the segment.
-  if spare then self.spare = spare else self.unprepared = true end
+  if spare then self.ready[#self.ready + 1] = spare else self.unprepared = true end
 end
 
 local function is_preparing(self)
-  return self.spare or self.unprepared or alive(self.preparer)
+  return #self.ready > 0 or self.unprepared or alive(self.preparer)
 end
 
 local function prepare_soon(self)
@@ -257,7 +273,7 @@ local function new_scan(self, segment, file, limit)
   return {
     file = file, path = segment.path, block = self.block, memory = self.memory,
     window = window < WINDOW and window or WINDOW, half = self.identity:sub(1, 8),
-    limit = limit, at = 0, got = 0, pos = self.block,
+    limit = limit, at = 0, got = 0, pos = self.block, reused = segment.reused,
   }
 end
 
@@ -358,12 +374,13 @@ local function bad_segment(path, why)
 end
 
 -- The header is durable before the segment has its name: one that is not right is damaged.
-local function parse_header(self, b, got, number, path)
+local function parse_header(self, b, got, segment)
+  local path, version = segment.path, b:u32(8)
   if got < 52 or b:string(0, 8) ~= MAGIC or b:u32(48) ~= b:crc32c(0, 48) then
     return bad_segment(path, "the segment's header is damaged")
   end
-  if b:u32(8) ~= VERSION then
-    return failure("Unsupported", "log", path, ("format version %d"):format(b:u32(8)))
+  if version ~= VERSION and version ~= REUSED then
+    return failure("Unsupported", "log", path, ("format version %d"):format(version))
   end
   local block, identity = b:u32(12), b:string(16, 16)
   local sound = b:u32(36) < NUMBER_HIGH and b:u32(44) < NUMBER_HIGH and b:u32(40) + b:u32(44) > 0
@@ -374,23 +391,24 @@ local function parse_header(self, b, got, number, path)
     return bad_segment(path, "the segment belongs to another log")
   end
   local stored = b:u32(32) + b:u32(36) * 4294967296
-  if stored ~= number then
+  if stored ~= segment.number then
     return bad_segment(path, ("this is segment %d under another's name"):format(stored))
   end
   self.identity, self.block = identity, block
-  return b:u32(40) + b:u32(44) * 4294967296
+  segment.first, segment.reused = b:u32(40) + b:u32(44) * 4294967296, version == REUSED
+  return true
 end
 
-local function read_header(self, file, number, path)
+local function read_header(self, segment)
   local b, message, err = new_buffer(65536, self.memory)
   if not b then return nil, message, err end
   local got
-  got, message, err = file:read_upto(b, 0)
+  got, message, err = segment.file:read_upto(b, 0)
   if not got then return nil, message, err end
-  local first
-  first, message, err = parse_header(self, b, got, number, path)
+  local ok
+  ok, message, err = parse_header(self, b, got, segment)
   b:free()
-  return first, message, err
+  return ok, message, err
 end
 
 local function open_segment(self, number, last)
@@ -399,7 +417,7 @@ local function open_segment(self, number, last)
   local o = { direct = self.direct, must_exist = last or nil, nofollow = true }
   local file, message, err = opener(path, o)
   if not file then return nil, message, err end
-  local segment = { number = number, path = path, file = file }
+  local segment = { number = number, path = path, file = file, readers = 0 }
   -- Nothing is decided on bytes that a power cut could still take back. What is before the last
   -- segment was durable when that was made.
   local ok = true
@@ -413,8 +431,7 @@ local function open_segment(self, number, last)
     ok = segment.need
   end
   if ok then
-    segment.first, message, err = read_header(self, file, number, path)
-    ok = segment.first
+    ok, message, err = read_header(self, segment)
   end
   if ok and self.block % segment.need ~= 0 then
     local cause = "the log was made in blocks of %d bytes, this file needs %d"
@@ -425,52 +442,54 @@ local function open_segment(self, number, last)
   return nil, message, err
 end
 
--- Looks at one block of the window, behind the last good record. What of it is not zero, or the
--- number of a record that proves that `number` was acknowledged.
-local function look_at_block(scan, at, from, number)
-  local b, length = scan.buffer, scan.got - at
-  if length > scan.block then length = scan.block end
-  local text = b:string(at + from, length - from)
-  if text == ("\0"):rep(#text) then return nil end
-  if from == 0 and length >= HEADER then
-    local found, index = record(b, at, scan.half)
-    if found and found - index > number then return nil, found end
-  end
-  return text
-end
-
 local function without_zeros(text)
   local length = #text
   while length > 0 and text:byte(length) == 0 do length = length - 1 end
   return length
 end
 
--- Reads on to the end of the segment. The end of what is not zero, or false and the number of a
--- record that proves that `number` was acknowledged.
+-- Looks at one block of the window, behind the last good record: how much of it may be of a torn
+-- batch, or the number of a record that proves that `number` was acknowledged.
+local function look_at_block(scan, at, from, number)
+  local b, length = scan.buffer, scan.got - at
+  if length > scan.block then length = scan.block end
+  if from == 0 and length >= HEADER then
+    local found, index, size = record(b, at, scan.half)
+    if found and found - index > number then return nil, found end
+    if scan.reused then return found and found >= number and HEADER + size end
+  end
+  length = without_zeros(b:string(at + from, length - from))
+  return length > 0 and from + length
+end
+
+-- Reads on to the end of the segment. The ends of what may be of a torn batch and of what is not
+-- zero, or false and the number of a record that proves that `number` was acknowledged.
 local function look_behind(scan, number)
   local block, zeros = scan.block, ("\0"):rep(scan.window)
-  local from, stale = scan.pos % scan.block, scan.pos
+  local from, torn, stale = scan.pos % scan.block, scan.pos, scan.pos
   local pos = scan.pos - from
   while pos < scan.limit do
     local ok, message, err = fill_window(scan, pos, block)
     if not ok then return nil, message, err end
     if scan.got == 0 then break end
     if scan.buffer:string(from, scan.got - from) ~= zeros:sub(1, scan.got - from) then
+      stale = pos + scan.got
       for at = 0, scan.got - 1, block do
-        local text, proof = look_at_block(scan, at, from, number)
+        local length, proof = look_at_block(scan, at, from, number)
         if proof then return false, proof end
-        if text then stale = pos + at + from + without_zeros(text) end
+        if length then torn = pos + at + length end
         from = 0
       end
     end
     from = 0
     pos = align_up(pos + scan.got, block)
   end
-  return stale
+  return torn, stale
 end
 
--- The note of a wipe that began: 0 "jdbfswip"  8 u64 where it ends  16 half the log's identity
--- 24 u32 CRC of 0..23. It stands in the first whole block behind the last record.
+-- The note of a wipe that began: 0 "jdbfswip"  8 u64 where the torn batch ended, 0: there was none
+-- 16 half the log's identity  24 u32 CRC of 0..23. It stands in the first whole block behind the
+-- last record.
 local function noted_end(scan)
   local at, message, err = load(scan, align_up(scan.pos, scan.block), 28)
   if not at then return at, message, err end
@@ -480,10 +499,10 @@ local function noted_end(scan)
   return b:u32(at + 8) + b:u32(at + 12) * 4294967296
 end
 
-local function write_note(self, file, b, from, stop)
+local function write_note(self, file, b, from, torn)
   b:set(0, NOTE)
-  b:u32(8, stop % 4294967296)
-  b:u32(12, floor(stop / 4294967296))
+  b:u32(8, torn % 4294967296)
+  b:u32(12, floor(torn / 4294967296))
   b:set(16, self.identity:sub(1, 8))
   b:u32(24, b:crc32c(0, 24))
   local ok, message, err = file:write_at(b, from, 0, self.block, "dsync")
@@ -503,21 +522,20 @@ end
 
 -- Durable zeros in whole blocks. When the flush of some fails they read zeros all the same, and
 -- nobody could tell how far the rest went: so the first block says it, until all behind it is done.
-local function wipe_blocks(self, file, b, from, stop)
+local function wipe_blocks(self, file, b, from, stop, torn)
   local ok, message, err = true, nil, nil
   if from + self.block < stop then
-    ok, message, err = write_note(self, file, b, from, stop)
+    ok, message, err = write_note(self, file, b, from, torn)
     if ok then ok, message, err = write_zeros(file, b, from + self.block, stop) end
   end
   if not ok then return nil, message, err end
   return write_zeros(file, b, from, from + self.block < stop and from + self.block or stop)
 end
 
--- Zeroes what a torn batch left, before anything is appended: no later recovery can take it for
--- new. The rest of the last good record's block goes with it, and is durable when that is written
--- again; no record in that block was ever acknowledged, or there would be nothing but zeros behind
--- it. Any part of this may be lost in a crash: it is done again.
-local function wipe(self, segment, scan, stale)
+-- Zeroes what a torn batch left, and older records, before anything is appended: no later recovery
+-- can take it for new. The rest of the last good record's block goes with it, and is durable when
+-- that is written again. Any part of this may be lost in a crash: it is done again.
+local function wipe(self, segment, scan, stale, torn)
   local from, keep = scan.pos - scan.pos % self.block, scan.pos % self.block
   local stop = align_up(stale, self.block)
   if stop > segment.size then stop = segment.size end
@@ -538,7 +556,7 @@ local function wipe(self, segment, scan, stale)
     b:fill(0, 0, keep)
     from = from + self.block
   end
-  return wipe_blocks(self, segment.file, b, from, stop)
+  return wipe_blocks(self, segment.file, b, from, stop, torn)
 end
 
 -- The flush of the last batch may have failed, and then no other flush need make it durable. It is
@@ -561,31 +579,38 @@ local function write_again(self, segment, scan)
   return true
 end
 
+-- Says what is cut.
+local function report(self, segment, scan, torn)
+  local offset = expected_at(scan)
+  if offset >= torn then offset = scan.pos end
+  self.found.clean = false
+  self.found.cut_bytes = torn - offset
+  self.found.cut_at = { segment = segment.path:match("[^/]*$"), offset = offset }
+end
+
+-- Something is left behind the last record: of a torn batch up to `torn`, or older records.
+local function clear_tail(self, segment, scan, torn)
+  local noted, message, err = noted_end(scan)
+  if noted == nil then return nil, message, err end
+  if noted and noted > torn then torn = noted end
+  if torn > scan.limit then torn = scan.limit end
+  if torn > scan.pos then report(self, segment, scan, torn) else torn = 0 end
+  return wipe(self, segment, scan, scan.reused and scan.limit or torn, torn)
+end
+
 -- The last segment: what is not there was never acknowledged, unless something proves it was.
 local function settle_tail(self, segment, scan, number)
-  local limit = scan.limit
-  local stale, proof, err = look_behind(scan, number)
-  if stale == nil then return nil, proof, err end
-  if not stale then
-    return damaged(scan, "log", number, ("record %d, written later, is there"):format(proof))
+  local torn, stale, err = look_behind(scan, number)
+  if torn == nil then return nil, stale, err end
+  if not torn then
+    return damaged(scan, "log", number, ("record %d, written later, is there"):format(stale))
   end
-  segment.size = limit - limit % self.block
-  local ok, message
+  segment.size = scan.limit - scan.limit % self.block
+  local ok, message = true, nil
   if stale > scan.pos then
-    local noted
-    noted, message, err = noted_end(scan)
-    if noted == nil then return nil, message, err end
-    if noted and noted > stale then stale = noted end
-    if stale > limit then stale = limit end
-    self.found.clean = false
-    local offset = expected_at(scan)
-    if offset >= stale then offset = scan.pos end
-    self.found.cut_bytes = stale - offset
-    self.found.cut_at = { segment = segment.path:match("[^/]*$"), offset = offset }
-    ok, message, err = wipe(self, segment, scan, stale)
-    if not ok then return nil, message, err end
+    ok, message, err = clear_tail(self, segment, scan, torn)
   end
-  ok, message, err = write_again(self, segment, scan)
+  if ok then ok, message, err = write_again(self, segment, scan) end
   if not ok then return nil, message, err end
   segment.tail = align_up(scan.pos, self.block)
   return true
@@ -1005,14 +1030,44 @@ function Log:stats()
   local last, _, commits, bytes = self.batches:position()
   return {
     records = last - self.found.last, batches = commits, bytes = bytes,
-    segments = #self.segments, first = self.segments[1].first, last = last,
+    segments = #self.segments, reused = self.reused, first = self.segments[1].first, last = last,
   }
+end
+
+-- Whether the segment may stay as a spare. One that a cursor reads must not change.
+local function is_wanted(self, segment)
+  local kept = 0
+  for _, spare in ipairs(self.ready) do kept = kept + (spare.reused and 1 or 0) end
+  return kept < self.spare_segments and segment.readers == 0
+    and segment.size == whole_size(self, self.segment_size)
+end
+
+-- Under its new name recovery removes it: it may change as soon as that name is durable.
+local function keep_as_spare(self, segment)
+  local path = spare_path(self)
+  if not core.rename(segment.path, path) then return remove_durable(self, segment.path) end
+  local ok, message, err = core.sync_dir(self.path)
+  local file
+  if ok and segment.readers == 0 then -- a cursor may have opened it meanwhile
+    file = core.open_rw(path, { direct = self.direct, must_exist = true, nofollow = true })
+  end
+  if file then
+    self.ready[#self.ready + 1] = { file = file, path = path, size = segment.size, reused = true }
+  else
+    core.remove(path)
+  end
+  return ok, message, err
+end
+
+local function free_segment(self, segment)
+  if is_wanted(self, segment) then return keep_as_spare(self, segment) end
+  return remove_durable(self, segment.path)
 end
 
 -- The oldest first, each durable before the next: segments are never missing in the middle.
 local function remove_segments(self, number, result)
   while #self.segments > 1 and self.segments[2].first <= number do
-    local ok, message, err = remove_durable(self, self.segments[1].path)
+    local ok, message, err = free_segment(self, self.segments[1])
     if not ok then
       result.message, result.err = message, err
       return
@@ -1052,10 +1107,7 @@ function Log:truncate_before(number)
 end
 
 local function close_files(self)
-  if self.spare then
-    discard(self.spare)
-    self.spare = nil
-  end
+  while #self.ready > 0 do discard(remove(self.ready)) end
   local ok, message, err = true, nil, nil
   if self.current.file then ok, message, err = self.current.file:close() end
   self.lock:close()
@@ -1102,14 +1154,19 @@ local function leave_segment(self)
   local scan = self.scan
   self.scan = nil
   if not scan then return end
+  scan.segment.readers = scan.segment.readers - 1
   if scan.buffer then release(scan.buffer) end
   scan.file:close()
 end
 
 local function enter_segment(self, segment)
   leave_segment(self)
+  segment.readers = segment.readers + 1 -- it may be freed while this waits
   local file, message, err = core.open(segment.path, { direct = self.log.direct, nofollow = true })
-  if not file then return nil, message, err end
+  if not file then
+    segment.readers = segment.readers - 1
+    return nil, message, err
+  end
   self.scan = new_scan(self.log, segment, file, tail_of(self.log, segment))
   self.scan.segment, self.scan.next = segment, segment.first
   return true
@@ -1190,10 +1247,13 @@ local DIRECT = { require = true, prefer = true, off = true }
 local LIMITS = {
   segment_size = { 2 * BLOCK, 1099511627776 },
   batch_size = { BLOCK, RECORD_MAX },
+  spare_segments = { 0, 1024 },
 }
 
 local function read_options(o)
-  local options = { segment_size = 67108864, batch_size = 1048576, direct = "require" }
+  local options = {
+    segment_size = 67108864, batch_size = 1048576, direct = "require", spare_segments = 1,
+  }
   if o == nil then return options end
   if type(o) ~= "table" then error("bad argument #2 to 'log' (table expected)", 3) end
   for name, value in pairs(o) do
@@ -1256,7 +1316,8 @@ local function open(path, o)
   local options = read_options(o)
   local self = setmetatable({
     path = path, direct = options.direct, segment_size = options.segment_size, spares = 0,
-    segments = {}, line = new_line(), own = {}, idle = sync.event(), committing = false,
+    spare_segments = options.spare_segments, ready = {}, reused = 0, segments = {},
+    line = new_line(), own = {}, idle = sync.event(), committing = false,
     found = { clean = true, cut_bytes = 0 },
   }, Log)
   self.idle:set()

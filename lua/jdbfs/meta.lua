@@ -1063,6 +1063,9 @@ function jdbfs.probe(path) end
 ---  that does not fit gets a segment of its own size
 ---@field batch_size integer? bytes gathered for one write, 4 KiB to 1 GiB, default 1 MiB; two such
 ---  buffers are held. Appenders wait when it is full
+---@field spare_segments integer? 0 to 1024, default 1: so many of the segments that truncate_before
+---  frees are kept and used again, as they are, instead of new ones that are made of written zeros;
+---  they are removed by close
 ---@field direct "require"|"prefer"|"off"? as for open
 
 --- Opens the log in that directory, or makes it; one opener at a time (Busy). Reads and checks all
@@ -1091,8 +1094,10 @@ function jdbfs.log(path, o) end
 ---@field last integer of the last one; first - 1 when there is none
 ---@field records integer last - first + 1
 ---@field segments integer files
----@field clean boolean nothing had to be cut
----@field cut_bytes integer of a batch that was never acknowledged
+---@field clean boolean nothing had to be cut. In a segment that is used again a batch that was torn
+---  so that none of its headers is left is not told from the older bytes there
+---@field cut_bytes integer of a batch that was never acknowledged; in a segment that is used again,
+---  what its headers tell of
 ---@field cut_at { segment: string, offset: integer }? file name and place of the cut
 
 ---@class jdbfs.LogStats
@@ -1100,6 +1105,7 @@ function jdbfs.log(path, o) end
 ---@field batches integer written since then: each is one write and one flush
 ---@field bytes integer written in them, with headers and padding
 ---@field segments integer files
+---@field reused integer segments made of ones that truncate_before had freed
 ---@field first integer number of the first record there is, or will be
 ---@field last integer of the last durable one
 
@@ -1162,7 +1168,8 @@ function Log:recovery() end
 ---@return jdbfs.LogStats
 function Log:stats() end
 --- Removes the segments that hold only records before that number, never the current one; durable
---- on return. Cursors in a removed segment read it to its end. Yields.
+--- on return. Some are kept to be used again: option spare_segments. Cursors in a removed segment
+--- read it to its end. Yields.
 --- Kinds: Overflow, Closed, Poisoned, Io.
 --- ```lua
 --- local log = assert(jdbfs.log("orders"))

@@ -117,13 +117,15 @@ function scenarios.log(t)
   local acknowledged = {}
   local log
   local o = { direct = "prefer", segment_size = 16384, batch_size = 8192 }
+  local function append(i)
+    local data = ("record %d "):format(i):rep(200 * i)
+    acknowledged[#acknowledged + 1] = { t:ok(nil, nil, log:append(data)), data }
+  end
   local function work()
     log = t:ok(nil, nil, jdbfs.log(path, o))
-    for i = 1, 5 do
-      local data = ("record %d "):format(i):rep(200 * i)
-      acknowledged[#acknowledged + 1] = { t:ok(nil, nil, log:append(data)), data }
-    end
+    for i = 1, 5 do append(i) end
     t:ok(nil, nil, log:truncate_before(3))
+    append(6) -- in a segment that is used again
     local cursor = log:records(4)
     t:ok(nil, nil, cursor:next())
     cursor:close()

@@ -9,19 +9,26 @@
 static uint8_t *segments[2];
 static size_t sizes[2];
 
-/* A good log, made once: two segments. */
+static const char *const names[] = {"0000000003.log", "0000000004.log"};
+
+/* A good log, made once: two segments, the second one used again. */
 static void make_log(lua_State *L) {
     fuzz_must(L, "local jdbfs = require 'jdbfs'\n"
                  "os.execute('rm -rf good log')\n"
                  "local log = assert(jdbfs.log('good', { segment_size = 16384, batch_size = 4096, "
                  "direct = 'prefer' }))\n"
-                 "for i = 1, 4 do assert(log:append(('r'):rep(i * 700))) end\n"
+                 "while log:stats().reused == 0 do\n"
+                 "  local number = assert(log:append(('r'):rep(2700)))\n"
+                 "  if log:stats().segments > 2 then assert(log:truncate_before(number - 3)) end\n"
+                 "end\n"
+                 "assert(log:append(('r'):rep(700)))\n"
                  "assert(jdbfs.atomic_write('id', '')) assert(log:close())\n"
                  "assert(jdbfs.mkdir('log'))");
-    static const char *const names[] = {"good/0000000001.log", "good/0000000002.log"};
     for (int i = 0; i < 2; i++) {
-        FILE *f = fopen(names[i], "rb");
-        if (!f) fuzz_fail(names[i]);
+        char name[64];
+        snprintf(name, sizeof name, "good/%s", names[i]);
+        FILE *f = fopen(name, "rb");
+        if (!f) fuzz_fail(name);
         segments[i] = malloc(65536);
         sizes[i] = segments[i] ? fread(segments[i], 1, 65536, f) : 0;
         fclose(f);
@@ -100,7 +107,6 @@ static const char program[] =
     "assert(log:close())\n";
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static const char *const names[] = {"log/0000000001.log", "log/0000000002.log"};
     struct fuzz_input in = {data, size};
     uint8_t *copies[2];
     lua_State *L = fuzz_state();
@@ -111,19 +117,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (!copies[i]) exit(1);
         memcpy(copies[i], segments[i], sizes[i]);
     }
-    fuzz_must(L, "os.remove('log/0000000003.log') os.remove('log/0000000004.log')");
+    char paths[2][64];
+    for (int i = 0; i < 2; i++) snprintf(paths[i], sizeof paths[i], "log/%s", names[i]);
+    fuzz_must(L, "os.remove('log/0000000005.log') os.remove('log/0000000006.log')");
     if (mode & 2) {
         /* The input is the segment. */
-        write_file(names[0], in.data, in.size);
-        remove(names[1]);
+        write_file(paths[0], in.data, in.size);
+        remove(paths[1]);
     } else {
         size_t cut = mode & 4 ? (size_t)fuzz_byte(&in) << 7 : 0;
         patch(&in, copies);
         for (int i = 0; i < 2; i++) {
             if (mode & 1) repair(copies[i], sizes[i], segments[i]);
-            write_file(names[i], copies[i], i == 1 && cut < sizes[1] ? sizes[1] - cut : sizes[i]);
+            write_file(paths[i], copies[i], i == 1 && cut < sizes[1] ? sizes[1] - cut : sizes[i]);
         }
-        if (mode & 8) remove(names[1]);
+        if (mode & 8) remove(paths[1]);
     }
     free(copies[0]);
     free(copies[1]);
