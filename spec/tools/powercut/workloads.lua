@@ -412,22 +412,28 @@ W.log_append = {
   check = check_log,
 }
 
+-- Segments of a few records, so that they are used again.
+local LOG_SMALL = { segment_size = 32768, batch_size = 16384, direct = "prefer" }
+
 W.log_truncate = {
   work = function(dir, ack, count)
+    local reused = 0
     for round = 1, 4 do
-      local log = assert(jdbfs.log(dir .. "/log", LOG))
+      local log = assert(jdbfs.log(dir .. "/log", LOG_SMALL))
       share(3, math.floor(count / 4), function(job)
         local key = ("%d-%d"):format(round, job)
         local number = assert(log:append(record_text(key, 3000)))
         ack("record", number, key, 3000)
-        if number % 40 == 0 then
-          ack("truncate", number - 30)
-          assert(log:truncate_before(number - 30))
+        if number % 10 == 0 then
+          ack("truncate", number - 5)
+          assert(log:truncate_before(number - 5))
           ack("truncated", log:stats().first)
         end
       end)
+      reused = reused + log:stats().reused
       assert(log:close())
     end
+    assert(reused > 0, "no segment was used again")
   end,
   check = check_log,
 }
