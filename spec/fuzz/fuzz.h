@@ -34,9 +34,26 @@ static inline void fuzz_fail(const char *what) {
     abort();
 }
 
+/* libFuzzer is told which lines of Lua follow which, as it is told by the compiler for C. */
+#define FUZZ_COUNTERS 16384
+__attribute__((section("__libfuzzer_extra_counters"))) static uint8_t fuzz_lines[FUZZ_COUNTERS];
+
+static uint32_t fuzz_line_before;
+
+/* Of the file's name, not of where it is in memory: each state has its own. */
+static void fuzz_note_line(lua_State *L, lua_Debug *ar) {
+    uint32_t line = (uint32_t)ar->currentline * 2654435761u;
+    lua_getinfo(L, "S", ar);
+    for (const char *c = ar->source; *c; c++) line = (line ^ (uint8_t)*c) * 16777619u;
+    fuzz_lines[(line ^ fuzz_line_before) % FUZZ_COUNTERS]++;
+    fuzz_line_before = line >> 1;
+}
+
 static inline lua_State *fuzz_state(void) {
     lua_State *L = luaL_newstate();
     if (!L) exit(1);
+    lua_sethook(L, fuzz_note_line, LUA_MASKLINE, 0); /* its coroutines inherit it */
+    fuzz_line_before = 0;
     luaL_openlibs(L);
     const char *path = getenv("JDBFS_LUA_PATH");
     lua_getglobal(L, "package");

@@ -111,7 +111,7 @@ for name in "${names[@]}"; do
     if [[ $rc == 0 && $runs -gt 0 ]]; then
         passed=$((passed + 1))
         echo "ok   fuzz $name: $runs inputs in $seconds s, seed $seed," \
-            "$(grep -o 'cov: [0-9]*' "$log" | tail -n 1)"
+            "$(grep -o 'ft: [0-9]*' "$log" | tail -n 1 | sed 's/ft:/features:/')"
     else
         failed=$((failed + 1))
         echo "FAIL fuzz $name: exit status $rc after $runs inputs, seed $seed, see $log"
