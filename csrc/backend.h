@@ -168,6 +168,7 @@ int jdb_pool_watcher(const jdb_queue *queue);      /* that one, or -1 */
  * fails, with -errno, they are signalled now. */
 int jdb_pool_alarm(jdb_queue *queue, int64_t when_ns);
 void jdb_pool_close(jdb_queue *queue); /* joins; in a forked child forgets */
+void jdb_pool_leave(jdb_queue *queue); /* instead of it: waits for nobody */
 uint64_t jdb_pool_workers(const jdb_queue *queue);
 /* Of the backend "threads", for others in which the pool does everything as well. */
 void jdb_threads_close(jdb_queue *queue);

@@ -166,6 +166,19 @@ void jdb_pool_collect(jdb_queue *q) {
     }
 }
 
+/* Workers that are in a call stay there for as long as it takes; the others end. */
+void jdb_pool_leave(jdb_queue *q) {
+    struct jdb_pool *pool = q->pool;
+    pthread_mutex_lock(&pool->lock);
+    pool->stop = 1;
+    pool->todo.head = pool->todo.tail = NULL;
+    pthread_cond_broadcast(&pool->work);
+    pthread_cond_signal(&pool->alarm_set);
+    pthread_mutex_unlock(&pool->lock);
+    for (unsigned i = 0; i < pool->count; i++) pthread_detach(pool->threads[i]);
+    if (pool->has_alarm) pthread_detach(pool->alarm);
+}
+
 void jdb_pool_close(jdb_queue *q) {
     struct jdb_pool *pool = q->pool;
     if (!pool) return;

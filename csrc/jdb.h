@@ -320,6 +320,7 @@ typedef struct jdb_options {
     uint32_t depth;      /* operations the kernel holds at once; 0: 256; at most JDB_DEPTH_MAX */
     uint32_t workers;    /* pool threads at most; 0: 16; at most JDB_WORKERS_MAX */
     int unregistered;    /* 1: the kernel is told of no memory, file or ring beforehand */
+    int64_t close_limit_ns; /* of jdb_queue_close; 0: as long as it takes */
     /* io_uring's own modes; 0: off. Where one cannot work no queue is made. */
     int64_t sqpoll_ns;   /* a kernel thread takes what is handed over; it sleeps after so long */
     int64_t min_wait_ns; /* completions are gathered for so long at most before any is reaped */
@@ -347,7 +348,9 @@ typedef struct jdb_stats {
  * defaults. The queue belongs to the thread that makes it. */
 int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *failure);
 /* Waits for every accepted operation, delivers none, frees the kernel objects. In a forked child
- * it only lets go. Files may outlive it. */
+ * it only lets go. Files may outlive it. With a limit it returns when that is over: what the system
+ * has not given back by then, memory, files, threads and ring, stays as it is while the process
+ * lives, so that nothing that comes late can do harm; what had not begun is not begun. */
 void jdb_queue_close(jdb_queue *queue);
 void jdb_queue_unref(jdb_queue *queue);
 

@@ -191,9 +191,10 @@ static int boolean_option(lua_State *L, const char *name) {
 }
 
 /* Seconds, above 0 and at most 10. */
-static int64_t time_option(lua_State *L, const char *name) {
+static int64_t time_option(lua_State *L, const char *name, int most) {
     lua_Number s = lua_type(L, -1) == LUA_TNUMBER ? lua_tonumber(L, -1) : 0;
-    if (!(s > 0 && s <= 10)) luaL_error(L, "option %s: seconds, above 0 to 10, expected", name);
+    if (!(s > 0 && s <= most))
+        luaL_error(L, "option %s: seconds, above 0 to %d, expected", name, most);
     int64_t ns = (int64_t)(s * 1e9);
     return ns > 0 ? ns : 1;
 }
@@ -233,8 +234,10 @@ static int setup(lua_State *L) {
             S->options.depth = count_option(L, name, JDB_DEPTH_MAX);
         else if (strcmp(name, "workers") == 0)
             S->options.workers = count_option(L, name, JDB_WORKERS_MAX);
-        else if (strcmp(name, "sqpoll") == 0) S->options.sqpoll_ns = time_option(L, name);
-        else if (strcmp(name, "min_wait") == 0) S->options.min_wait_ns = time_option(L, name);
+        else if (strcmp(name, "sqpoll") == 0) S->options.sqpoll_ns = time_option(L, name, 10);
+        else if (strcmp(name, "min_wait") == 0) S->options.min_wait_ns = time_option(L, name, 10);
+        else if (strcmp(name, "close_limit") == 0)
+            S->options.close_limit_ns = time_option(L, name, 86400);
         else if (strcmp(name, "iopoll") == 0) S->options.iopoll = iopoll_option(L);
         else if (strcmp(name, "registered") == 0)
             S->options.unregistered = !boolean_option(L, name);

@@ -855,13 +855,15 @@ static int busy(const jdb_queue *q) {
     return q->inflight > 0 || q->pending.head || q->arrived.head || q->sync_files;
 }
 
-/* What arrives while the queue is being closed has no waiter any more. */
-static void drain(jdb_queue *q) {
+/* What arrives while the queue is being closed has no waiter any more. 0: the limit is over. */
+static int drain(jdb_queue *q) {
+    int64_t limit = q->options.close_limit_ns, end = jdb_queue_now(q) + limit, rest = -1;
     for (;;) {
         jdb_op *op;
         while ((op = jdb_queue_next(q))) jdb_op_release(q, op);
-        if (!busy(q)) return;
-        reap(q, 1, -1);
+        if (!busy(q)) return 1;
+        if (limit && (rest = end - jdb_queue_now(q)) <= 0) return 0;
+        reap(q, 1, rest);
     }
 }
 
@@ -908,7 +910,12 @@ void jdb_queue_close(jdb_queue *q) {
         return;
     }
     /* The parent's operations are the parent's: a child gives back no memory of theirs. */
-    if (q->fork_generation == jdb_os_fork_generation()) drain(q);
+    if (q->fork_generation == jdb_os_fork_generation() && !drain(q)) {
+        q->closed = 1;
+        jdb_pool_leave(q);
+        keep(q);
+        return;
+    }
     q->closed = 1;
     jdb_relay_free(q);
     q->backend->close(q);

@@ -158,6 +158,8 @@ describe("setup", function()
         ["sqpoll true"] = { sqpoll = true },
         ["min_wait 11"] = { min_wait = 11 },
         ["min_wait text"] = { min_wait = "1" },
+        ["close_limit 0"] = { close_limit = 0 },
+        ["close_limit 86401"] = { close_limit = 86401 },
         ["backend number"] = { backend = 1 },
         ["backend name"] = { backend = "nonsense" },
       } do

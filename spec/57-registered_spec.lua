@@ -237,7 +237,7 @@ describe("what the kernel refuses to register", function()
           use(f, 1, many[i], 1)
         end
         local memory = registered()
-        check("what fits", memory >= CHUNK and memory <= 2 * CHUNK, memory)
+        check("what fits", memory >= CHUNK and memory <= 2 * CHUNK, round, memory)
         local refused = jdbfs.info().registered_refused
         check("said once", refused == "memory: ENOMEM (limit on locked memory, ulimit -l)", refused)
       end

@@ -70,6 +70,48 @@ describe("a slow disk", function()
     end)
   end
 
+  it("holds the end of a state up to the limit that was set, and takes nobody's memory", function()
+    local helper, why = process.states()
+    if not helper then return pending(why) end
+    return with_disk("ext4", function(disk)
+      local out = disk.script(PREPARED .. [[
+        make():close()
+        local states = assert(package.loadlib(arg[6], "luaopen_states"))()
+        control("delay read 4000000")
+        local before = jdbfs.now()
+        local in_flight = states.each(1, ([=[
+          local jdbfs = require("jdbfs")
+          assert(jdbfs.setup { close_limit = 0.3 })
+          local f = assert(jdbfs.open(%q))
+          for i = 1, 2 do
+            jdbfs.spawn(function() f:read_at(jdbfs.buffer(8 * 4096), i * 8 * 4096) end)
+          end
+          jdbfs.step()
+          jdbfs.flush()
+          return jdbfs.stats().in_flight
+        ]=]):format(path))[1]
+        local took = jdbfs.now() - before
+        check("in flight", tonumber(in_flight) == 2, in_flight)
+        check("limit", took >= 0.3 and took < 3, took)
+        -- The disk answers: into memory that nobody else has got.
+        local buffers = {}
+        for i = 1, 200 do
+          buffers[i] = jdbfs.buffer(8 * 4096)
+          buffers[i]:fill(0x7a)
+        end
+        control("clear")
+        jdbfs.sleep(5)
+        for i = 1, 200 do check("memory", buffers[i]:string() == ("z"):rep(8 * 4096), i) end
+        check("goes on", states.each(1, ([=[
+          local jdbfs = require("jdbfs")
+          return assert(assert(jdbfs.open(%q)):read(0, 1))
+        ]=]):format(path))[1] == "a")
+        print("done")
+      ]], { args = { helper } })
+      assert.equal("done\n", out)
+    end)
+  end)
+
   it("makes close wait for writes and flushes, and a timeout let go of them", function()
     return with_disk("ext4", function(disk)
       local out = disk.script(PREPARED .. "make():close()" .. SLOW .. [[

@@ -244,7 +244,8 @@ run_specs() {
     wait $! 2>/dev/null || rc=$?
     rm -f "$work/pids/$n"
 
-    if [[ $fs == own ]]; then rm -rf "$dir"; else fs_umount "$n"; fi
+    # What a crash left mounted there must not hide that there was one.
+    if [[ $fs == own ]]; then rm -rf "$dir" 2>>"$base.out" || true; else fs_umount "$n"; fi
     summarise "$base" "$label" "$rc" $((SECONDS - start)) | print_locked
 }
 
