@@ -320,11 +320,11 @@ typedef struct jdb_options {
     uint32_t depth;      /* operations the kernel holds at once; 0: 256; at most JDB_DEPTH_MAX */
     uint32_t workers;    /* pool threads at most; 0: 16; at most JDB_WORKERS_MAX */
     int unregistered;    /* 1: the kernel is told of no memory, file or ring beforehand */
-    int64_t close_limit_ns; /* of jdb_queue_close; 0: as long as it takes */
     /* io_uring's own modes; 0: off. Where one cannot work no queue is made. */
     int64_t sqpoll_ns;   /* a kernel thread takes what is handed over; it sleeps after so long */
     int64_t min_wait_ns; /* completions are gathered for so long at most before any is reaped */
     jdb_iopoll iopoll;   /* transfers of direct files; whoever waits for one uses up a processor */
+    int64_t close_limit_ns; /* of jdb_queue_close; 0: as long as it takes */
 } jdb_options;
 
 enum { JDB_DEPTH_MAX = 4096, JDB_WORKERS_MAX = 256 };

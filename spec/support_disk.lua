@@ -98,7 +98,7 @@ local function wait_until_free(self)
 end
 
 function Disk:unmount()
-  -- Busy while the kernel takes down the ring of a process that has ended; not always said in words.
+  -- Busy while the kernel takes down the ring of a process that has ended: not always in words.
   local left
   for _ = 1, 100 do
     left = sh("umount " .. support.quote(self.point)) == 0

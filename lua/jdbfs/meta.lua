@@ -1452,10 +1452,10 @@ function Reader:close() end
 ---  where it has none, opening a file with direct = "require" is Unsupported and says so; one with
 ---  direct = "prefer" is used as without the option, and f:info() tells. No descriptor announces
 ---  what is polled for: pollfd and host are Unsupported. Off by default
----@field close_limit number? the end of the Lua state waits so many seconds at most (0 < s <= 86400)
----  for what the system still has; default: as long as it takes. What it has not given back by then,
----  memory, descriptors, threads, stays as it is until the process ends, which may have to wait for
----  the disk itself; what had not begun is not begun
+---@field close_limit number? the end of the Lua state waits so many seconds at most (0 < s <=
+---  86400) for what the system still has; default: as long as it takes. What it has not given back
+---  by then, memory, descriptors, threads, stays as it is until the process ends, which may have to
+---  wait for the disk itself; what had not begun is not begun
 ---@field registered boolean? io_uring: whether buffers, files and the ring are registered with the
 ---  kernel once they have seen some transfers, which makes transfers cheaper; default true. What is
 ---  refused, as by the limit on locked memory, is done without
