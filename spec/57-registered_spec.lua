@@ -229,9 +229,14 @@ describe("what the kernel refuses to register", function()
     if not prefix then return pending(why) end
     assert.are.equal("ok\n", script([[
       local f, many = make(1), {}
+      local release = io.open("/proc/sys/kernel/osrelease"):read("*l")
       for round = 1, 3 do
         many = {}
         collect()
+        if release:match("^[1-5]%.") or release:match("^6%.[0-3]%.") then
+          jdbfs.stat(dir) -- a turn, in which the ring hears of it
+          jdbfs.sleep(1.5) -- Linux 6.1 gives back up to a second later
+        end
         for i = 1, 2000 do
           many[i] = jdbfs.buffer(page)
           use(f, 1, many[i], 1)
