@@ -770,6 +770,29 @@ local function open_used_again(path)
   return log, text_of(log:stats().last, 3900)
 end
 
+-- Opens a copy of that log, with everything failing from operation n on, for every n there is;
+-- what is left of each is looked at.
+local function open_cut_off(path, copy, look)
+  local n, met = 0, true
+  while met do
+    n, met = n + 1, false
+    copy_files(path, copy)
+    local count = 0
+    local open_failing = hooked(function()
+      count = count + 1
+      met = met or count >= n
+      return count >= n and (n % 2 == 0 and "after" or "before")
+    end)
+    local log, message = open_failing(copy)
+    assert.are.equal(not met, log ~= nil, message)
+    if log then log:close() end
+    look(n)
+    collectgarbage()
+    clear(copy)
+  end
+  assert.is_true(n > 8)
+end
+
 -- ---- truncation ---------------------------------------------------------------------------------
 
 describe("truncate_before", function()
@@ -908,27 +931,13 @@ describe("truncate_before", function()
       local log = open_used_again(path)
       assert(log:close())
     end)
-    local n, met = 0, true
-    while met do
-      n, met = n + 1, false
-      copy_files(path, copy)
-      local count = 0
-      local open_failing = hooked(function()
-        count = count + 1
-        met = met or count >= n
-        return count >= n and (n % 2 == 0 and "after" or "before")
-      end)
-      local log = open_failing(copy)
-      if log then log:close() end
+    open_cut_off(path, copy, function(n)
       for _ = 1, 2 do
         local _, records, recovery = reopen(copy)
         assert.are.equal(1, records)
         assert.is_true(recovery.clean, n)
       end
-      collectgarbage()
-      clear(copy)
-    end
-    assert.is_true(n > 8)
+    end)
   end)
 
   it("keeps the count when the last segment is empty", function()
@@ -1149,24 +1158,9 @@ for _, place in ipairs({ "a new segment", "a segment that is used again" }) do
       local want, from, _, base = prepare(path)
       local file = segment(path, NUMBER)
       support.put(file, flip(support.get(file), from + HEADER + 150))
-      local n, met = 0, true
-      while met do
-        n, met = n + 1, false
-        copy_files(path, copy)
-        local count = 0
-        local open_failing = hooked(function()
-          count = count + 1
-          met = met or count >= n
-          return count >= n and (n % 2 == 0 and "after" or "before")
-        end)
-        local log, message = open_failing(copy)
-        assert.are.equal(not met, log ~= nil, message)
-        if log then log:close() end
+      open_cut_off(path, copy, function(n)
         assert.are.equal(6, (check(copy, want, base, 6, "stopped at operation " .. n)))
-        collectgarbage()
-        clear(copy)
-      end
-      assert.is_true(n > 8)
+      end)
     end)
   end)
 end
