@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -158,8 +157,6 @@ void jdb_uring_forget(jdb_queue *q, jdb_file *file) {
     if (file->polled) u = u->polled;
     /* Another process's ring, or another thread's: the number goes with the ring. */
     if (!slot || jdb_queue_usable(q) != JDB_OK) return;
-    /* Linux 6.1 takes it out of the table up to a second later; until then it holds its lock. */
-    if (file->locked) flock((int)file->handle, LOCK_UN);
     file->slot = 0;
     q->registered.files--;
     if (io_uring_register_files_update(&u->ring, slot - 1, &none, 1) != 1) return;

@@ -190,7 +190,7 @@ static int boolean_option(lua_State *L, const char *name) {
     return lua_toboolean(L, -1);
 }
 
-/* Seconds, above 0 and at most 10. */
+/* Seconds, above 0 and not above `most`. */
 static int64_t time_option(lua_State *L, const char *name, int most) {
     lua_Number s = lua_type(L, -1) == LUA_TNUMBER ? lua_tonumber(L, -1) : 0;
     if (!(s > 0 && s <= most))

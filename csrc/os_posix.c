@@ -243,11 +243,13 @@ static int64_t truncate_file(jdb_op *op) {
     return r == 0 ? 0 : -errno;
 }
 
-/* Several closes of one file may wait together: the first closes, the rest find it done. */
+/* Several closes of one file may wait together: the first closes, the rest find it done. The lock
+ * goes first: the ring's table (Linux 6.1: for a second) or a forked child may keep the file. */
 static int64_t close_file(jdb_op *op) {
     intptr_t handle = __atomic_exchange_n(&op->file->handle, (intptr_t)-1, __ATOMIC_ACQ_REL);
     if (handle < 0) return 0;
-    return close((int)handle) == 0 || errno == EINTR ? 0 : -errno;
+    int64_t r = op->file->locked && flock((int)handle, LOCK_UN) != 0 ? -errno : 0;
+    return close((int)handle) == 0 || errno == EINTR ? r : -errno;
 }
 
 /* Advisory, between open files: two handles of one process exclude each other as well. */

@@ -45,6 +45,16 @@ end
 describe("in a forked child", function()
   process.setup()
 
+  forked("nothing keeps a lock that the parent's close gave back", [[
+    local path = dir .. "/locked"
+    local f = assert(jdbfs.create(path, { direct = "prefer", lock = "exclusive" }))
+    in_child(function() os.execute("sleep 0.5") end, function()
+      assert(f:close())
+      local again = check("lock", jdbfs.open_rw(path, { direct = "prefer", lock = "exclusive" }))
+      assert(again:close())
+    end)
+  ]])
+
   forked("every call gives kind Forked", [[
     local f = assert(jdbfs.create(dir .. "/file", { direct = "prefer" }))
     local b = jdbfs.buffer(page)

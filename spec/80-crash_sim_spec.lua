@@ -443,6 +443,7 @@ workload("atomic_write of a new file", {
 -- ---- the log ------------------------------------------------------------------------------------
 
 local SMALL = { segment_size = 16384, batch_size = 4096 }
+local AGAIN = { segment_size = 16384, batch_size = 4096, spare_segments = 1 }
 local ROOMY = { segment_size = 65536, batch_size = 4096 }
 
 local function text_of(key, length)
@@ -626,7 +627,7 @@ workload("log recovery, itself cut short", {
 
 -- Older records lie behind the last one, and a torn batch among them.
 local function append_and_give_up(state)
-  local log = must(jdbfs.log("log", SMALL))
+  local log = must(jdbfs.log("log", AGAIN))
   for i = 1, 14 do
     append(log, state, "record " .. i, i % 3 == 0 and 6000 or 3500)
     state.first = i

@@ -2,9 +2,9 @@
 -- direct-I/O segments "0000000001.log", "0000000002.log", ...
 --
 -- Segment: one block (4096 bytes, or the file's write alignment where that is larger) of header,
--- then batches, then written zeros to the end, or what is left of an older segment: one that
--- truncate_before freed is used again as it is, which saves writing as many zeros as there are
--- records. All numbers are little-endian.
+-- then batches, then written zeros to the end, or, with option spare_segments, what is left of an
+-- older segment: one that truncate_before freed is used again as it is, which saves writing as many
+-- zeros as there are records. All numbers are little-endian.
 --
 --   header  0 "jdbfslog"  8 u32 version  12 u32 block  16 identity of the log, 16 bytes
 --           32 u64 number of the segment  40 u64 number of its first record  48 u32 CRC of 0..47
@@ -1252,7 +1252,7 @@ local LIMITS = {
 
 local function read_options(o)
   local options = {
-    segment_size = 67108864, batch_size = 1048576, direct = "require", spare_segments = 1,
+    segment_size = 67108864, batch_size = 1048576, direct = "require", spare_segments = 0,
   }
   if o == nil then return options end
   if type(o) ~= "table" then error("bad argument #2 to 'log' (table expected)", 3) end

@@ -1063,9 +1063,10 @@ function jdbfs.probe(path) end
 ---  that does not fit gets a segment of its own size
 ---@field batch_size integer? bytes gathered for one write, 4 KiB to 1 GiB, default 1 MiB; two such
 ---  buffers are held. Appenders wait when it is full
----@field spare_segments integer? 0 to 1024, default 1: so many of the segments that truncate_before
+---@field spare_segments integer? 0 to 1024, default 0: so many of the segments that truncate_before
 ---  frees are kept and used again, as they are, instead of new ones that are made of written zeros;
----  they are removed by close
+---  they are removed by close. It saves half of what is written, and recovery tells less of a torn
+---  batch: see clean
 ---@field direct "require"|"prefer"|"off"? as for open
 
 --- Opens the log in that directory, or makes it; one opener at a time (Busy). Reads and checks all
@@ -1168,7 +1169,7 @@ function Log:recovery() end
 ---@return jdbfs.LogStats
 function Log:stats() end
 --- Removes the segments that hold only records before that number, never the current one; durable
---- on return. Some are kept to be used again: option spare_segments. Cursors in a removed segment
+--- on return. With option spare_segments some are used again. Cursors in a removed segment
 --- read it to its end. Yields.
 --- Kinds: Overflow, Closed, Poisoned, Io.
 --- ```lua

@@ -116,7 +116,7 @@ function scenarios.log(t)
   local path = t:path "log"
   local acknowledged = {}
   local log
-  local o = { direct = "prefer", segment_size = 16384, batch_size = 8192 }
+  local o = { direct = "prefer", segment_size = 16384, batch_size = 8192, spare_segments = 1 }
   local function append(i)
     local data = ("record %d "):format(i):rep(200 * i)
     acknowledged[#acknowledged + 1] = { t:ok(nil, nil, log:append(data)), data }

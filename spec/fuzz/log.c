@@ -16,7 +16,7 @@ static void make_log(lua_State *L) {
     fuzz_must(L, "local jdbfs = require 'jdbfs'\n"
                  "os.execute('rm -rf good log')\n"
                  "local log = assert(jdbfs.log('good', { segment_size = 16384, batch_size = 4096, "
-                 "direct = 'prefer' }))\n"
+                 "direct = 'prefer', spare_segments = 1 }))\n"
                  "while log:stats().reused == 0 do\n"
                  "  local number = assert(log:append(('r'):rep(2700)))\n"
                  "  if log:stats().segments > 2 then assert(log:truncate_before(number - 3)) end\n"

@@ -36,7 +36,7 @@ ops.log = {
   make = function(ctx)
     local r = ctx.r
     local l = any_log(ctx).l
-    local o = { segment_size = r:pick({ 8192, 12288, 20000, 65536 }) }
+    local o = { segment_size = r:pick({ 8192, 12288, 20000, 65536 }), spare_segments = r:below(3) }
     if r:one_in(2) then o.batch_size = r:pick({ 4096, 8192, 65536 }) end
     if r:one_in(4) then o.direct = r:pick({ "off", "prefer" }) end
     return { l = l, name = ctx.log_names[r:one_in(3) and ctx.logs[1] or l], o = o }

@@ -212,7 +212,7 @@ end
 
 local OPTIONS = { "direct", "mode", "exclusive", "must_exist", "atime", "durable_create", "lock",
   "dsync", "nofollow", "durable_method", "durable", "noreplace", "depth", "block", "offset",
-  "segment_size",
+  "segment_size", "spare_segments",
   "batch_size", "backend", "workers", "device", "nothing", 1 }
 local CHOICES = { "require", "prefer", "off", "auto", "flush", "write", "shared", "exclusive", true,
   true, false, 0, 4096, 65536 }

@@ -123,7 +123,7 @@ end
 
 local function append_some()
   local log = must(jdbfs.log(dir .. "/log",
-    { segment_size = 262144, batch_size = 16384, direct = "prefer" }))
+    { segment_size = 262144, batch_size = 16384, direct = "prefer", spare_segments = 1 }))
   local first = log:stats().last
   for _ = 1, 10 do
     local data = ("%d "):format(log:stats().last + 1) .. ("r"):rep(random(2000))

@@ -413,7 +413,9 @@ W.log_append = {
 }
 
 -- Segments of a few records, so that they are used again.
-local LOG_SMALL = { segment_size = 32768, batch_size = 16384, direct = "prefer" }
+local LOG_SMALL = {
+  segment_size = 32768, batch_size = 16384, direct = "prefer", spare_segments = 1,
+}
 
 W.log_truncate = {
   work = function(dir, ack, count)
