@@ -301,11 +301,17 @@ static void give_back(int fd, uint64_t size) {
 }
 
 /* Space first, so that a full disk shows before anything is written; then real zeros, so that
- * later overwrites change no metadata; then the exact size. Bytes the file has stay. */
+ * later overwrites change no metadata; then the exact size, by growing: a cut would give back what
+ * was reserved behind it. A part of a block at the end is only reserved, then: no write of this
+ * file fits into it. Bytes the file has stay. */
 static int64_t preallocate_zero(jdb_file *file, uint64_t size, uint64_t len) {
-    int64_t r = reserve((int)file->handle, FALLOC_FL_KEEP_SIZE, size, len);
-    if (r < 0 && r != -EOPNOTSUPP) return r;
-    return jdb_posix_grow_with_zeros(file, size, len);
+    int fd = (int)file->handle;
+    int64_t r = reserve(fd, FALLOC_FL_KEEP_SIZE, size, len);
+    if (r == -EOPNOTSUPP) return jdb_posix_grow_with_zeros(file, size, len);
+    uint64_t whole = len / file->write_align * file->write_align;
+    if (r == 0 && whole > size) r = jdb_posix_grow_with_zeros(file, size, whole);
+    if (r == 0 && whole < len && ftruncate(fd, (off_t)len) != 0) r = -errno;
+    return r;
 }
 
 /* The range reads zeros and its space is given back; the size stays. */

@@ -148,6 +148,20 @@ describe("preallocate", function()
     end
   end)
 
+  both("in zeros of any length keeps what was reserved behind it", function()
+    if support.on_wine then return pending("wine reserves no space") end
+    for _, size in ipairs({ 0, 100, PAGE }) do
+      local f, path = filled(1)
+      assert.is_true(f:truncate(size))
+      assert.is_true(f:preallocate(64 * PAGE, "keep_size"))
+      assert.is_true(f:preallocate(8 * PAGE + 1, "zero"))
+      assert.equal(8 * PAGE + 1, f:size())
+      assert(allocated(f) >= 64 * PAGE, size)
+      f:close()
+      support.holds(path, ("a"):rep(size) .. ("\0"):rep(8 * PAGE + 1 - size))
+    end
+  end)
+
   -- Zeros are written behind the end as it was: a write that came there first would be lost.
   it("in zeros takes nothing from writes of the same handle, before it and behind it", function()
     for _, first in ipairs({ "write", "preallocate" }) do
