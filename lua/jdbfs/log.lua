@@ -952,9 +952,8 @@ local function length_of(self, data)
   if not is_buffer(data) then
     error("bad argument #1 to 'append' (string or jdbfs buffer expected)", 4)
   end
-  local ok, length = pcall(function() return #data end)
-  if ok then return length end
-  local text = tostring(length)
+  local ok, text = pcall(data.string, data, 0, 0)
+  if ok then return #data end
   return failure(text:match("%((%u%l+)%)"), "append", self.path, text)
 end
 

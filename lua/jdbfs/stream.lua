@@ -31,6 +31,21 @@ end
 
 -- ---- what both have -----------------------------------------------------------------------------
 
+-- A method of a buffer that is the caller's. That it was freed or is in flight is returned, where
+-- the method raises it; called by pcall itself, its text names no line of this file.
+local function touch(self, name, ...)
+  local ok, result = pcall(...)
+  if ok then return result end
+  return failure(result:match("%((%u%l+)%)"), name, self.path, result)
+end
+
+-- Its length, unless it was freed.
+local function size_of(self, name, buffer)
+  local ok, message, err = touch(self, name, buffer.string, buffer, 0, 0)
+  if not ok then return nil, message, err end
+  return #buffer
+end
+
 local OPTIONS = {
   block = { 1, SIZE_MAX, 1048576 },
   depth = { 1, 1024, 4 },
@@ -185,12 +200,12 @@ local function room(self)
   return self.block - self.fill
 end
 
-local function length_of(data, i)
+local function length_of(self, data, i)
   if type(data) == "string" then return #data end
   if not is_buffer(data) then
     error(("bad argument #%d to 'write' (string or jdbfs buffer expected)"):format(i), 3)
   end
-  return #data
+  return size_of(self, "write", data)
 end
 
 local function put(self, data, length)
@@ -200,7 +215,10 @@ local function put(self, data, length)
     if not space then return nil, message, err end
     if space > length - from then space = length - from end
     if type(data) ~= "string" then
-      self.buffer:copy(self.fill, data, from, space)
+      local ok
+      ok, message, err = touch(self, "write", self.buffer.copy, self.buffer, self.fill, data, from,
+        space)
+      if not ok then return nil, message, err end
     elseif space == length then
       self.buffer:set(self.fill, data)
     else
@@ -218,8 +236,10 @@ function Writer:write(...)
   if message then return nil, message, err end
   for i = 1, select("#", ...) do
     local data = (select(i, ...))
-    local ok
-    ok, message, err = put(self, data, length_of(data, i))
+    local length, ok
+    length, message, err = length_of(self, data, i)
+    if not length then return nil, message, err end
+    ok, message, err = put(self, data, length)
     if not ok then return nil, message, err end
   end
   retire_ended(self)
@@ -450,8 +470,8 @@ local function block_at(self, pos)
   return failure("Cancelled", "read", self.path, "the task that read was ended")
 end
 
--- Hands up to n bytes to take(buffer, offset, length). How many there were; the position moves
--- only when all went well.
+-- Hands up to n bytes to take(buffer, offset, length), which may refuse. How many there were; the
+-- position moves only when all went well.
 local function consume(self, n, take)
   local pos, rest = self.pos, n
   while rest > 0 do
@@ -461,7 +481,9 @@ local function consume(self, n, take)
     local length = entry.got - at
     if length > rest then length = rest end
     if length > 0 then
-      take(entry.buffer, at, length)
+      local ok
+      ok, message, err = take(entry.buffer, at, length)
+      if not ok then return nil, message, err end
       pos, rest = pos + length, rest - length
     end
     -- The end of the file may move: what is read next is read anew.
@@ -495,6 +517,7 @@ function Reader:read(n)
   local parts = {}
   local got, message, err = consume(self, n, function(b, at, length)
     parts[#parts + 1] = b:string(at, length)
+    return true
   end)
   if not got then return nil, message, err end
   if got == 0 then return nil end
@@ -509,13 +532,17 @@ function Reader:read_into(buffer, offset, length)
   if self.closed then return closed(self, "read_into") end
   offset = offset or 0
   if not is_count(offset) then return bad_count(self, "read_into", offset) end
-  length = length or #buffer - offset
-  if not is_count(length) or offset + length > #buffer then
+  local size, message, err = size_of(self, "read_into", buffer)
+  if not size then return nil, message, err end
+  length = length or size - offset
+  if not is_count(length) or offset + length > size then
     return failure("Overflow", "read_into", self.path, "range does not lie in the buffer")
   end
   return consume(self, length, function(b, at, count)
-    buffer:copy(offset, b, at, count)
+    local ok
+    ok, message, err = touch(self, "read_into", buffer.copy, buffer, offset, b, at, count)
     offset = offset + count
+    return ok, message, err
   end)
 end
 
