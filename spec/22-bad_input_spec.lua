@@ -475,6 +475,11 @@ describe("a block device", function()
     local device, why = loop_device(16 * PAGE)
     if not device then return pending(why) end
     local f = assert(jdbfs.open_rw(device, { device = true, must_exist = true }))
+    -- Not the file system of its node, which is memory.
+    for _, info in ipairs({ assert(f:info()), assert(jdbfs.probe(device)) }) do
+      assert.equal("block device", info.file_system)
+      assert.equal("O_DIRECT accepted", info.direct_reason)
+    end
     assert.equal(16 * PAGE, f:size())
     local st = f:stat()
     assert.equal(16 * PAGE, st.size)

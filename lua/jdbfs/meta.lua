@@ -634,7 +634,7 @@ function jdbfs.open_wal(path, o) end
 ---@field direct_write_unit integer? writes of its multiples, on its multiples, bypass the cache;
 ---  others may not. Absent: none does
 ---@field alignment_source string where the alignments come from
----@field file_system string "ext4", "xfs", ...
+---@field file_system string "ext4", "xfs", ...; of a device that is opened itself "block device"
 ---@field backend string that runs its operations
 ---@field writable boolean open for writing
 ---@field dsync boolean every write is durable on return
@@ -1026,7 +1026,7 @@ function jdbfs.atomic_write(path, data) end
 ---@field backend string that runs here
 ---@field backend_reason string why that one
 ---@field features string of the backend, comma-separated
----@field file_system string "ext4", "xfs", ...
+---@field file_system string see jdbfs.FileInfo
 ---@field direct boolean whether direct I/O works there
 ---@field direct_reason string why, or why not
 ---@field memory_alignment integer of buffers in memory, bytes
