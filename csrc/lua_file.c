@@ -31,8 +31,21 @@ struct transfer {
     const char *field, *wrong; /* the number that is none, and why; NULL: all are */
 };
 
+/* Of a list at index 2 whose entry, at index 4, is wrong: its place and what was expected. */
+static void refuse_entry(lua_State *L, const char *what, const char *expected) {
+    int i = 0, n = (int)lua_rawlen(L, 2); /* Lua code that was asked may have changed it */
+    do {
+        lua_settop(L, 4);
+        lua_rawgeti(L, 2, ++i);
+    } while (!lua_rawequal(L, 4, 5) && i < n);
+    luaL_error(L, "entry %d of the list: %s: %s expected", i, what, expected);
+}
+
 static void read_odd_number(lua_State *L, int i, struct transfer *t, const char *name,
                             uint64_t *value) {
+    int type = lua_type(L, i);
+    /* The arguments of a single transfer end at 5. */
+    if (i > 5 && type != LUA_TNUMBER && type != JL_TCDATA) refuse_entry(L, name, "number");
     const char *wrong = jl_any_number(L, i, value);
     if (!wrong || t->wrong) return;
     t->field = name;
@@ -176,7 +189,9 @@ static inline void read_entry(lua_State *L, int i, jl_buf *known, struct transfe
     lua_rawgeti(L, 2, i);
     if (!lua_istable(L, 4)) luaL_error(L, "entry %d of the list is no table", i);
     for (int k = 1; k <= 4; k++) lua_rawgeti(L, 4, k);
-    t->buf = known && lua_touserdata(L, 5) == (void *)known ? known : jl_check_buf(L, 5);
+    if (known && lua_touserdata(L, 5) == (void *)known) t->buf = known;
+    else if (!(t->buf = jl_test(L, 5, &jl_magic_buf, sizeof *t->buf)))
+        refuse_entry(L, "buffer", "jdbfs buffer");
     read_numbers(L, 5, 8, t);
     lua_settop(L, 3);
 }
@@ -574,7 +589,9 @@ static void open_option(lua_State *L, const char *name, struct open_args *a) {
     } else if (strcmp(name, "dsync") == 0) {
         if (lua_type(L, -1) == LUA_TSTRING && strcmp(lua_tostring(L, -1), "all") == 0)
             a->how.flags |= JDB_OPEN_DSYNC | JDB_OPEN_SYNC;
-        else if (flag_option(L, name)) a->how.flags |= JDB_OPEN_DSYNC;
+        else if (lua_type(L, -1) != LUA_TBOOLEAN)
+            luaL_error(L, "option dsync: true, false or \"all\" expected");
+        else if (lua_toboolean(L, -1)) a->how.flags |= JDB_OPEN_DSYNC;
     } else if (strcmp(name, "durable_method") == 0) {
         static const char *const how[] = {"auto", "write", "flush"};
         a->how.method = (jdb_method)choice(L, name, how, 3);

@@ -98,7 +98,8 @@ static int fs_atomic_write(lua_State *L) {
     if (lua_type(L, 2) == LUA_TSTRING) {
         data = lua_tolstring(L, 2, &len);
     } else {
-        jl_buf *b = jl_check_buf(L, 2);
+        jl_buf *b = jl_test(L, 2, &jl_magic_buf, sizeof *b);
+        if (!b) return luaL_argerror(L, 2, "string or jdbfs buffer expected");
         if (!b->mem)
             return jl_fail_kind(L, JDB_CLOSED, "atomic_write", path, "the buffer was freed");
         if (!jdb_buf_data(b->mem)) return jl_fail_kind(L, JDB_FORKED, "atomic_write", path, NULL);
