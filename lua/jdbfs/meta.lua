@@ -829,9 +829,9 @@ function File:sync_all() end
 ---@return jdbfs.Error? err
 function File:truncate(len) end
 --- Reserves space up to len; never shrinks, keeps what is there. "size": the file grows and reads
---- zeros; "keep_size": only the space; "zero": zeros are written, so that later overwrites change
---- no metadata. Writes of this
---- handle wait meanwhile; other handles must not write behind the end. Yields.
+--- zeros; "keep_size": only the space, which a cut of the file (truncate, sync and close of a
+--- writer) gives back; "zero": zeros are written, so that later overwrites change no metadata.
+--- Writes of this handle wait meanwhile; other handles must not write behind the end. Yields.
 --- macOS reserves nothing inside a file with holes: Unsupported, or zeros where the file grows.
 --- Kinds: Overflow, Closed, Unsupported, Io.
 --- ```lua
