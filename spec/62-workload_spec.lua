@@ -831,7 +831,8 @@ describe("ab", function()
     assert.matches("read ops/s", out)
     assert.are.equal("", left())
     for _, words in ipairs({ { "randread" }, { "-n", "0", "randread", "randread" }, {},
-      { "randread", "nothing" }, { "--qd", "1" }, { "randread", "randread", "--repeat", "2" } }) do
+      { "randread", "nothing" }, { "--qd", "1" }, { "randread", "randread", "--repeat", "2" },
+      { "randread --dir " .. dir .. "/none", "nothing" } }) do -- refused before the first ran
       status = command("ab", unpack(words))
       assert.are.equal(2, status)
     end

@@ -43,11 +43,15 @@ end
 
 local SILENT = { write = function() end }
 
--- One run of a side; its document, or the end of the command.
-local function run_side(side, rest, err)
+local function words_of_run(side, rest)
   local words = { "--quiet" }
   for _, word in ipairs(side) do words[#words + 1] = word end
   for _, word in ipairs(rest) do words[#words + 1] = word end
+  return words
+end
+
+-- One run of a side; its document, or the end of the command.
+local function run_side(words, err)
   local document = run.run(words, SILENT, err)
   if document.exit ~= status.OK and document.exit ~= status.THRESHOLD then
     status.fail(document.exit, "ab: ended by a run that failed")
@@ -60,12 +64,16 @@ local M = {}
 function M.main(args, out, err)
   local wanted, sides, rest = read(args)
   local documents, live = { {}, {} }, progress.new({}, err)
+  for i, side in ipairs(sides) do -- both before the first run, which takes its time
+    sides[i] = words_of_run(side, rest)
+    run.check(sides[i], SILENT, err)
+  end
   for pair = 1, wanted do
     for turn = 1, 2 do
       local which = (pair + turn) % 2 + 1 -- A first, then B first
       live:write({ workload = ("ab pair %d of %d, %s"):format(pair, wanted, which == 1 and "A"
         or "B"), done = 2 * pair + turn - 3, total = 2 * wanted })
-      documents[which][pair] = run_side(sides[which], rest, err)
+      documents[which][pair] = run_side(sides[which], err)
     end
   end
   live:clear()

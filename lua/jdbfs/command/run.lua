@@ -452,6 +452,11 @@ function M.run(args, out, err, part)
   return run(new(args, out, err, part))
 end
 
+-- Whether these words are a run that can be tried: a misuse is told as by run.
+function M.check(args, out, err)
+  new(args, out, err)
+end
+
 -- What outweighs the other of two exit statuses: an interruption, then failures, then thresholds.
 local RANK = { [status.INTERRUPTED] = 5, [status.USAGE] = 4, [status.FAILED] = 3,
   [status.VERIFY] = 2, [status.THRESHOLD] = 1, [status.OK] = 0 }
