@@ -85,6 +85,11 @@ end
 -- Waits for one; what is not expected ends the run.
 local function await(crew, run, one)
   while true do
+    -- Before each message: on a slow machine there is always another one.
+    if core.signalled() and not crew.stopped then
+      run.interrupted = true
+      crew:stop()
+    end
     local word, body = next_message(one)
     if word == "failed" then
       status.fail(body.status, ("process %d: %s"):format(one.number, body.error))
@@ -92,10 +97,6 @@ local function await(crew, run, one)
       status.fail(status.FAILED, ("process %d ended with status %s"):format(one.number, body))
     end
     if word then return word, body end
-    if core.signalled() and not crew.stopped then
-      run.interrupted = true
-      crew:stop()
-    end
     jdbfs.sleep(POLL)
   end
 end
