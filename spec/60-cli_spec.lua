@@ -498,7 +498,7 @@ describe("jdbfs run", function()
 
   it("runs on a simulated disk, too, without a complaint", function()
     local r = support.process({ "lua/bin/jdbfs", "run", "randwrite", "--backend", "sim", "--size",
-      "1m", "--time", "50ms", "--warmup", "0s", "--quiet" }, {})
+      "1m", "--time", "50ms", "--warmup", "0s", "--quiet" }, { env = { JDBFS_BACKEND = "sim" } })
     assert.are.equal("", r.err)
     assert.are.equal(0, r.status)
   end)

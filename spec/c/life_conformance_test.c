@@ -315,24 +315,34 @@ static jdb_op *polled(jdb_queue *q, int fd) {
     return NULL;
 }
 
-static void polling(const char *backend) {
+/* A queue for each: of what a wait queue wakes, as a pipe's, Linux 6.12 tells an eventfd the first
+ * and then no more. Disks complete otherwise. */
+static void polling_gate(const char *backend) {
     jdb_queue *q = queue_new(backend, 8, 4);
-    jdb_file *f = create_file(q, "polled");
-    jdb_buf *b = jdb_buf_new(64 * PAGE, PAGE);
+    jdb_buf *b = jdb_buf_new(PAGE, PAGE);
     struct gate g = gate_new(q, 1);
     int fd = jdb_queue_pollfd(q);
     CHECK(fd >= 0);
     CHECK_EQ(jdb_queue_pollfd(q), fd);
     comes_to_rest(q, fd);
-    for (int i = 0; i < 5; i++) {
-        jdb_op *op = read_gate(q, &g, b, 0);
-        jdb_queue_flush(q);
-        CHECK(!readable(fd, 20));
-        gate_pass(&g, 1);
-        CHECK(polled(q, fd) == op);
-        done(q, op, JDB_OK);
-        comes_to_rest(q, fd);
-    }
+    jdb_op *op = read_gate(q, &g, b, 0);
+    jdb_queue_flush(q);
+    CHECK(!readable(fd, 20));
+    gate_pass(&g, 1);
+    CHECK(polled(q, fd) == op);
+    done(q, op, JDB_OK);
+    comes_to_rest(q, fd);
+    jdb_buf_unref(b);
+    gate_free(&g);
+    queue_free(q);
+}
+
+static void polling(const char *backend) {
+    for (int i = 0; i < 5; i++) polling_gate(backend);
+    jdb_queue *q = queue_new(backend, 8, 4);
+    jdb_file *f = create_file(q, "polled");
+    jdb_buf *b = jdb_buf_new(64 * PAGE, PAGE);
+    int fd = jdb_queue_pollfd(q);
     run(q, prep_write(q, f, b, 0, 64 * PAGE, 0), JDB_OK);
     jdb_queue_reap(q, 0);
     for (int i = 0; i < 64; i++) /* far more than the queue holds, half of them for the pool */
@@ -352,7 +362,6 @@ static void polling(const char *backend) {
     CHECK(readable(fd, 0));
     comes_to_rest(q, fd);
     jdb_buf_unref(b);
-    gate_free(&g);
     jdb_file_unref(f);
     queue_free(q);
 }
