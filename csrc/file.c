@@ -38,7 +38,19 @@ jdb_file *jdb_file_ref(jdb_file *file) {
     return file;
 }
 
-/* Nobody waits for this close, so its error is nobody's: whoever wants it calls close. */
+/* Nobody waits for this close, so its error is nobody's: whoever wants it calls close. The lock
+ * goes first, as there. A forked child leaves the parent's alone. */
+static void close_handle(jdb_queue *queue, const jdb_file *file) {
+    const struct jdb_world *world = queue->backend->world;
+    if (file->handle < 0) return;
+    if (world) {
+        world->close(queue, file->handle);
+        return;
+    }
+    if (file->locked && queue->fork_generation == jdb_os_generation()) jdb_os_unlock(file->handle);
+    jdb_os_close(file->handle);
+}
+
 void jdb_file_unref(jdb_file *file) {
     assert(file->refs > 0);
     if (--file->refs > 0) return;
@@ -46,11 +58,9 @@ void jdb_file_unref(jdb_file *file) {
     assert(file->plain.count + file->plain.awaited + file->plain.bytes == 0);
     assert(file->durable.count + file->durable.awaited + file->durable.bytes == 0);
     jdb_queue *queue = file->queue;
-    const struct jdb_world *world = queue->backend->world;
     if (queue->written == file) queue->written = NULL;
     if (queue->backend->forget) queue->backend->forget(queue, file);
-    if (file->handle >= 0 && world) world->close(queue, file->handle);
-    else if (file->handle >= 0) jdb_os_close(file->handle);
+    close_handle(queue, file);
     free(file->path);
     free(file);
     atomic_fetch_sub_explicit(&live_files, 1, memory_order_relaxed);

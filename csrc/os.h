@@ -18,6 +18,7 @@
 /* Runs the operation's next step in place. Touches only the operation and what it holds. */
 int64_t jdb_os_perform(jdb_op *op);
 void jdb_os_close(intptr_t handle);
+void jdb_os_unlock(intptr_t handle); /* before it is closed */
 int64_t jdb_os_size(intptr_t handle);
 
 struct jdb_owner {

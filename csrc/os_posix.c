@@ -216,6 +216,8 @@ const char *jdb_os_platform(void) {
 /* Not tried again on EINTR: the descriptor is gone by then, and its number may be another's. */
 void jdb_os_close(intptr_t handle) { close((int)handle); }
 
+void jdb_os_unlock(intptr_t handle) { flock((int)handle, LOCK_UN); }
+
 int64_t jdb_os_size(intptr_t handle) {
     struct stat st;
     if (fstat((int)handle, &st) != 0) return -errno;

@@ -235,6 +235,8 @@ static int64_t lock_file(jdb_op *op) {
     return r;
 }
 
+void jdb_os_unlock(intptr_t handle) { drop_lock(jdb_windows_file_of(handle)->handle); }
+
 static int64_t unlock_file(jdb_op *op) {
     if (!op->file->locked) return 0;
     int64_t r = drop_lock(file_of(op)->handle);

@@ -55,6 +55,24 @@ describe("in a forked child", function()
     end)
   ]])
 
+  forked("nothing keeps the lock of a file that the parent has dropped, nor gives it back", [[
+    local path = dir .. "/locked"
+    local o = { direct = "prefer", lock = "exclusive" }
+    local f = assert(jdbfs.create(path, o))
+    in_child(function()
+      f = nil
+      collect()
+    end)
+    local refused, _, err = jdbfs.open_rw(path, o)
+    check("still locked", not refused and err.kind == "Busy", err)
+    in_child(function() os.execute("sleep 0.5") end, function()
+      f = nil
+      collect()
+      local again = check("lock", jdbfs.open_rw(path, o))
+      assert(again:close())
+    end)
+  ]])
+
   forked("every call gives kind Forked", [[
     local f = assert(jdbfs.create(dir .. "/file", { direct = "prefer" }))
     local b = jdbfs.buffer(page)
