@@ -8,15 +8,27 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+enum { LEASE_NAP_NS = 10000000, LEASE_NAPS = 6000 /* a minute */ };
+
+/* O_NONBLOCK makes it EAGAIN, not a wait, that somebody has a lease on the file (a file server, our
+ * own give_back). Its holder was told by the first try; from one that does not let go the system
+ * takes it, on Linux after 45 s (fs.lease-break-time). */
+static int open_waiting(const char *path, int flags, unsigned mode) {
+    int naps = 0;
+    for (;;) {
+        int fd = open(path, flags, mode);
+        if (fd >= 0 || (errno != EINTR && errno != EAGAIN)) return fd;
+        if (errno == EINTR) continue;
+        if (naps++ == LEASE_NAPS) return fd;
+        jdb_os_sleep(LEASE_NAP_NS);
+    }
+}
+
 /* `optional` flags are for the file's owner alone: others do without. */
 static int open_once(const char *path, int flags, int optional, unsigned mode) {
-    int fd;
-    do fd = open(path, flags | optional, mode);
-    while (fd < 0 && errno == EINTR);
+    int fd = open_waiting(path, flags | optional, mode);
     if (fd >= 0 || errno != EPERM || !optional) return fd;
-    do fd = open(path, flags, mode);
-    while (fd < 0 && errno == EINTR);
-    return fd;
+    return open_waiting(path, flags, mode);
 }
 
 static int open_flags(const jdb_open *how, int *optional) {

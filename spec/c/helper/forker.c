@@ -1,7 +1,9 @@
 /* What the specs need of the system and Lua does not have, as a Lua module: fork, waitpid, getpid,
- * _exit, poll, connect, and a second Lua state. Compiled by spec/support_process.lua. */
+ * _exit, poll, connect, lease, and a second Lua state. Compiled by spec/support_process.lua. */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -58,6 +60,31 @@ static int do_connect(lua_State *L) {
     return 1;
 }
 
+/* lease(path, told): takes one, makes the file `told` of it, and lets go a moment after somebody else
+ * wanted the file. Whether one was to be had. */
+static int do_lease(lua_State *L) {
+    int taken = 0;
+#ifdef F_SETLEASE
+    int number;
+    sigset_t asked;
+    const char *told = luaL_checkstring(L, 2);
+    int fd = open(luaL_checkstring(L, 1), O_RDWR | O_CLOEXEC);
+    sigemptyset(&asked);
+    sigaddset(&asked, SIGIO);
+    sigprocmask(SIG_BLOCK, &asked, NULL);
+    taken = fd >= 0 && fcntl(fd, F_SETLEASE, F_WRLCK) == 0;
+    if (taken) {
+        close(open(told, O_CREAT | O_WRONLY, 0600));
+        sigwait(&asked, &number);
+        usleep(100000);
+        fcntl(fd, F_SETLEASE, F_UNLCK);
+    }
+    if (fd >= 0) close(fd);
+#endif
+    lua_pushboolean(L, taken);
+    return 1;
+}
+
 /* poll(fd, seconds): whether the descriptor is readable. */
 static int do_poll(lua_State *L) {
     struct pollfd fd = {(int)luaL_checkinteger(L, 1), POLLIN, 0};
@@ -87,7 +114,7 @@ int luaopen_forker(lua_State *L) {
         lua_CFunction function;
     } functions[] = {{"fork", do_fork},  {"waitpid", do_waitpid}, {"getpid", do_getpid},
                      {"_exit", do_exit}, {"poll", do_poll},       {"state", do_state},
-                     {"connect", do_connect}};
+                     {"connect", do_connect}, {"lease", do_lease}};
     lua_newtable(L);
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
         lua_pushcfunction(L, functions[i].function);
