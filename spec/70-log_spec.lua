@@ -910,6 +910,32 @@ describe("truncate_before", function()
     assert(log:close())
   end)
 
+  support.task("uses a segment again whose cursor was dropped without a close", function()
+    local drops = {
+      function(cursor) for _ in cursor do error("in the loop") end end,
+      function(cursor)
+        local task = jdbfs.spawn(function() cursor:next() end)
+        jdbfs.yield()
+        task:cancel()
+        task:join()
+      end,
+    }
+    for i, drop in ipairs(drops) do
+      local log = assert(open(support.path(i), {
+        segment_size = 16 * BLOCK, batch_size = BLOCK, spare_segments = 1,
+      }))
+      for n = 1, 15 do assert(log:append(text_of(n, 4000))) end
+      -- What it leaves on a stack goes with that of its task.
+      jdbfs.spawn(function() return (jdbfs.pcall(drop, log:records())) end):join()
+      for n = 16, 30 do assert(log:append(text_of(n, 4000))) end
+      for _ = 1, 2 do collectgarbage() end
+      assert(log:truncate_before(16))
+      for n = 31, 75 do assert(log:append(text_of(n, 4000))) end
+      assert.are.equal(1, log:stats().reused)
+      assert(log:close())
+    end
+  end)
+
   it("leaves nothing to cut in a segment that is used again, zeros when it is opened", function()
     local path = support.path("log")
     jdbfs.run(function()

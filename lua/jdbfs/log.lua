@@ -38,7 +38,7 @@ local alive = core.alive
 local is_buffer, new_buffer = core.is_buffer, core.buffer
 local batches_of, join_batch, record = core.batches, core.join_batch, core.record
 local ceil, error, floor, getmetatable, huge = math.ceil, error, math.floor, getmetatable, math.huge
-local ipairs, pairs, pcall = ipairs, pairs, pcall
+local ipairs, next, pairs, pcall = ipairs, next, pairs, pcall
 local select, setmetatable = select, setmetatable
 local tonumber, tostring, type = tonumber, tostring, type
 local concat, remove = table.concat, table.remove
@@ -111,6 +111,12 @@ end
 
 local function segment_path(self, number)
   return ("%s/%010d.log"):format(self.path, number)
+end
+
+-- The cursors that read a segment. One that an error or a break left without a close goes when it
+-- is collected.
+local function new_readers()
+  return setmetatable({}, { __mode = "k" })
 end
 
 -- What offsets and lengths must be multiples of. Memory: see self.memory.
@@ -206,7 +212,7 @@ local function publish(self, spare, number, first)
   end
   return {
     number = number, path = path, first = first, size = spare.size, tail = self.block, file = file,
-    readers = 0,
+    readers = new_readers(),
   }
 end
 
@@ -417,7 +423,7 @@ local function open_segment(self, number, last)
   local o = { direct = self.direct, must_exist = last or nil, nofollow = true }
   local file, message, err = opener(path, o)
   if not file then return nil, message, err end
-  local segment = { number = number, path = path, file = file, readers = 0 }
+  local segment = { number = number, path = path, file = file, readers = new_readers() }
   -- Nothing is decided on bytes that a power cut could still take back. What is before the last
   -- segment was durable when that was made.
   local ok = true
@@ -1037,7 +1043,7 @@ end
 local function is_wanted(self, segment)
   local kept = 0
   for _, spare in ipairs(self.ready) do kept = kept + (spare.reused and 1 or 0) end
-  return kept < self.spare_segments and segment.readers == 0
+  return kept < self.spare_segments and not next(segment.readers)
     and segment.size == whole_size(self, self.segment_size)
 end
 
@@ -1047,7 +1053,7 @@ local function keep_as_spare(self, segment)
   if not core.rename(segment.path, path) then return remove_durable(self, segment.path) end
   local ok, message, err = core.sync_dir(self.path)
   local file
-  if ok and segment.readers == 0 then -- a cursor may have opened it meanwhile
+  if ok and not next(segment.readers) then -- a cursor may have opened it meanwhile
     file = core.open_rw(path, { direct = self.direct, must_exist = true, nofollow = true })
   end
   if file then
@@ -1149,21 +1155,26 @@ local function segment_of(log, number)
   end
 end
 
-local function leave_segment(self)
+local function drop_scan(self)
   local scan = self.scan
   self.scan = nil
+  if scan then scan.segment.readers[self] = nil end
+  return scan
+end
+
+local function leave_segment(self)
+  local scan = drop_scan(self)
   if not scan then return end
-  scan.segment.readers = scan.segment.readers - 1
   if scan.buffer then release(scan.buffer) end
   scan.file:close()
 end
 
 local function enter_segment(self, segment)
   leave_segment(self)
-  segment.readers = segment.readers + 1 -- it may be freed while this waits
+  segment.readers[self] = true -- it may be freed while this waits
   local file, message, err = core.open(segment.path, { direct = self.log.direct, nofollow = true })
   if not file then
-    segment.readers = segment.readers - 1
+    segment.readers[self] = nil
     return nil, message, err
   end
   self.scan = new_scan(self.log, segment, file, tail_of(self.log, segment))
@@ -1236,7 +1247,9 @@ end
 -- The end of a for loop on 5.4, also after a break. In a coroutine that ends with an error nothing
 -- may wait: the file closes by itself.
 Cursor.__close = function(self, raised)
-  if raised == nil then self:close() else self.done, self.scan = true, nil end
+  if raised == nil then return self:close() end
+  self.done = true
+  drop_scan(self)
 end
 
 -- ---- opening ------------------------------------------------------------------------------------
