@@ -192,7 +192,7 @@ int64_t jdb_platform_set_flags(int fd, int flags, int direct, jdb_file_info *inf
 }
 
 void jdb_platform_describe(int fd, jdb_file_info *info, char *file_system, size_t size) {
-    jdb_linux_file_system(fd, file_system, size);
+    jdb_linux_file_system(fd, info->device, file_system, size);
     if (info->direct) {
         ask_alignment(fd, info);
         info->direct_write_unit = info->write_align;
@@ -360,7 +360,7 @@ int64_t jdb_platform_probe(jdb_op *op) {
     if (fd < 0) return -errno;
     info->device = S_ISBLK(st.st_mode);
     info->file_system = d->file_system;
-    jdb_linux_file_system(fd, d->file_system, sizeof d->file_system);
+    jdb_linux_file_system(fd, info->device, d->file_system, sizeof d->file_system);
     jdb_platform_evidence(fd, d->file_system, &info->evidence);
     ask_alignment(fd, info);
     info->direct_write_unit = info->direct ? info->write_align : 0;

@@ -19,7 +19,7 @@ static void say(jdb_evidence *e, const char *text, const char *detail) {
 }
 
 /* A block device is none: the system would tell of the one that holds its node, a tmpfs. */
-void jdb_linux_file_system(int fd, char *name, size_t size) {
+void jdb_linux_file_system(int fd, int device, char *name, size_t size) {
     static const struct {
         unsigned long magic;
         const char *name;
@@ -31,8 +31,6 @@ void jdb_linux_file_system(int fd, char *name, size_t size) {
         {0x858458f6, "ramfs"}, {0xca451a4e, "bcachefs"},
     };
     struct statfs fs;
-    struct stat st;
-    int device = fstat(fd, &st) == 0 && S_ISBLK(st.st_mode);
     snprintf(name, size, device ? "block device" : "unknown");
     if (device || fstatfs(fd, &fs) != 0) return;
     unsigned long magic = (unsigned long)fs.f_type & 0xffffffffu;

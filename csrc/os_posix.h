@@ -57,6 +57,6 @@ int64_t jdb_posix_name(jdb_op *op);
 extern const struct jdb_calls jdb_posix_calls;
 
 /* os_linux_evidence.c */
-void jdb_linux_file_system(int fd, char *name, size_t size);
+void jdb_linux_file_system(int fd, int device, char *name, size_t size);
 
 #endif

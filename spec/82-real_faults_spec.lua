@@ -503,7 +503,8 @@ describe("a file system that can only be read", function()
         fails("preallocate", plain:preallocate(2 * size))
         fails("truncate", plain:truncate(10))
         fails("atomic_write", jdbfs.atomic_write(point .. "/x", "new"))
-        check("read", check("read", plain:read(0, PAGE)) == ("b"):rep(PAGE))
+        local text, message, err = plain:read(0, PAGE) -- Linux 6.12 fails reads as well
+        check("read", text == ("b"):rep(PAGE) or not text and err.name == "EIO", message)
         check("size", plain:size() == size)
         for _, f in ipairs({ plain, wal, flush }) do f:close() end
         print("done")
