@@ -279,7 +279,8 @@ int jdb_op_part(const jdb_op *op, const void **data, size_t *len); /* 0: no part
 void jdb_op_set_waiter(jdb_op *op, void *waiter);
 void *jdb_op_waiter(const jdb_op *op);
 /* Nobody waits any more: a queued operation is dropped, one in flight ends unseen, and the slot
- * comes back by itself. */
+ * comes back by itself. One that has ended is still given out by jdb_queue_next, without a waiter,
+ * and released as any other. */
 void jdb_op_abandon(jdb_queue *queue, jdb_op *op);
 
 /* Of a delivered operation. */

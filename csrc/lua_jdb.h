@@ -100,9 +100,8 @@ struct jl_state {
     jdb_queue *queue;    /* made at first use */
     int closed;          /* the Lua state is being closed */
     jdb_options options; /* of setup */
-    char backend[32];
-    jl_task *current; /* the task being resumed now, */
-    int given;        /* with so many values */
+    jl_task *current;    /* the task being resumed now, */
+    int given;           /* with so many values */
     jl_task *ready_head, *ready_tail;
     jdb_op *spare; /* taken, not submitted yet */
     int suspends;  /* the current task is about to yield for a wait of ours */

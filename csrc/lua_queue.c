@@ -206,17 +206,14 @@ static jdb_iopoll iopoll_option(lua_State *L) {
     return JDB_IOPOLL_HYBRID;
 }
 
-static void backend_option(lua_State *L, jl_state *S) {
+static const char *backend_option(lua_State *L) {
     static const char *const known[] = {"auto", "io_uring", "threads", "kqueue",
                                         "iocp", "sim",      "null"};
     const char *name = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (strcmp(known[i], name) == 0) {
-            strcpy(S->backend, name);
-            S->options.backend = S->backend;
-            return;
-        }
+        if (strcmp(known[i], name) == 0) return known[i];
     luaL_error(L, "option backend: unknown backend \"%s\"", name);
+    return NULL;
 }
 
 /* setup{ backend =, depth =, workers =, ... }: before the first operation. */
@@ -226,28 +223,26 @@ static int setup(lua_State *L) {
     if (S->queue)
         return jl_fail_kind(L, JDB_BUSY, "setup", NULL,
                             "the queue was made already: call it first");
+    jdb_options options = S->options; /* all of it is taken, or nothing */
     lua_pushnil(L);
     while (lua_next(L, 1)) {
         const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
-        if (strcmp(name, "backend") == 0) backend_option(L, S);
-        else if (strcmp(name, "depth") == 0)
-            S->options.depth = count_option(L, name, JDB_DEPTH_MAX);
+        if (strcmp(name, "backend") == 0) options.backend = backend_option(L);
+        else if (strcmp(name, "depth") == 0) options.depth = count_option(L, name, JDB_DEPTH_MAX);
         else if (strcmp(name, "workers") == 0)
-            S->options.workers = count_option(L, name, JDB_WORKERS_MAX);
-        else if (strcmp(name, "sqpoll") == 0) S->options.sqpoll_ns = time_option(L, name, 10);
-        else if (strcmp(name, "min_wait") == 0) S->options.min_wait_ns = time_option(L, name, 10);
+            options.workers = count_option(L, name, JDB_WORKERS_MAX);
+        else if (strcmp(name, "sqpoll") == 0) options.sqpoll_ns = time_option(L, name, 10);
+        else if (strcmp(name, "min_wait") == 0) options.min_wait_ns = time_option(L, name, 10);
         else if (strcmp(name, "close_limit") == 0)
-            S->options.close_limit_ns = time_option(L, name, 86400);
-        else if (strcmp(name, "iopoll") == 0) S->options.iopoll = iopoll_option(L);
-        else if (strcmp(name, "registered") == 0)
-            S->options.unregistered = !boolean_option(L, name);
+            options.close_limit_ns = time_option(L, name, 86400);
+        else if (strcmp(name, "iopoll") == 0) options.iopoll = iopoll_option(L);
+        else if (strcmp(name, "registered") == 0) options.unregistered = !boolean_option(L, name);
         else luaL_error(L, "unknown option %s", name);
         lua_pop(L, 1);
     }
-    if (S->options.iopoll && S->has_host) {
-        S->options.iopoll = JDB_IOPOLL_OFF;
+    if (options.iopoll && S->has_host)
         return jl_fail_kind(L, JDB_UNSUPPORTED, "setup", NULL, UNANNOUNCED);
-    }
+    S->options = options;
     lua_pushboolean(L, 1);
     return 1;
 }

@@ -168,7 +168,14 @@ describe("setup", function()
       end
       for _, bad in ipairs { 1, "x", true } do check("type", not pcall(jdbfs.setup, bad)) end
       check("nothing", not pcall(jdbfs.setup))
+      for size = 1, 20 do -- whichever comes first in the table
+        local options = { depth = 7 }
+        for i = 1, size do options["unknown" .. i] = true end
+        for i = 2, size do options["unknown" .. i] = nil end
+        check("unknown", not pcall(jdbfs.setup, options))
+      end
       check("still usable", jdbfs.exists(dir))
+      check("nothing of a refused one is kept", jdbfs.info().depth ~= 7)
     ]])
   end)
 
