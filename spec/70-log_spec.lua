@@ -888,6 +888,26 @@ describe("truncate_before", function()
       end
     end)
 
+  support.task("is met by a cursor as an end of records, whatever becomes of the file", function()
+    for spares = 0, 1 do
+      local o = { segment_size = 4 * BLOCK, batch_size = BLOCK, spare_segments = spares }
+      local log = assert(open(support.path(spares), o))
+      for i = 1, 100 do
+        assert(log:append(text_of(i, 4000)))
+        local remover = jdbfs.spawn(log.truncate_before, log, i)
+        for _ = 1, i % 5 do jdbfs.yield() end
+        local cursor = log:records()
+        repeat
+          local number, data, err = cursor:next()
+          if err then assert.are.equal("Overflow", err.kind, data) end
+        until not number
+        cursor:close()
+        assert(remover:join())
+      end
+      assert(log:close())
+    end
+  end)
+
   support.both("leaves a segment as it is while a cursor reads it", function()
     if support.on_wine then return pending("wine keeps the name of a removed file that is open") end
     -- More than the cursor reads at once.

@@ -1030,12 +1030,18 @@ function Log:recovery()
   return copy
 end
 
+-- The first record that there is. The oldest segment may be on its way out, and another follows it.
+local function first_of(self)
+  local segments = self.segments
+  return (segments[1].leaving and segments[2] or segments[1]).first
+end
+
 function Log:stats()
   check_self(self, Log, "stats")
   local last, _, commits, bytes = self.batches:position()
   return {
     records = last - self.found.last, batches = commits, bytes = bytes,
-    segments = #self.segments, reused = self.reused, first = self.segments[1].first, last = last,
+    segments = #self.segments, reused = self.reused, first = first_of(self), last = last,
   }
 end
 
@@ -1069,11 +1075,15 @@ local function free_segment(self, segment)
   return remove_durable(self, segment.path)
 end
 
--- The oldest first, each durable before the next: segments are never missing in the middle.
+-- The oldest first, each durable before the next: segments are never missing in the middle. No
+-- cursor is sent to a file that is being removed.
 local function remove_segments(self, number, result)
   while #self.segments > 1 and self.segments[2].first <= number do
-    local ok, message, err = free_segment(self, self.segments[1])
+    local segment = self.segments[1]
+    segment.leaving = true
+    local ok, message, err = free_segment(self, segment)
     if not ok then
+      segment.leaving = nil
       result.message, result.err = message, err
       return
     end
@@ -1143,7 +1153,7 @@ end
 function Log:records(from)
   check_self(self, Log, "records")
   local cursor = setmetatable({ log = self }, Cursor)
-  if from == nil then from = self.segments[1].first else from = to_number(from, "records") end
+  if from == nil then from = first_of(self) else from = to_number(from, "records") end
   cursor.number = from == floor(from) and floor(from) or from
   return cursor, nil, nil, cursor
 end
@@ -1151,7 +1161,7 @@ end
 local function segment_of(log, number)
   local segments = log.segments
   for i = #segments, 1, -1 do
-    if segments[i].first <= number then return segments[i] end
+    if segments[i].first <= number then return not segments[i].leaving and segments[i] or nil end
   end
 end
 
@@ -1182,17 +1192,21 @@ local function enter_segment(self, segment)
   return true
 end
 
+local function gone(log, number)
+  local cause = ("record %d is gone: the first is %d"):format(number, first_of(log))
+  return failure("Overflow", "records", log.path, cause)
+end
+
 -- The scan of the record's segment, at that record or before it. One that is open goes on when
 -- truncate_before removes the file.
 local function locate(self)
   local log, number, scan = self.log, self.number, self.scan
   if not scan or number > (scan.segment.final or number) then
     local segment = segment_of(log, number)
-    if not segment then
-      local cause = ("record %d is gone: the first is %d"):format(number, log.segments[1].first)
-      return failure("Overflow", "records", log.path, cause)
-    end
+    if not segment then return gone(log, number) end
     local ok, message, err = enter_segment(self, segment)
+    -- It may have been removed while this waited for the file.
+    if not ok and segment_of(log, number) ~= segment then return gone(log, number) end
     if not ok then return nil, message, err end
     scan = self.scan
   end
