@@ -119,7 +119,10 @@ static int transfer(lua_State *L, jdb_code code, const char *name, unsigned flag
     t.buf = jl_check_buf(L, 2);
     read_numbers(L, 2, lua_gettop(L), &t);
     const char *wrong = refusal(&t, &kind);
-    if (wrong) return fail_file(L, kind, name, f, wrong);
+    if (wrong) {
+        jl_measure_refusal(S, code, kind, 0);
+        return fail_file(L, kind, name, f, wrong);
+    }
     jdb_op *op = jl_take(L, S, name, jdb_file_path(f->file), &pushed);
     if (!op) return pushed;
     prepare(op, code, f, &t, flags);
@@ -254,6 +257,7 @@ static int many(lua_State *L, jdb_code list_code) {
     if (jdb_op_check(op) != JDB_OK) return jl_refuse(L, S, op);
     for (int i = 0; i < n; i++) {
         if (!add_entry(f, op, &list[i], i, &failure)) continue;
+        jl_measure_refusal(S, list_code, failure.kind, failure.error);
         jl_drop(S, op);
         return jl_fail(L, &failure);
     }

@@ -300,7 +300,9 @@ int jl_open_task(lua_State *L);
 
 /* lua_measure.c */
 void jl_measure_op(jl_state *S, jl_task *t, const jdb_op *op); /* delivered to t->meter */
-void jl_measure_end(jl_task *t);                               /* the task has ended */
+/* One that was refused before it was submitted is an error of the task that runs. */
+void jl_measure_refusal(jl_state *S, jdb_code code, jdb_kind kind, int error);
+void jl_measure_end(jl_task *t);             /* the task has ended */
 struct jl_times *jl_own_times(lua_State *L); /* of the task that runs; raises when none does */
 int jl_open_measure(lua_State *L);
 

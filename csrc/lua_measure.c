@@ -96,6 +96,14 @@ static void measure_failure(struct jl_meter *m, const jdb_times *times, int i, i
     record_error(t, name ? name : jdb_kind_name(times->kind));
 }
 
+void jl_measure_refusal(jl_state *S, jdb_code code, jdb_kind kind, int error) {
+    struct jl_meter *m = S->current && S->current->times ? S->current->times->meter : NULL;
+    jdb_times times = {.code = code, .kind = kind, .error = error};
+    if (!m) return;
+    int i = track_of(&times);
+    measure_failure(m, &times, i, i >= 0 && jdb_queue_now(S->queue) >= m->from);
+}
+
 void jl_measure_op(jl_state *S, jl_task *task, const jdb_op *op) {
     struct jl_times *own = task->times;
     struct jl_meter *m = own->meter;

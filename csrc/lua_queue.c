@@ -70,6 +70,7 @@ void jl_drop(jl_state *S, jdb_op *op) {
 int jl_refuse(lua_State *L, jl_state *S, jdb_op *op) {
     jdb_failure f;
     jdb_op_failure(op, &f);
+    jl_measure_refusal(S, jdb_op_code(op), f.kind, f.error);
     jl_drop(S, op); /* first: telling allocates, and a finalizer may take `spare` */
     return jl_fail(L, &f);
 }

@@ -273,6 +273,10 @@ describe("a workload file", function()
     assert.are.equal(0, op.n)
     assert.is_true(d.jobs[1].elapsed_s < 10)
     assert.matches("gave up", table.concat(d.warnings, " "))
+    d, status = run("return function(ctx) ctx.file:read(-1) end", "--time", "20s", "--warmup",
+      "0s", "--threshold", "errors == 0")
+    assert.are.equal(1, status)
+    assert.is_true(d.jobs[1].ops[1].errors.Overflow >= 100)
   end)
 
   it("is checked when it is defined", function()
