@@ -11,7 +11,7 @@ local create = rawget(coroutine, "_create") or coroutine.create
 local resume = rawget(coroutine, "_resume") or coroutine.resume
 local status = rawget(coroutine, "_status") or coroutine.status
 local yield = rawget(coroutine, "_yield") or coroutine.yield
-local error, pcall, select, type = error, pcall, select, type
+local error, pcall, rawequal, select, type = error, pcall, rawequal, select, type
 
 local M = {
   _VERSION = core.VERSION,
@@ -91,7 +91,7 @@ end
 local LOOK, join = core.LOOK, core.join
 
 local function joined(task, ...)
-  if (...) ~= LOOK then return ... end
+  if not rawequal((...), LOOK) then return ... end -- a result may have an __eq
   core.wait(task)
   return ended("join", core.results(task))
 end
@@ -136,7 +136,7 @@ local function pass(gen, ok, first, ...)
     if close then close(gen.co) end -- its to-be-closed variables, as coroutine.wrap does
     error(first, 0)
   end
-  if first == PENDING and select("#", ...) == 0 then
+  if rawequal(first, PENDING) and select("#", ...) == 0 then
     gen.waits = true
     return resumed(gen, core.await())
   end
@@ -165,7 +165,7 @@ core.YIELDS_ACROSS_PCALL = _VERSION ~= "Lua 5.1" or has_ffi
 local function protected(co, ok, first, ...)
   if not ok then return false, first end
   if status(co) == "dead" then return true, first, ... end
-  if first == PENDING then return protected(co, resume(co, core.await())) end
+  if rawequal(first, PENDING) then return protected(co, resume(co, core.await())) end
   return protected(co, resume(co, yield(first, ...)))
 end
 

@@ -5,7 +5,7 @@ local core = require "jdbfs.core"
 
 local drive = core.drive -- the others are replaced when a host is chosen
 local error, getmetatable, pcall = error, getmetatable, pcall
-local setmetatable, type = setmetatable, type
+local rawequal, setmetatable, type = rawequal, setmetatable, type
 local floor, huge = math.floor, math.huge
 
 -- A first-in first-out list that never shifts its entries. Those of cancelled tasks stay behind;
@@ -178,12 +178,12 @@ end
 local Queue = {}
 Queue.__index = Queue
 
-local NIL = {} -- stands for nil among the values
+local NIL = {} -- stands for nil among the values, which may have an __eq
 
 --- Appends a value; waits while the queue is full.
 function Queue:put(value)
   check_self(self, Queue, "put")
-  if value == nil then value = NIL end
+  if rawequal(value, nil) then value = NIL end
   if self.count == 0 and wake_one(self.takers, value) then return true end
   if self.count < self.max then
     self.count = self.count + 1
@@ -220,7 +220,7 @@ function Queue:take()
     wait(self.takers, entry, self.lost)
     value = entry.value
   end
-  if value == NIL then return nil end
+  if rawequal(value, NIL) then return nil end
   return value
 end
 
