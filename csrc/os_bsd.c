@@ -36,7 +36,8 @@ int64_t jdb_platform_set_flags(int fd, int flags, int direct, jdb_file_info *inf
 void jdb_platform_describe(int fd, jdb_file_info *info, char *file_system, size_t size) {
     struct jdb_bsd_mount mount;
     int known = jdb_bsd_statfs(fd, &mount) == 0;
-    snprintf(file_system, size, "%s", known ? mount.file_system : "unknown");
+    const char *name = known ? mount.file_system : "unknown";
+    snprintf(file_system, size, "%s", info->device ? "block device" : name);
     if (info->direct) {
         jdb_bsd_set_alignment(info, (uint32_t)jdb_os_page_size(),
                               "one page: the system gives no alignment");

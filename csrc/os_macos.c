@@ -69,7 +69,8 @@ static void ask_alignment(int fd, const struct jdb_bsd_mount *mount, jdb_file_in
 void jdb_platform_describe(int fd, jdb_file_info *info, char *file_system, size_t size) {
     struct jdb_bsd_mount mount;
     int known = jdb_macos->mount(fd, &mount) == 0;
-    snprintf(file_system, size, "%s", known ? mount.file_system : "unknown");
+    const char *name = known ? mount.file_system : "unknown";
+    snprintf(file_system, size, "%s", info->device ? "block device" : name);
     if (!known) mount.block_size = 0;
     if (!info->direct) {
         info->direct_write_unit = 0;

@@ -150,6 +150,7 @@ describe("preallocate", function()
 
   both("in zeros of any length keeps what was reserved behind it", function()
     if support.on_wine then return pending("wine reserves no space") end
+    if support.on_macos then return pending("a file that is cut to its length keeps none") end
     for _, size in ipairs({ 0, 100, PAGE }) do
       local f, path = filled(1)
       assert.is_true(f:truncate(size))
