@@ -481,7 +481,8 @@ local function run_process(words, o)
   local line = { "timeout -k 5 " .. seconds, environment(o.env) }
   if o.prefix then line[#line + 1] = o.prefix end
   if o.stop then
-    -- Without --foreground the signal would come twice, and the second one kills.
+    -- Without --foreground the signal would come twice, and the second one kills. In a slow guest
+    -- later: it would find no handler yet.
     line[#line + 1] = ("timeout --foreground --preserve-status -s %s %g"):format(o.stop[1],
       o.stop[2] * (os.getenv("JDBFS_TEST_SLOW") and 10 or 1))
   end

@@ -572,7 +572,8 @@ function Buffer:free() end
 ---  that is written is on stable storage; "barrier", on macOS only, Unsupported elsewhere and with
 ---  dsync: what is written later does not become durable before it, and no more is promised
 
---- Opens read only. Yields. Unsupported when direct I/O is required and refused.
+--- Opens read only. Yields. Unsupported when direct I/O is required and refused. Waits, a minute at
+--- most, for a lease (fcntl F_SETLEASE) that somebody has on the file.
 --- Kinds: Io (errno), Unsupported (no direct I/O there), Busy (lock).
 --- ```lua
 --- local f = assert(jdbfs.open("data"))
