@@ -88,9 +88,9 @@ static void record_error(struct track *t, const char *name) {
     }
 }
 
-static void measure_failure(struct jl_meter *m, const jdb_times *times, int i, int counted) {
+static void measure_failure(struct jl_meter *m, const jdb_times *times, int i) { /* i < 0: no track */
     m->failed++;
-    struct track *t = counted ? track_at(m, (uint32_t)i) : NULL;
+    struct track *t = i < 0 ? NULL : track_at(m, (uint32_t)i);
     if (!t) return;
     const char *name = jdb_errno_name(times->error);
     record_error(t, name ? name : jdb_kind_name(times->kind));
@@ -100,8 +100,7 @@ void jl_measure_refusal(jl_state *S, jdb_code code, jdb_kind kind, int error) {
     struct jl_meter *m = S->current && S->current->times ? S->current->times->meter : NULL;
     jdb_times times = {.code = code, .kind = kind, .error = error};
     if (!m) return;
-    int i = track_of(&times);
-    measure_failure(m, &times, i, i >= 0 && jdb_queue_now(S->queue) >= m->from);
+    measure_failure(m, &times, jdb_queue_now(S->queue) < m->from ? -1 : track_of(&times));
 }
 
 void jl_measure_op(jl_state *S, jl_task *task, const jdb_op *op) {
@@ -114,7 +113,7 @@ void jl_measure_op(jl_state *S, jl_task *task, const jdb_op *op) {
     own->ready = times.reaped;
     int i = track_of(&times), counted = i >= 0 && own->op_due >= m->from;
     if (times.kind != JDB_OK) {
-        measure_failure(m, &times, i, counted);
+        measure_failure(m, &times, counted ? i : -1);
         return;
     }
     if (i == T_WRITE || i == T_WRITE_SYNC) m->written += times.moved;
