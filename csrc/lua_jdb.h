@@ -50,7 +50,8 @@ struct jl_task {
     struct jl_times *times; /* NULL: nothing is measured */
     uint32_t timer;         /* place in the heap + 1; 0: none */
     uint32_t run;           /* the run it belongs to; 0: none */
-    int values;             /* on co: arguments before it starts, an answer, results at its end */
+    int values;             /* on co: arguments before it starts, an answer, results at its end;
+                               while parked the turn of that wait, 0: none */
     uint8_t state;
     uint8_t expired;        /* a timer, not the event, woke it */
     unsigned cancelled : 1; /* ends at its next wait */
@@ -130,6 +131,7 @@ struct jl_state {
     uint32_t alive;     /* tasks of the current run */
     int leftover;       /* a run ended without its tasks: there was no memory to end them */
     uint32_t tasks;     /* all that have not ended */
+    uint32_t turns;     /* given to waits for core.wake */
     int idle_count;     /* coroutines that run nothing: */
     lua_State *idle[JL_IDLE_MAX];
     int probed;         /* see leave_finalizer */

@@ -7,6 +7,7 @@
  *
  * A task is resumed for exactly one reason: the operation in `op`, its timer, a wake, the end of
  * the task it joined. Whatever else arrives for it is dropped. */
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -982,12 +983,14 @@ static int task_drive(lua_State *L) {
 
 /* ---- waits that are not operations ---------------------------------------------------------- */
 
-/* The task that a wait here would suspend; nil outside tasks; raises where no wait is possible. */
+/* The task that a wait here would suspend, and the turn of that wait; nil outside tasks; raises
+ * where no wait is possible. */
 static int task_current(lua_State *L) {
     jl_state *S = jl_self(L);
     if (place(L, S) != IN_PLACE) {
         jl_push_task(L, S, S->current);
-        return 1;
+        lua_pushinteger(L, (lua_Integer)(++S->turns & INT_MAX));
+        return 2;
     }
     if (S->running)
         return luaL_error(L, "cannot wait here: inside a task, but in a coroutine or a call that "
@@ -1004,7 +1007,8 @@ static int task_own(lua_State *L) {
     return 1;
 }
 
-/* park(): until core.wake. Only after core.current() gave a task. */
+/* park(task, turn): until core.wake of both. Only after core.current() gave them; what began and
+ * then raised leaves a turn that wakes nobody. */
 static int task_park(lua_State *L) {
     jl_state *S = jl_self(L);
     enum place where = place(L, S);
@@ -1012,6 +1016,7 @@ static int task_park(lua_State *L) {
     jl_task *self = waiter(S, where);
     forget_wait(S, self);
     self->parked = 1;
+    self->values = (int)luaL_optinteger(L, 2, 0);
     return suspend(L, S, where);
 }
 
@@ -1019,6 +1024,7 @@ static int task_wake(lua_State *L) {
     jl_state *S = jl_self(L);
     jl_task *t = check_task(L, 1);
     int sleeps = t->state == JL_WAITING && t->parked;
+    if (sleeps && !t->guest) sleeps = t->values == (int)luaL_optinteger(L, 2, 0);
     if (sleeps) {
         t->parked = 0;
         make_ready(S, t);

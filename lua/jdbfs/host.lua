@@ -234,8 +234,8 @@ local parked = setmetatable({}, { __mode = "k" }) -- guest -> its token
 
 local function hosted_current(current)
   return function()
-    local task = current()
-    if task then return task end
+    local task, turn = current()
+    if task then return task, turn end
     local token = here()
     if token == nil or not (active or activate()) then return nil end
     local guest = new_guest()
@@ -246,9 +246,9 @@ end
 
 local function hosted_park(park)
   local begin = core.hosted(park)
-  return function(task)
+  return function(task, turn)
     local token = parked[task]
-    if token == nil then return park() end
+    if token == nil then return park(task, turn) end
     local id = enter(task)
     begin()
     wait(task, token, id)
@@ -258,10 +258,10 @@ end
 
 -- A light thread that was killed while it waited gets nothing.
 local function hosted_wake(wake)
-  return driving(function(task)
+  return driving(function(task, turn)
     local token = parked[task]
     if token ~= nil and adapter.alive and not adapter.alive(token) then return false end
-    return wake(task)
+    return wake(task, turn)
   end)
 end
 

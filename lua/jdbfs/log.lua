@@ -101,8 +101,8 @@ local function release(buffer)
   pcall(buffer.free, buffer)
 end
 
--- Whether a wait is possible here, and the task it would suspend: a plain coroutine inside a task
--- cannot wait for what another task does, its operations complete in place.
+-- Whether a wait is possible here, the task it would suspend, and the turn of that wait: a plain
+-- coroutine inside a task cannot wait for what another task does, its operations complete in place.
 local function place_of_call()
   return pcall(core.current)
 end
@@ -759,12 +759,12 @@ local function await(entry)
   local task = entry.task
   if entry.woken then return end
   if not task then return core.drive(entry) end
-  repeat core.park(task) until entry.woken -- 5.1 lets others resume it by hand
+  repeat core.park(task, entry.turn) until entry.woken -- 5.1 lets others resume it by hand
 end
 
 local function answer(entry, ok, message, err)
   entry.ok, entry.message, entry.err, entry.woken = ok, message, err, true
-  if entry.task then core.wake(entry.task) end
+  if entry.task then core.wake(entry.task, entry.turn) end
 end
 
 -- Those in the line whose records are in a batch, up to that number. One without a number has its
@@ -963,10 +963,11 @@ local function length_of(self, data)
   return failure(text:match("%((%u%l+)%)"), "append", self.path, text)
 end
 
-local function wait_in_line(self, data, length, task)
+local function wait_in_line(self, data, length, task, turn)
   local line = self.line
   local entry = {
-    data = data, length = length, task = task, number = false, ok = false, woken = false,
+    data = data, length = length, task = task, turn = turn,
+    number = false, ok = false, woken = false,
   }
   line.last = line.last + 1
   line[line.last] = entry
@@ -980,7 +981,7 @@ end
 local function append_slowly(self, data)
   check_self(self, Log, "append", 4)
   core.may_wait() -- before anything is written
-  local can_wait, task = place_of_call()
+  local can_wait, task, turn = place_of_call()
   local length, message, err = length_of(self, data)
   if not length then return nil, message, err end
   if length > RECORD_MAX then
@@ -997,7 +998,7 @@ local function append_slowly(self, data)
     if number then number, message, err = join_batch(self, data) end
     if number or err then return number, message, err end
   end
-  number, message, err = wait_in_line(self, data, length, task)
+  number, message, err = wait_in_line(self, data, length, task, turn)
   return number, message, err
 end
 

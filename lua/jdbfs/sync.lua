@@ -63,10 +63,10 @@ end
 -- Waits in the list until somebody wakes the entry. `lost(entry)` undoes a wake that came while
 -- another task's error ended the wait.
 local function wait(list, entry, lost)
-  entry.task = core.current()
+  entry.task, entry.turn = core.current()
   enter(list, entry)
   if entry.task then
-    repeat core.park(entry.task) until entry.woken -- 5.1 lets others resume it by hand
+    repeat core.park(entry.task, entry.turn) until entry.woken -- 5.1 lets others resume it by hand
     return
   end
   local ok, err = pcall(drive, entry)
@@ -93,7 +93,7 @@ end
 local function give(entry, value)
   if type(entry) ~= "table" then return core.wake(entry) end
   entry.value = value
-  if entry.gone or (entry.task and not core.wake(entry.task)) then return false end
+  if entry.gone or (entry.task and not core.wake(entry.task, entry.turn)) then return false end
   entry.woken = true
   return true
 end
