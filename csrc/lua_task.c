@@ -1064,15 +1064,23 @@ static int task_yield(lua_State *L) {
     return suspend(L, S, where);
 }
 
-/* await(): in the coroutine that called a generator, waits for what the generator waits for. */
+/* await(): in the coroutine that called a generator, waits for what the generator waits for. A
+ * coroutine that cannot suspend the task completes it in place, where it needs no other task. */
 static int task_await(lua_State *L) {
     jl_state *S = jl_self(L);
+    jl_task *self = S->current;
     enum place where = place(L, S);
-    if (!S->current) return luaL_error(L, "await outside a task");
+    if (!self) return luaL_error(L, "await outside a task");
     if (where != IN_PLACE) return suspend(L, S, where);
     jdb_op *op = S->begin == commit ? S->spare : NULL;
     S->begin = NULL;
-    if (S->current->yielding) {
+    if (!op && self->timer && !self->joined) { /* it sleeps */
+        int64_t when = S->timers[self->timer - 1].when;
+        drop_timer(S, self);
+        return jl_sleep_until(L, when);
+    }
+    if (!op && self->yielding) {
+        self->yielding = 0;
         lua_pushboolean(L, 1);
         return 1;
     }
