@@ -88,7 +88,8 @@ static void record_error(struct track *t, const char *name) {
     }
 }
 
-static void measure_failure(struct jl_meter *m, const jdb_times *times, int i) { /* i < 0: no track */
+/* In track i; < 0: in none. */
+static void measure_failure(struct jl_meter *m, const jdb_times *times, int i) {
     m->failed++;
     struct track *t = i < 0 ? NULL : track_at(m, (uint32_t)i);
     if (!t) return;

@@ -131,7 +131,8 @@ function jdbfs.timeout(seconds, f, ...) end
 
 --- coroutine.wrap for generators that do I/O in a task: their operations suspend the task. Plain
 --- Lua 5.1 cannot yield from the iterator of a for loop: call the generator in a while loop there.
---- The generator waits in the task that calls it.
+--- The generator waits in the task that calls it. Called from a plain coroutine, which cannot wait,
+--- it completes operations and sleeps in place; a wait for another task raises there.
 --- ```lua
 --- local function pages(file)
 ---   for number = 0, 1 do coroutine.yield(file:read(number * 4096, 6)) end
@@ -176,8 +177,9 @@ local Task = {}
 ---@return any ...
 function Task:join() end
 
---- A task that waits ends now (its to-be-closed variables run), one that runs ends at its next
---- wait. Its operations are not stopped: their buffers stay in flight until the kernel is done.
+--- A task that waits ends now (its to-be-closed variables run; their operations complete in place,
+--- waits for other tasks raise), one that runs ends at its next wait. Its operations are not
+--- stopped: their buffers stay in flight until the kernel is done.
 --- Never waits.
 --- ```lua
 --- jdbfs.run(function()
@@ -225,7 +227,8 @@ function jdbfs.semaphore(n) end
 
 ---@class jdbfs.Semaphore
 local Semaphore = {}
---- Waits for a permit; waiters are served in order. Yields.
+--- Waits for a permit; waiters are served in order. Yields. A task that ends does not give back by
+--- itself what it has, nor what it was just handed when another task's error ended the run.
 --- ```lua
 --- local lock = jdbfs.semaphore(1)
 --- lock:acquire()
