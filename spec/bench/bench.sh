@@ -37,6 +37,8 @@ contestants ${LUAS:-lua5.4 luajit}
 tool loop -luring
 tool pread -pthread
 tool commit -Icsrc build/core/libjdb.a -luring -pthread
+with_lua bare_loop -luring
+with_lua bare_commit -DCOMMITS build/core/libjdb.a -luring -pthread
 mkdir -p "$dir"
 work=$(mktemp -d "$dir/bench-XXXXXX")
 trap 'rm -rf "$work"' EXIT

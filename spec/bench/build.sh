@@ -26,3 +26,16 @@ tool() {
     "${CC:-cc}" -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -o "build/bench/$name" \
         "spec/bench/${name%.so}.c" "$@"
 }
+
+# with_lua NAME FLAG...: build/bench/LUA/NAME.so from bare.c, for each that contestants found.
+with_lua() {
+    local i name=$1 include
+    shift
+    for i in "${!names[@]}"; do
+        read -r _ _ _ _ include <<<"$(bash spec/tools/lua.sh find "${names[i]}")"
+        mkdir -p "build/bench/${names[i]}"
+        "${CC:-cc}" -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -fPIC -shared -Icsrc \
+            -isystem "$include" -DNAME="$name" -o "build/bench/${names[i]}/$name.so" \
+            spec/bench/bare.c "$@"
+    done
+}

@@ -25,14 +25,18 @@ local function add(to, a, b)
 end
 local list, costs, again, all = {}, {}, series(), {}
 local names = {}
-for _, how in ipairs({ "cached", "lists" }) do
-  for _, who in ipairs(ours) do
-    names[#names + 1] = who.name .. (how == "lists" and ", lists of as many" or "")
-    all[#names] = series()
-    list[#names] = function()
-      return contestants.printed(who.reads(file, DEPTH, operations, how)).cost
-    end
-  end
+local function compete(name, command)
+  names[#names + 1] = name
+  all[#names] = series()
+  list[#names] = function() return contestants.printed(command).cost end
+end
+for _, who in ipairs(ours) do compete(who.name, who.reads(file, DEPTH, operations, "cached")) end
+for _, who in ipairs(ours) do
+  compete("C loop with a bare coroutine a read, " .. who.name,
+    who.bare("read", file, DEPTH, operations, "cached"))
+end
+for _, who in ipairs(ours) do
+  compete(who.name .. ", lists of as many", who.reads(file, DEPTH, operations, "lists"))
 end
 contestants.alternate("cached reads", rounds, function() return loop(operations) end, list,
   function(before, results, after)

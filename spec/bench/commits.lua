@@ -80,7 +80,7 @@ make_file()
 print(([[
 Group commit, %d rounds of %g s: so many tasks append records of 512 bytes to a log. The C loop
 writes as many in one write and calls fdatasync; it has no work per record. The one that encodes
-copies and sums each record before. The linked one has io_uring start the flush when the write ends.
+copies and sums each record before, its own or what a coroutine yields. The linked one has io_uring start the flush when the write ends.
 CPU is that of the whole process. The C loops write to a file of 64 MiB that is there, round and
 round. A log makes its next segment of 64 MiB, as zeros, meanwhile; or, where what was appended is
 given up as it goes (truncate_before, spare_segments = 1), uses its segments again.
@@ -91,6 +91,10 @@ for _, tasks in ipairs { 1, 8, 32, 128 } do
   local list = { name = "C loop", rival = c_loop("write", tasks),
     { name = "linked C loop", run = c_loop("linked", tasks) },
     { name = "C loop that encodes", run = c_loop("encode", tasks) } }
+  for _, who in ipairs(ours) do
+    list[#list + 1] = { name = "C loop that encodes, a bare coroutine a record, " .. who.name,
+      run = function() return contestants.printed(who.bare("encode", file, tasks, seconds)) end }
+  end
   for _, who in ipairs(ours) do
     list[#list + 1] = { name = who.name, run = lua(who, "log", tasks) }
     list[#list + 1] = { name = who.name .. ", used again", run = lua(who, "again", tasks) }

@@ -36,7 +36,7 @@ function M.ours(words, first)
     local name, interpreter, modules = words[i]:match("^(.-)=(.-)=(.*)$")
     local function command(script, args)
       return ("env LUA_PATH='lua/?.lua;lua/?/init.lua' LUA_CPATH=%s %s spec/bench/%s %s"):format(
-        quote(modules .. "/?.so"), quote(interpreter), script, args)
+        quote(modules .. "/?.so;build/bench/" .. name .. "/?.so"), quote(interpreter), script, args)
     end
     list[#list + 1] = {
       name = name,
@@ -45,6 +45,11 @@ function M.ours(words, first)
       reads = function(file, depth, operations, how)
         return command("reads.lua", ("%s %d %d %s"):format(quote(file), depth, operations,
           how or ""))
+      end,
+      -- The C loop with a bare coroutine for each read, or record: what bare.lua takes.
+      bare = function(how, path, count, limit, word)
+        return command("bare.lua", ("%s %s %d %s %s"):format(how, quote(path), count, limit,
+          word or ""))
       end,
     }
   end

@@ -29,6 +29,13 @@ struct slot {
     uint64_t random, left;
 };
 
+#ifndef NEXT_PAGE /* bare.c has another */
+static uint64_t next_page(struct slot *slot, uint64_t pages) {
+    slot->random = slot->random * 16807 % 2147483647;
+    return slot->random % pages;
+}
+#endif
+
 struct settings {
     int plain, cached;
     unsigned wait, stage; /* wait 0: a quarter of what is in flight */
@@ -105,9 +112,8 @@ static void *map_chunk(struct io_uring *ring) {
 static void stage(struct io_uring *ring, int fd, struct slot *slot, uint64_t pages, int plain) {
     struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
     if (!sqe) stop("no room in the ring", EAGAIN);
-    slot->random = slot->random * 16807 % 2147483647;
+    uint64_t off = next_page(slot, pages) * PAGE;
     slot->left--;
-    uint64_t off = slot->random % pages * PAGE;
     if (plain) {
         io_uring_prep_read(sqe, fd, slot->memory, PAGE, off);
     } else {

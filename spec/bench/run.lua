@@ -2,7 +2,8 @@
 --
 -- A round runs the C loop, everybody else, and the C loop again; every other round backwards. A
 -- ratio is that to the mean of the two C runs around; the control is the one C run to the other.
--- Nothing of start-up is inside the measured time. Rivals that others are compared with run twice.
+-- Nothing of start-up is inside the measured time. The C loop with a bare coroutine a read is what
+-- any program in coroutines pays. Rivals that others are compared with run twice.
 
 package.path = "spec/bench/?.lua;lua/?.lua;" .. package.path
 local contestants = require("contestants")
@@ -67,6 +68,13 @@ for _, who in ipairs(ours) do
   end
 end
 
+local bare = {}
+for i, who in ipairs(ours) do
+  bare[i] = { name = "C loop with a bare coroutine a read, " .. who.name,
+    run = function(depth, operations)
+      return printed(who.bare("read", file, depth, operations))
+    end }
+end
 local again = {}
 for i, who in ipairs(rivals) do
   if who.twice then
@@ -74,7 +82,7 @@ for i, who in ipairs(rivals) do
   end
 end
 local all = {}
-for _, list in ipairs({ ours, rivals, again }) do
+for _, list in ipairs({ ours, rivals, bare, again }) do
   for _, who in ipairs(list) do all[#all + 1] = who end
 end
 
