@@ -101,7 +101,7 @@ local function with(o, f)
 end
 
 local function eventually(what, condition)
-  for _ = 1, 250 do
+  for _ = 1, 250 * hosts.patience do
     if condition() then return end
     support.sh("sleep 0.02")
   end

@@ -16,7 +16,7 @@
 --                                       server:leave(what start_get gave) ends the client
 --                      server:signal(name), server:pid(), server:workers()  list of pids
 --                      server:errors()  what it logged beyond notices
---                      server:stop()    waits for its end; the seconds it took
+--                      server:stop()    waits for its end; the seconds it took, by patience
 
 local lfs = require("lfs")
 local support = require("support")
@@ -48,8 +48,11 @@ local function alive(pid)
   return status ~= nil and not status:find("State:%s*Z") -- somebody may be slow to reap it
 end
 
+-- How much longer than here things may take: an emulated machine.
+M.patience = tonumber(os.getenv("JDBFS_TEST_SLOW")) or 1
+
 local function wait_until(condition, seconds)
-  for _ = 1, seconds * 50 do
+  for _ = 1, seconds * 50 * M.patience do
     if condition() then return true end
     support.sh("sleep 0.02")
   end
@@ -86,7 +89,7 @@ local function with_paths(command, o)
 end
 
 function M.run(command, o)
-  return collected("timeout -k 5 120 " .. with_paths(command, o))
+  return collected(("timeout -k 5 %d "):format(120 * M.patience) .. with_paths(command, o))
 end
 
 function M.start(command, pid, out)
@@ -112,7 +115,7 @@ pid nginx.pid;
 error_log error.log info;
 env JDBFS_BACKEND;
 env TMPDIR;
-worker_shutdown_timeout 20s;
+worker_shutdown_timeout %(shutdown);
 events { worker_connections 512; }
 http {
   access_log off;
@@ -148,7 +151,7 @@ function Server:command(rest)
 end
 
 local function curl(self, path, options)
-  return ("curl -s -S -m 30 %s --unix-socket %s %s"):format(
+  return ("curl -s -S -m %d %s --unix-socket %s %s"):format(30 * M.patience,
     options or "", quote(self.socket), quote("http://localhost" .. path))
 end
 
@@ -225,7 +228,7 @@ function Server:stop(signal)
   end
   os.remove(self.socket)
   os.remove((self.socket:gsub("%.sock$", "")))
-  return require("jdbfs").now() - before
+  return (require("jdbfs").now() - before) / M.patience
 end
 
 local function find_nginx()
@@ -275,7 +278,7 @@ function M.nginx(dir, o)
   -- A socket's path must be short.
   server.socket = os.tmpname() .. ".sock"
   local values = {
-    root = root, path = path,
+    root = root, path = path, shutdown = ("%ds"):format(20 * M.patience),
     cpath = (o.cpath or cpath) .. (o.event and (";%s/?.so"):format(o.event) or ""),
     event = o.event and ("load_module %s/jdbfs/nginx_event.so;"):format(o.event) or "",
     socket = server.socket,
