@@ -80,9 +80,9 @@ make_file()
 print(([[
 Group commit, %d rounds of %g s: so many tasks append records of 512 bytes to a log. The C loop
 writes as many in one write and calls fdatasync; it has no work per record. The one that encodes
-copies and sums each record before, its own or what a coroutine yields. The linked one has io_uring start the flush when the write ends.
-CPU is that of the whole process. The C loops write to a file of 64 MiB that is there, round and
-round. A log makes its next segment of 64 MiB, as zeros, meanwhile; or, where what was appended is
+copies and sums each record before: its own, or what a bare coroutine yields for each. The linked
+one has io_uring start the flush when the write ends. CPU is that of the whole process. The C loops
+write to a file of 64 MiB that is there, round and round. A log makes its next segment of 64 MiB, as zeros, meanwhile; or, where what was appended is
 given up as it goes (truncate_before, spare_segments = 1), uses its segments again.
 
 | tasks |  | records, of the C loop | of the linked one | CPU of the C loop | flushes each |

@@ -157,7 +157,10 @@ describe("a ring", function()
 
   about("that is to poll is refused, with its second ring, where there is no memory or no mode",
     function()
-      local source = [[
+      local _, release = support.sh("uname -r")
+      local major, minor = release:match("(%d+)%.(%d+)")
+      local has_mode = tonumber(major) * 100 + tonumber(minor) >= 613
+      local source = ([[
         assert(jdbfs.setup { iopoll = "hybrid" })
         local there
         for _ = 1, 8 do
@@ -166,17 +169,17 @@ describe("a ring", function()
           if not value then print(message) end
           there = value
         end
-        check("works in the end", there)
-      ]]
+        check("works in the end, where there is the mode", (there ~= nil) == %s, there)
+      ]]):format(has_mode)
       local out = script("ring.setup:nth=2:count=3:errno=EINVAL", source)
       assert.matches('iopoll = "hybrid" refused: this kernel cannot', out, 1, true)
       local refused = 0
-      for nth = 1, 12 do
+      for nth = 1, has_mode and 12 or 0 do
         if script(("alloc:nth=%d:errno=ENOMEM"):format(nth), source) ~= "" then
           refused = refused + 1
         end
       end
-      assert.is_true(refused >= 3, "no allocation of a queue's was refused")
+      assert.is_true(refused >= 3 or not has_mode, "no allocation of a queue's was refused")
     end)
 
   about("of an older kernel is refused for the modes that it does not have", function()
