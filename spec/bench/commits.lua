@@ -82,8 +82,9 @@ Group commit, %d rounds of %g s: so many tasks append records of 512 bytes to a 
 writes as many in one write and calls fdatasync; it has no work per record. The one that encodes
 copies and sums each record before: its own, or what a bare coroutine yields for each. The linked
 one has io_uring start the flush when the write ends. CPU is that of the whole process. The C loops
-write to a file of 64 MiB that is there, round and round. A log makes its next segment of 64 MiB, as zeros, meanwhile; or, where what was appended is
-given up as it goes (truncate_before, spare_segments = 1), uses its segments again.
+write to a file of 64 MiB that is there, round and round. A log makes its next segment of 64 MiB,
+as zeros, meanwhile; or, where what was appended is given up as it goes (truncate_before,
+spare_segments = 1), uses its segments again.
 
 | tasks |  | records, of the C loop | of the linked one | CPU of the C loop | flushes each |
 | --: | --- | --- | --- | --- | --- |]]):format(rounds, seconds))
