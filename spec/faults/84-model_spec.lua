@@ -139,7 +139,9 @@ function steps.write(m, durable)
   if err then
     local moved = fault.cut and fault.errno and fault.cut or 0
     assert(err.offset == at * BLOCK and err.length == n * BLOCK and err.actual == moved)
-    if durable and not HARMLESS[fault.errno] then m.poisoned = true end
+    -- In the page cache (tmpfs before Linux 6.6) no room may be about older writes.
+    local of_older = fault.errno == "ENOSPC" and not m.f:info().direct
+    if durable and (of_older or not HARMLESS[fault.errno]) then m.poisoned = true end
   end
 end
 

@@ -72,6 +72,7 @@ at devpts none /root/dev/pts
 at tmpfs none /root/dev/shm
 at proc none /root/proc
 at sysfs none /root/sys
+/bin/busybox ip link set lo up
 /bin/busybox ln -s "$root/lib/modules/$version" "/root/lib/modules/$version"
 /bin/busybox cp /command /root/command
 exec /bin/busybox switch_root /root /bin/bash /command
