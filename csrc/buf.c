@@ -14,7 +14,7 @@
 
 #include "os.h"
 
-static atomic_uint_fast64_t live_buffers;
+static atomic_uint_fast64_t live_buffers, live_bytes;
 
 /* Pieces of a page; of larger buffers about a thousand, but none above 64 KiB before there are
  * many thousands. */
@@ -62,6 +62,7 @@ jdb_buf *jdb_buf_new(size_t size, size_t align) {
     buf->refs = 1;
     buf->fork_generation = jdb_os_fork_generation();
     atomic_fetch_add_explicit(&live_buffers, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&live_bytes, size, memory_order_relaxed);
     return buf;
 }
 
@@ -79,6 +80,7 @@ void jdb_buf_unref(jdb_buf *buf) {
         if (buf->chunk) jdb_arena_put(buf->chunk, buf->base, buf->size);
         else jdb_os_unmap(buf->map, buf->mapped);
     }
+    atomic_fetch_sub_explicit(&live_bytes, buf->size, memory_order_relaxed);
     free(buf);
     atomic_fetch_sub_explicit(&live_buffers, 1, memory_order_relaxed);
 }
@@ -183,5 +185,7 @@ void jdb_buf_leave_beside(jdb_op *op) {
     *op->mem_link = op->mem_next;
     if (op->mem_next) op->mem_next->mem_link = op->mem_link;
 }
+
+uint64_t jdb_buf_bytes(void) { return atomic_load_explicit(&live_bytes, memory_order_relaxed); }
 
 uint64_t jdb_buf_live(void) { return atomic_load_explicit(&live_buffers, memory_order_relaxed); }

@@ -277,6 +277,17 @@ static int buf_f64(lua_State *L) {
 
 /* ---- making --------------------------------------------------------------------------------- */
 
+/* Lua counts a few bytes of a buffer, and would let garbage pile up. As its own collector does it
+ * collects whenever what there is has doubled; not where the program has stopped it. */
+static void collect(lua_State *L, jl_state *S, uint64_t size) {
+    enum { FROM = 256 << 20 };
+    uint64_t limit = S->collect_at ? S->collect_at : FROM, there = jdb_buf_bytes();
+    if (there < limit && size < limit - there) return;
+    if (jl_collects(L)) lua_gc(L, LUA_GCCOLLECT, 0);
+    there = jdb_buf_bytes();
+    S->collect_at = there < FROM / 2 ? FROM : 2 * there;
+}
+
 /* buffer(size [, align]) */
 static int buffer(lua_State *L) {
     uint64_t size, align = jdb_page_size();
@@ -289,6 +300,7 @@ static int buffer(lua_State *L) {
     }
     if (!wrong && size == 0) wrong = "size is 0";
     if (wrong) return jl_fail_kind(L, JDB_OVERFLOW, "buffer", NULL, wrong);
+    collect(L, jl_self(L), size);
     jl_buf *b = new_view(L);
     jdb_buf *mem = NULL;
     if (size <= SIZE_MAX && align <= SIZE_MAX) mem = jdb_buf_new((size_t)size, (size_t)align);

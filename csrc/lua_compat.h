@@ -66,6 +66,16 @@ static inline int jl_absindex(lua_State *L, int i) { return lua_absindex(L, i); 
 
 #endif
 
+/* Whether the collector runs by itself; 5.1 does not tell. */
+static inline int jl_collects(lua_State *L) {
+#if LUA_VERSION_NUM == 501
+    (void)L;
+    return 1;
+#else
+    return lua_gc(L, LUA_GCISRUNNING, 0);
+#endif
+}
+
 /* Whether the coroutine has the global table that a new one would have: setfenv(0) changes it. */
 static inline int jl_same_globals(lua_State *L, lua_State *co) {
 #if LUA_VERSION_NUM == 501

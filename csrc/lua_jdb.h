@@ -127,12 +127,13 @@ struct jl_state {
     unsigned delivering_count;
     struct jl_timer *timers;
     uint32_t timer_count, timer_room;
-    uint32_t run, runs; /* the current run; 0: none */
-    uint32_t alive;     /* tasks of the current run */
-    int leftover;       /* a run ended without its tasks: there was no memory to end them */
-    uint32_t tasks;     /* all that have not ended */
-    uint32_t turns;     /* given to waits for core.wake */
-    int idle_count;     /* coroutines that run nothing: */
+    uint32_t run, runs;  /* the current run; 0: none */
+    uint32_t alive;      /* tasks of the current run */
+    int leftover;        /* a run ended without its tasks: there was no memory to end them */
+    uint32_t tasks;      /* all that have not ended */
+    uint32_t turns;      /* given to waits for core.wake */
+    uint64_t collect_at; /* bytes of buffers at which Lua is to look for those it can let go */
+    int idle_count;      /* coroutines that run nothing: */
     lua_State *idle[JL_IDLE_MAX];
     int probed;         /* see leave_finalizer */
     uint32_t asked;     /* numbers that Lua code was asked for, so far */

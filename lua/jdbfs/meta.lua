@@ -386,7 +386,9 @@ function Pool:put(b) end
 
 -- ---- buffers ----------------------------------------------------------------------------------
 
---- Zero-filled memory, not inherited by forked children.
+--- Zero-filled memory, not inherited by forked children. Freed by free, or once collected: as Lua
+--- sees a few bytes of it only, buffer has it collect its garbage whenever what all buffers take,
+--- from 256 MiB on, has doubled since; except on 5.2 and later where the program stopped it.
 --- Kinds: Alloc, Overflow, Alignment (align is no power of two).
 --- Never waits.
 --- ```lua
