@@ -1234,7 +1234,8 @@ function Cursor:close() end
 ---@class jdbfs.StreamOptions
 ---@field block integer? bytes moved at once, rounded up to the file's alignment, default 1 MiB
 ---@field depth integer? blocks ahead or behind, 1 to 1024, default 4
----@field offset integer? where to start, default 0; any number
+---@field offset integer? where to start, default 0; any byte up to 2^53, which is how far streams
+---  count exactly on every Lua. A plain number, as all options are, and read's n
 
 --- Writes a file as a sequence of bytes of any sizes, behind the caller: in a task up to `depth`
 --- blocks are in flight, each in a short-lived task of its own; outside tasks each block is
