@@ -71,6 +71,14 @@ local function read_options(o, name)
   return options
 end
 
+-- An error of the file as it is; that the file is closed is told of the call that needed it.
+local function told(self, name, message, err)
+  if err.kind == "Closed" and err.path then
+    return failure("Closed", name, self.path, "the file is closed")
+  end
+  return nil, message, err
+end
+
 -- Alignment and block size of a stream on this file.
 local function open_stream(class, name, file, o)
   local ok, info = pcall(function() return file.info end)
@@ -80,7 +88,7 @@ local function open_stream(class, name, file, o)
   local options = read_options(o, name)
   local message, err
   info, message, err = file:info()
-  if not info then return nil, message, err end
+  if not info then return told({ path = file:path() }, name, message, err) end
   local align = info.read_alignment
   if info.write_alignment > align then align = info.write_alignment end
   local page = core.PAGE_SIZE
@@ -115,7 +123,9 @@ local Writer = {}
 Writer.__index = Writer
 
 local function fail(self, message, err)
-  if not self.err then self.message, self.err = message, err end
+  if self.err then return end
+  local _
+  _, self.message, self.err = told(self, "write", message, err)
 end
 
 -- A run that ends in an error ends the tasks that write.
@@ -457,7 +467,7 @@ local function block_at(self, pos)
   if not entries[1] then
     local message, err
     self.size, message, err = self.file:size()
-    if not self.size then return nil, message, err end
+    if not self.size then return told(self, "read", message, err) end
     first, message, err = add_entry(self, pos - pos % self.align)
     if not first then return nil, message, err end
   end
@@ -466,7 +476,7 @@ local function block_at(self, pos)
   if not first.got and not first.err then wait(first.task) end
   if first.got then return first end
   drop_entries(self)
-  if first.err then return nil, first.message, first.err end
+  if first.err then return told(self, "read", first.message, first.err) end
   return failure("Cancelled", "read", self.path, "the task that read was ended")
 end
 
