@@ -264,10 +264,12 @@ describe("the temporary file of atomic_write", function()
     local why = support.lacks("root", "setpriv")
     if why then return pending(why) end
     support.sh("chmod 777 " .. support.quote(path(".")))
-    -- Without their group, and with it.
-    for groups, bits in pairs({ ["--clear-groups"] = "700", ["--groups 1"] = "770" }) do
+    -- Without their group, and with it; theirs by the group alone.
+    for _, case in ipairs({ { "1:1", "--clear-groups", "700" }, { "1:1", "--groups 1", "770" },
+                            { "65534:1", "--clear-groups", "700" } }) do
+      local owner, groups, bits = case[1], case[2], case[3]
       support.put(path("theirs"), "old")
-      support.sh(("chown 1:1 %s; chmod 6770 %s"):format(path("theirs"), path("theirs")))
+      support.sh(("chown %s %s; chmod 7770 %s"):format(owner, path("theirs"), path("theirs")))
       local r = support.script([[
         local ok, message = require("jdbfs").atomic_write(arg[1], "new")
         io.write(tostring(ok), message or "")]], {

@@ -725,7 +725,10 @@ function File:read_upto(b, off, b_off, len) end
 function File:read(off, len) end
 --- Writes exactly len bytes; short writes are resumed. Flags: "dsync": durable on return, flushes
 --- shared with others; "atomic": all or nothing after a crash, within info().atomic and aligned to
---- its own length (Unsupported where the file system has none). Yields.
+--- its own length (Unsupported where the file system has none). A durable write that fails poisons
+--- the file as a failed flush does, see sync_data; not where the system refused it for lack of room
+--- (ENOSPC, EDQUOT, EFBIG): then nothing is in doubt, err.actual bytes were written. Through the page
+--- cache ENOSPC and EDQUOT may tell of older writes, which are lost, and do poison. Yields.
 --- Kinds: ShortWrite, Poisoned, Unsupported ("atomic"), Alignment, Overflow, Busy, Closed, Io.
 --- ```lua
 --- buffer:fill(0)
@@ -1012,9 +1015,10 @@ function jdbfs.sync_dir(path) end
 function jdbfs.space(path) end
 --- Replaces a file's content: after any crash it has the old or the new one, and the new one is
 --- durable on return. Written under a temporary name in the same directory, which is removed on
---- failure. Keeps the permissions of what it replaces, and its owner where that is allowed (else
---- nothing that was granted to that owner and group is granted to others), not its extended
---- attributes; a symbolic link is replaced, not followed.
+--- failure. Keeps the permissions of what it replaces, and its owner and group where that is
+--- allowed (else nothing that was granted to them is granted to others, and the set-user-ID,
+--- set-group-ID and sticky bits go), not its extended attributes; a symbolic link is replaced, not
+--- followed.
 --- Yields.
 --- Kinds: Busy or Closed (the buffer), Alloc, Io.
 --- ```lua
