@@ -303,8 +303,7 @@ run:
 
 IN_TREE = env -u LUA_PATH_5_2 -u LUA_PATH_5_3 -u LUA_PATH_5_4 -u LUA_PATH_5_5 -u LUA_CPATH_5_2 \
           -u LUA_CPATH_5_3 -u LUA_CPATH_5_4 -u LUA_CPATH_5_5 \
-          LUA_PATH='$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;' \
-          LUA_CPATH='$(CURDIR)/$(LUA_DIR)/?.so;;'
+          LUA_PATH="$$PWD/lua/?.lua;$$PWD/lua/?/init.lua;;" LUA_CPATH="$$PWD/$(LUA_DIR)/?.so;;"
 run-built: $(MODULE)
 	@$(IN_TREE) $(LUA_EXE) lua/bin/jdbfs run \
 	    $(or $(ARGS),--size 256m --time 5s --warmup 0.5s)
@@ -393,8 +392,9 @@ print-test-sources:
 # uninstall removes these files, and the directories of ours that are empty then.
 MAN_PAGES := $(if $(filter-out -,$(LUA_EXE)),build/doc/jdbfs.1 build/doc/jdbfs.3)
 LUA_DIRS  := $(sort $(patsubst lua/%/,%,$(dir $(LUA_MODULES))))
-put = mkdir -p '$(DESTDIR)$(dir $(3))' && install -m $(1) $(2) '$(DESTDIR)$(3)'
+put = mkdir -p "$$(dirname '$(DESTDIR)$(3)')" && install -m $(1) $(2) '$(DESTDIR)$(3)'
 
+# The command finds its modules where no Lua looks by itself, as below $HOME.
 install: $(MODULE) $(MAN_PAGES)
 	@echo "installing into $(DESTDIR)$(PREFIX)"
 	$(Q)for dir in $(LUA_DIRS); do mkdir -p '$(DESTDIR)$(LUA_LMOD)'/$$dir || exit; done
@@ -402,7 +402,10 @@ install: $(MODULE) $(MAN_PAGES)
 	    install -m 644 lua/$$file '$(DESTDIR)$(LUA_LMOD)'/$$file || exit; \
 	done
 	$(Q)$(call put,755,$(MODULE),$(LUA_CMOD)/jdbfs/core.so)
-	$(Q)sed '1s|^#!.*|#!$(LUA_EXE)|' lua/bin/jdbfs > $(LUA_DIR)/command
+	$(Q){ printf '%s\n' '#!$(LUA_EXE)' \
+	    'package.path = "$(LUA_LMOD)/?.lua;$(LUA_LMOD)/?/init.lua;" .. package.path' \
+	    'package.cpath = "$(LUA_CMOD)/?.so;" .. package.cpath'; \
+	    tail -n +2 lua/bin/jdbfs; } > $(LUA_DIR)/command
 	$(Q)$(call put,755,$(LUA_DIR)/command,$(BINDIR)/jdbfs)
 ifneq ($(MAN_PAGES),)
 	$(Q)$(call put,644,build/doc/jdbfs.1,$(MANDIR)/man1/jdbfs.1)

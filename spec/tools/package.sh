@@ -110,27 +110,31 @@ rock_tested() {
 # ---- make install ------------------------------------------------------------------------------
 
 # Files of others lie in the directories of ours; install and uninstall leave them alone.
-others() { # DEST ABI
-    mkdir -p "$1/usr/share/lua/$2/jdbfs" "$1/usr/share/lua/$2/resty" "$1/usr/bin"
-    echo theirs | tee "$1/usr/share/lua/$2/jdbfs/theirs.lua" "$1/usr/share/lua/$2/resty/other.lua" \
-        "$1/usr/bin/other"
+others() { # DIRECTORY ABI
+    mkdir -p "$1/share/lua/$2/jdbfs" "$1/share/lua/$2/resty" "$1/bin"
+    echo theirs | tee "$1/share/lua/$2/jdbfs/theirs.lua" "$1/share/lua/$2/resty/other.lua" \
+        "$1/bin/other"
 }
 
 files_of() { (cd "$1" && find . -type f -exec cksum {} + | sort); }
 
-installs() { # LUA
-    local dest=$work/dest-$1 abi exe before
+installed() { # LUA DEST PREFIX
+    local at=$2$3 abi exe before
     read -r _ _ abi exe _ <<<"$(bash spec/tools/lua.sh find "$1")"
-    others "$dest" "$abi"
-    before=$(files_of "$dest")
-    "$make" install LUA="$1" DESTDIR="$dest" PREFIX=/usr || return
-    [[ -x $dest/usr/bin/jdbfs && -s $dest/usr/share/man/man1/jdbfs.1 ]] || return
-    [[ -s $dest/usr/share/man/man3/jdbfs.3 ]] || return
-    use "$dest/usr/share/lua/$abi" "$dest/usr/lib/lua/$abi" "$exe" || return
-    "$make" uninstall LUA="$1" DESTDIR="$dest" PREFIX=/usr || return
-    [[ $(files_of "$dest") == "$before" ]] || return
-    [[ ! -e $dest/usr/share/lua/$abi/jdbfs/command && ! -e $dest/usr/lib/lua/$abi/jdbfs ]]
+    others "$at" "$abi"
+    before=$(files_of "$at")
+    "$make" install LUA="$1" DESTDIR="$2" PREFIX="$3" || return
+    [[ -x $at/bin/jdbfs && -s $at/share/man/man1/jdbfs.1 ]] || return
+    [[ -s $at/share/man/man3/jdbfs.3 ]] || return
+    use "$at/share/lua/$abi" "$at/lib/lua/$abi" "$exe" || return
+    [[ -n $2 ]] || (cd "$work" && "$at/bin/jdbfs" list) || return
+    "$make" uninstall LUA="$1" DESTDIR="$2" PREFIX="$3" || return
+    [[ $(files_of "$at") == "$before" ]] || return
+    [[ ! -e $at/share/lua/$abi/jdbfs/command && ! -e $at/lib/lua/$abi/jdbfs ]]
 }
+
+# As packagers do, and into a place where no Lua looks by itself; the command knows it.
+installs() { installed "$1" "$work/dest-$1" /usr && installed "$1" "" "$work/a place of $1"; }
 
 # The reference as HTML has every function that it has.
 html_made() {
