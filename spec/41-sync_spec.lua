@@ -569,6 +569,11 @@ describe("a pool", function()
     for _, bad in ipairs({ 0, -1, 0.5, "1" }) do
       assert.has_error(function() jdbfs.pool(bad, 4096) end)
     end
+    for _, bad in ipairs({ "1", {}, true }) do
+      local ok, message = pcall(jdbfs.pool, 1, bad)
+      assert.is_false(ok)
+      assert.matches("^bad argument #2 to 'pool' %(number expected, got %l+%)$", message)
+    end
   end)
 end)
 

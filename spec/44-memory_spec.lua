@@ -167,13 +167,29 @@ describe("Lua's memory", function()
     end)
   end
 
-  -- The buffer that holds the record costs nothing: its pages were never touched.
-  it("may be too short for a record of a log, which goes on", function()
+  -- A script whose process gets 1.4 GiB of addresses, and prints "ok".
+  local function limited(script)
     local san = os.getenv("JDBFS_TEST_SAN") or ""
     if san == "address" or san == "thread" then return pending("it reserves all addresses") end
     if support.on_windows then return pending("Windows has no such limit") end
     local limit = "ulimit -v 1500000; exec \"$@\""
-    local out = process.script([[
+    local out = process.script(script, { prefix = "sh -c " .. support.quote(limit) .. " sh" })
+    assert.equal("ok\n", out)
+  end
+
+  it("may be too short for a pool, which then keeps none of it", function()
+    return limited([[
+      local pool, _, err = jdbfs.pool(100, 2 ^ 28)
+      check("pool", pool == nil and err.kind == "Alloc")
+      check("left", jdbfs.stats().buffers == 0)
+      check("room", jdbfs.buffer(2 ^ 28))
+      print("ok")
+    ]])
+  end)
+
+  -- The buffer that holds the record costs nothing: its pages were never touched.
+  it("may be too short for a record of a log, which goes on", function()
+    return limited([[
       local log = check("log", jdbfs.log(dir .. "/log", { segment_size = 65536,
         batch_size = 8192, direct = "prefer" }))
       local huge = check("buffer", jdbfs.buffer(900 * 2 ^ 20))
@@ -182,7 +198,6 @@ describe("Lua's memory", function()
       check("goes on", log:append("small") == 1)
       check("close", log:close())
       print("ok")
-    ]], { prefix = "sh -c " .. support.quote(limit) .. " sh" })
-    assert.equal("ok\n", out)
+    ]])
   end)
 end)

@@ -281,10 +281,16 @@ end
 
 function M.pool(count, size)
   check_count(count, "pool", 1)
+  if type(size) ~= "number" and type(size) ~= "cdata" then
+    error("bad argument #2 to 'pool' (number expected, got " .. type(size) .. ")", 2)
+  end
   local free = {}
   for i = 1, count do
     local b, message, err = core.buffer(size)
-    if not b then return nil, message, err end
+    if not b then -- the collector would not hurry: to it they are small
+      for made = 1, i - 1 do free[made]:free() end
+      return nil, message, err
+    end
     free[i] = b
   end
   return setmetatable({ free = free, out = {}, permits = M.semaphore(count) }, Pool)
