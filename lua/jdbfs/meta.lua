@@ -1362,8 +1362,7 @@ function Writer:written() end
 function Writer:durable() end
 
 --- Reads a file as a sequence of bytes of any sizes; in a task up to `depth` blocks are read
---- ahead, as far as the file went when that began.
---- Never waits.
+--- ahead, as far as the file went when that began. Yields, to ask for the file's alignment.
 --- Kinds: Overflow, Alloc, Closed.
 --- ```lua
 --- local r = assert(jdbfs.reader(file))
