@@ -727,8 +727,9 @@ function File:read(off, len) end
 --- shared with others; "atomic": all or nothing after a crash, within info().atomic and aligned to
 --- its own length (Unsupported where the file system has none). A durable write that fails poisons
 --- the file as a failed flush does, see sync_data; not where the system refused it for lack of room
---- (ENOSPC, EDQUOT, EFBIG): then nothing is in doubt, err.actual bytes were written. Through the
---- page cache ENOSPC and EDQUOT may tell of older writes, which are lost, and do poison. Yields.
+--- (ENOSPC, EDQUOT, EFBIG): then nothing is in doubt, err.actual bytes were written. One through
+--- the page cache that is durable by itself may hear so of older writes, which are lost: there
+--- ENOSPC and EDQUOT poison. Yields.
 --- Kinds: ShortWrite, Poisoned, Unsupported ("atomic"), Alignment, Overflow, Busy, Closed, Io.
 --- ```lua
 --- buffer:fill(0)
