@@ -322,14 +322,17 @@ typedef struct jdb_options {
     uint32_t depth;      /* operations the kernel holds at once; 0: 256; at most JDB_DEPTH_MAX */
     uint32_t workers;    /* pool threads at most; 0: 16; at most JDB_WORKERS_MAX */
     int unregistered;    /* 1: the kernel is told of no memory, file or ring beforehand */
-    /* io_uring's own modes; 0: off. Where one cannot work no queue is made. */
+    /* io_uring's own modes; 0: off, times JDB_MODE_MAX_NS at most. Where one cannot work no queue
+     * is made. */
     int64_t sqpoll_ns;   /* a kernel thread takes what is handed over; it sleeps after so long */
     int64_t min_wait_ns; /* completions are gathered for so long at most before any is reaped */
     jdb_iopoll iopoll;   /* transfers of direct files; whoever waits for one uses up a processor */
-    int64_t close_limit_ns; /* of jdb_queue_close; 0: as long as it takes */
+    int64_t close_limit_ns; /* of jdb_queue_close, JDB_CLOSE_MAX_NS at most; 0: as long as it takes */
 } jdb_options;
 
 enum { JDB_DEPTH_MAX = 4096, JDB_WORKERS_MAX = 256 };
+#define JDB_MODE_MAX_NS INT64_C(10000000000)
+#define JDB_CLOSE_MAX_NS INT64_C(86400000000000)
 
 typedef struct jdb_stats {
     uint64_t submitted, completed; /* operations accepted, and delivered or dropped */
@@ -358,13 +361,15 @@ void jdb_queue_unref(jdb_queue *queue);
 
 /* Looks (timeout 0), or waits until something is finished, timeout_ns (< 0: no limit) at most. */
 void jdb_queue_reap(jdb_queue *queue, int64_t timeout_ns);
-jdb_op *jdb_queue_next(jdb_queue *queue);             /* a finished operation, or NULL */
-uint64_t jdb_queue_finished(const jdb_queue *queue);  /* at most so many of them wait */
-void jdb_queue_wait_op(jdb_queue *queue, jdb_op *op); /* until this one is finished; it is then
-                                                         the caller's, jdb_queue_next skips it */
+jdb_op *jdb_queue_next(jdb_queue *queue);            /* a finished operation, or NULL */
+uint64_t jdb_queue_finished(const jdb_queue *queue); /* at most so many of them wait */
+/* Until this one is finished; it is then the caller's, jdb_queue_next skips it. In a forked child at
+ * once: the operation stays the parent's, and here its kind is JDB_FORKED. */
+void jdb_queue_wait_op(jdb_queue *queue, jdb_op *op);
 void jdb_queue_wait_abandoned(jdb_queue *queue); /* until no abandoned operation is unfinished */
 void jdb_queue_flush(jdb_queue *queue);          /* hand staged operations to the kernel */
-/* A descriptor that becomes readable when completions wait, or -errno. Owned by the queue. */
+/* A descriptor that becomes readable when completions wait, or -errno (-EPERM: the queue is another
+ * process's or thread's). Owned by the queue. */
 int jdb_queue_pollfd(jdb_queue *queue);
 void jdb_queue_signal(jdb_queue *queue); /* makes that descriptor readable, if there is one */
 /* Makes it readable at that time (jdb_now), by a thread of its own. The last call counts. -errno

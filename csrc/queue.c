@@ -655,6 +655,9 @@ jdb_op *jdb_queue_next(jdb_queue *q) {
 uint64_t jdb_queue_finished(const jdb_queue *q) { return q->undelivered; }
 
 void jdb_queue_wait_op(jdb_queue *q, jdb_op *op) {
+    jdb_kind kind = jdb_queue_usable(q);
+    if (kind == JDB_FORKED) op->kind = (uint8_t)kind; /* of the child's own copy */
+    if (kind != JDB_OK) return;
     if (op->state == JDB_DONE) {
         /* It never left: an empty transfer is finished by submit and is last on the list. */
         struct jdb_list rest = {NULL, NULL};
@@ -710,7 +713,11 @@ void jdb_queue_flush(jdb_queue *q) {
     if (q->staged > 0 || q->undelivered > 0 || q->arrived.head) q->backend->signal(q);
 }
 
-int jdb_queue_pollfd(jdb_queue *q) { return q->closed ? -EBADF : q->backend->pollfd(q); }
+int jdb_queue_pollfd(jdb_queue *q) {
+    jdb_kind kind = jdb_queue_usable(q);
+    if (kind == JDB_CLOSED) return -EBADF;
+    return kind == JDB_OK ? q->backend->pollfd(q) : -EPERM;
+}
 
 void jdb_queue_signal(jdb_queue *q) {
     if (!q->closed) q->backend->signal(q);
@@ -801,6 +808,8 @@ static int refuse(jdb_failure *failure, jdb_kind kind, int error, const char *te
     return -(error ? error : EINVAL);
 }
 
+static int is_within(int64_t ns, int64_t most) { return ns >= 0 && ns <= most; }
+
 int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *failure) {
     static const jdb_options defaults;
     if (!options) options = &defaults;
@@ -823,6 +832,12 @@ int jdb_queue_new(const jdb_options *options, jdb_queue **queue, jdb_failure *fa
     if (mode) name = "io_uring";
     if (options->depth > JDB_DEPTH_MAX || options->workers > JDB_WORKERS_MAX)
         return refuse(failure, JDB_OVERFLOW, 0, "depth or workers above the limit");
+    if (!is_within(options->sqpoll_ns, JDB_MODE_MAX_NS) ||
+        !is_within(options->min_wait_ns, JDB_MODE_MAX_NS) ||
+        !is_within(options->close_limit_ns, JDB_CLOSE_MAX_NS))
+        return refuse(failure, JDB_OVERFLOW, 0, "a time is negative or above its limit");
+    if ((unsigned)options->iopoll > JDB_IOPOLL_HYBRID)
+        return refuse(failure, JDB_OVERFLOW, 0, "iopoll is none of jdb_iopoll");
     jdb_queue *q = calloc(1, sizeof *q);
     if (!q) return refuse(failure, JDB_ALLOC, ENOMEM, "no memory for the queue");
     q->refs = 1;

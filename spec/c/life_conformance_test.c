@@ -540,6 +540,7 @@ static void *use_foreign(void *argument) {
     jdb_queue_reap(q, -1);
     jdb_queue_flush(q);
     jdb_queue_wait_abandoned(q);
+    CHECK_EQ(jdb_queue_pollfd(q), -EPERM);
     return NULL;
 }
 
@@ -578,7 +579,8 @@ static void threads(const char *backend) {
 
 #if !defined(_WIN32)
 
-static int in_child(const char *backend, jdb_queue *q, jdb_file *f, jdb_buf *b, jdb_op *spare) {
+static int in_child(const char *backend, jdb_queue *q, jdb_file *f, jdb_buf *b, jdb_op *spare,
+                    jdb_op *of_parent) {
     jdb_kind kind;
     CHECK_EQ(jdb_queue_usable(q), JDB_FORKED);
     CHECK(!jdb_op_take(q, &kind));
@@ -591,6 +593,9 @@ static int in_child(const char *backend, jdb_queue *q, jdb_file *f, jdb_buf *b, 
     jdb_queue_reap(q, -1);
     jdb_queue_flush(q);
     jdb_queue_wait_abandoned(q);
+    jdb_queue_wait_op(q, of_parent);
+    CHECK_EQ(jdb_op_kind(of_parent), JDB_FORKED);
+    CHECK_EQ(jdb_queue_pollfd(q), -EPERM);
     jdb_buf_unref(b);
     jdb_file_unref(f);
     jdb_queue_close(q);
@@ -628,7 +633,7 @@ static void fork_in_flight(const char *backend) {
     if (child == 0) {
         alarm(60);
         gate_close(g.other);
-        test_leave(in_child(backend, q, f, b, spare));
+        test_leave(in_child(backend, q, f, b, spare, op));
     }
     int status;
     CHECK_EQ(waitpid(child, &status, 0), child);

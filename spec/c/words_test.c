@@ -72,6 +72,13 @@ static void limits(void) {
     CHECK(jdb_queue_new(&deep, &queue, &f) < 0 && f.kind == JDB_OVERFLOW && !queue);
     jdb_options many = {.backend = "threads", .depth = 0, .workers = JDB_WORKERS_MAX + 1};
     CHECK(jdb_queue_new(&many, &queue, &f) < 0 && f.kind == JDB_OVERFLOW && !queue);
+    static const jdb_options wrong[] = {
+        {.sqpoll_ns = -1},          {.sqpoll_ns = JDB_MODE_MAX_NS + 1},
+        {.min_wait_ns = -1},        {.min_wait_ns = INT64_MAX},
+        {.close_limit_ns = -1},     {.close_limit_ns = JDB_CLOSE_MAX_NS + 1},
+        {.iopoll = (jdb_iopoll)-1}, {.iopoll = (jdb_iopoll)(JDB_IOPOLL_HYBRID + 1)}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        CHECK(jdb_queue_new(&wrong[i], &queue, &f) < 0 && f.kind == JDB_OVERFLOW && !queue);
     jdb_options odd = {.backend = "abacus", .depth = 0, .workers = 0};
     CHECK(jdb_queue_new(&odd, &queue, &f) < 0 && f.kind == JDB_UNSUPPORTED && !queue);
 }
