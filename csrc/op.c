@@ -282,11 +282,16 @@ jdb_kind jdb_op_check(jdb_op *op) {
         jdb_kind kind = check_file(op);
         return kind ? kind : check_transfer(op, 0);
     }
+    if (!op->file) return JDB_OK;
+    /* Taken before a fork, say. A list's entries ask no more. Transfers are refused by what they
+     * have in hand, the file or the memory. */
+    jdb_kind kind = jdb_queue_usable(op->file->queue);
+    if (kind) return refuse(op, kind, JDB_FAULT_NONE, 0);
     if (code == JDB_OPEN) return check_open(op);
-    if (!op->file || code == JDB_CLOSE) return JDB_OK;
+    if (code == JDB_CLOSE) return JDB_OK;
     if (CODES_WITH_DETAIL >> code & 1 && !op->detail)
         return refuse(op, JDB_ALLOC, JDB_FAULT_NONE, 0);
-    jdb_kind kind = check_file(op);
+    kind = check_file(op);
     if (kind) return kind;
     if (code == JDB_PUNCH && op->off > INT64_MAX)
         return refuse(op, JDB_OVERFLOW, JDB_FAULT_OFFSET, 0);
@@ -440,7 +445,7 @@ static const char *op_cause(const jdb_op *op) {
         if (op->fault == JDB_FAULT_LENGTH) return "length is beyond 2^63-1";
         return NULL;
     case JDB_BUSY: return "the buffer is in flight";
-    case JDB_CLOSED: return "the file is closed";
+    case JDB_CLOSED: return jdb_file_closed(op->file) ? "the file is closed" : "the queue is closed";
     case JDB_CANCELLED: return "cancelled before it was handed to the system";
     case JDB_IO:
         if (op->error == EBADF && op->file && !op->file->info.writable)

@@ -473,6 +473,19 @@ static void timeouts(const char *backend) {
 
 /* ---- the queue's end ------------------------------------------------------------------------ */
 
+/* An operation that was taken before. */
+static void refused_when_closed(jdb_queue *q, jdb_file *f, jdb_op *op) {
+    static const jdb_code codes[] = {JDB_SIZE, JDB_SYNC_DATA, JDB_READ_MANY, JDB_CLOSE};
+    jdb_failure failure;
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+        jdb_prep_file(op, codes[i], f);
+        CHECK_EQ(jdb_op_check(op), JDB_CLOSED);
+    }
+    jdb_op_failure(op, &failure);
+    CHECK_STR(failure.cause, "the queue is closed");
+    jdb_op_release(q, op);
+}
+
 static void drain(const char *backend) {
     jdb_queue *q = queue_new(backend, 6, 4);
     jdb_file *f = create_file(q, "drained");
@@ -491,8 +504,10 @@ static void drain(const char *backend) {
     jdb_op_abandon(q, op);
     later_pass(&later, &g, 50000000);
     jdb_buf_unref(b);
+    jdb_op *spare = take(q);
     jdb_queue_close(q);
     later_join(&later);
+    refused_when_closed(q, f, spare);
     CHECK_EQ(stats(q).in_flight + stats(q).waiting, 0);
     CHECK(!jdb_queue_next(q));
 
@@ -588,6 +603,10 @@ static int in_child(const char *backend, jdb_queue *q, jdb_file *f, jdb_buf *b, 
     CHECK(!jdb_buf_data(b));
     CHECK_EQ(jdb_buf_size(b), 2 * PAGE);
     jdb_prep_read(spare, f, b, PAGE, PAGE, 0, 0);
+    CHECK_EQ(jdb_op_check(spare), JDB_FORKED);
+    jdb_prep_many(spare, JDB_WRITE_MANY, f, 0);
+    CHECK_EQ(jdb_op_check(spare), JDB_FORKED);
+    jdb_prep_file(spare, JDB_CLOSE, f);
     CHECK_EQ(jdb_op_check(spare), JDB_FORKED);
     jdb_op_release(q, spare);
     jdb_queue_reap(q, -1);
