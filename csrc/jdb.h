@@ -7,6 +7,8 @@
  * Who frees what: jdb_buf and jdb_file are counted (ref/unref, queue's thread only); the last
  * unref of a file closes its handle. Operations belong to the queue: take ... release. The queue
  * is counted too, files hold it; jdb_queue_close waits for every operation the kernel still has.
+ * A file is its queue's: what is done to it is taken from and submitted to that queue. Another, also
+ * one of the same thread, aborts the program.
  *
  * Units: offsets and lengths are bytes, times are nanoseconds, errors are errno values.
  *

@@ -274,6 +274,7 @@ static inline void release_held(jdb_queue *q, jdb_file *file, const jdb_op *done
 }
 
 static inline void submit_transfer(jdb_queue *q, jdb_op *op) {
+    assert(op->file->queue == q); /* its number in another's ring is another file's */
     op->file->inflight++;
     if (op->flags & JDB_OP_DSYNC) op->file->durable_writes++;
     jdb_buf_enter(op);
@@ -333,6 +334,7 @@ static void submit_close(jdb_queue *q, jdb_op *op) {
 
 /* Apart, so that transfers save no registers for it. */
 __attribute__((noinline)) static void submit_other(jdb_queue *q, jdb_op *op) {
+    assert(!op->file || op->file->queue == q);
     switch ((jdb_code)op->code) {
     case JDB_READ_MANY:
     case JDB_WRITE_MANY: submit_many(q, op); return;

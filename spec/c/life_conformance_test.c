@@ -3,6 +3,10 @@
 #include "fixture.h"
 #include "gate_calls.h"
 
+#if !defined(_WIN32)
+#include <sys/resource.h>
+#endif
+
 static jdb_op *read_gate(jdb_queue *q, struct gate *g, jdb_buf *b, size_t at) {
     return submit(q, prep_read(q, g->file, b, at, 1, 0));
 }
@@ -672,6 +676,37 @@ static void fork_in_flight(const char *backend) {
     queue_free(q);
 }
 
+/* A ring knows its files by numbers, and another ring has others by these: a write went there. */
+static void submit_to_another(const char *backend, jdb_code code) {
+    jdb_queue *q = queue_new(backend, 4, 2), *other = queue_new(backend, 4, 2);
+    jdb_file *f = create_file(q, "of one queue");
+    jdb_buf *b = jdb_buf_new(PAGE, PAGE);
+    struct rlimit none = {0, 0};
+    jdb_op *op = take(other);
+    if (code == JDB_READ) jdb_prep_read(op, f, b, 0, 0, 0, 0);
+    else jdb_prep_file(op, code, f);
+    CHECK_EQ(setrlimit(RLIMIT_CORE, &none), 0);
+    close(2); /* where the assertion is told */
+    jdb_submit(other, op);
+}
+
+static void another_queue(const char *backend) {
+    static const jdb_code codes[] = {JDB_READ, JDB_SIZE, JDB_SYNC_DATA};
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+        int status;
+        fflush(stdout);
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (child == 0) {
+            submit_to_another(backend, codes[i]);
+            _exit(0);
+        }
+        CHECK_EQ(waitpid(child, &status, 0), child);
+        CHECK(WIFSIGNALED(status));
+        CHECK_EQ(WTERMSIG(status), SIGABRT);
+    }
+}
+
 static void descriptors_are_kept(const char *backend) {
     char before[64], after[64];
     snprintf(before, sizeof before, "%d", dup(0));
@@ -714,6 +749,7 @@ int main(void) {
         {"threads", threads},
 #if !defined(_WIN32)
         {"fork in flight", fork_in_flight},
+        {"another queue", another_queue},
         {"descriptors", descriptors_are_kept},
 #endif
         {NULL, NULL},
