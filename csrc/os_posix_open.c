@@ -4,7 +4,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -170,12 +172,29 @@ static void unmake(int fd, const char *path) {
     if (here.st_ino == there.st_ino && here.st_dev == there.st_dev) unlink(path);
 }
 
+/* The directory that holds the file's name, or will: links are followed, also to nothing, as the
+ * file is made where they lead. */
+static int64_t open_parent(const char *path, unsigned flags) {
+    char at[PATH_MAX], target[PATH_MAX];
+    int links = flags & (JDB_OPEN_EXCLUSIVE | JDB_OPEN_NOFOLLOW) ? 0 : 40; /* the system's own limit */
+    if (strlen(path) >= sizeof at) return -ENAMETOOLONG;
+    memcpy(at, path, strlen(path) + 1);
+    for (ssize_t n; links > 0 && (n = readlink(at, target, sizeof target)) > 0; links--) {
+        const char *slash = strrchr(at, '/');
+        size_t stem = target[0] == '/' || !slash ? 0 : (size_t)(slash - at) + 1;
+        if (stem + (size_t)n >= sizeof at) return -ENAMETOOLONG;
+        memcpy(at + stem, target, (size_t)n);
+        at[stem + (size_t)n] = 0;
+    }
+    return jdb_names_open_parent(&jdb_posix_calls, NULL, at);
+}
+
 int64_t jdb_posix_open(jdb_op *op) {
     const char *path = op->detail->path;
     int made, wanted;
     int64_t parent = -1;
     if (op->detail->open.flags & JDB_OPEN_DURABLE) {
-        parent = jdb_names_open_parent(&jdb_posix_calls, NULL, path);
+        parent = open_parent(path, op->detail->open.flags);
         if (parent < 0) return parent;
     }
     int fd = open_or_make(path, &op->detail->open, &made);

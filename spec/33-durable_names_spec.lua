@@ -172,6 +172,26 @@ describe("durable names", function()
     end
   end)
 
+  it("of durable_create through a link to nothing: the directory where the file is made", function()
+    local dir = real(support.path("."))
+    lfs.mkdir(dir .. "/links")
+    lfs.mkdir(dir .. "/files")
+    if not lfs.link("../files/far", dir .. "/links/near", true) then
+      return pending("no symbolic links here")
+    end
+    lfs.link(dir .. "/links/near", dir .. "/links/first", true)
+    local calls, why = traced(MARKS .. [[
+      mark("BEGIN")
+      local f = check("open", jdbfs.create(dir .. "/links/first", {durable_create = true}))
+      mark("END")
+      f:close()
+    ]])
+    if not calls then return pending(why) end
+    local synced = synced_after(calls, assert(find(calls, "open", "/first")))
+    assert(synced[dir .. "/files"] and synced[dir .. "/files/far"])
+    assert.equal("file", lfs.attributes(dir .. "/files/far", "mode"))
+  end)
+
   it("of atomic_write: the file before the rename, its directory after it", function()
     local dir = real(support.path("."))
     support.put(dir .. "/x", "old")
