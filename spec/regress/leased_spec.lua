@@ -7,8 +7,8 @@ local support = require("support")
 describe("a file on which somebody has a lease", function()
   process.setup()
 
-  for _, name in ipairs { "open", "open_rw", "create" } do
-    it(("is opened by %s when that is given back"):format(name), function()
+  local function leased(name, source)
+    it(name, function()
       if support.on_sim then return pending(support.on_sim) end
       local forker, why = process.forker()
       if not forker then return pending(why) end
@@ -31,9 +31,7 @@ describe("a file on which somebody has a lease", function()
         if tries == 500 then
           print("no lease " .. tostring(ended()))
         else
-          local f = check("open", jdbfs.]] .. name .. [[(path, { direct = "off" }))
-          check("the holder", ended() == 0)
-          check("close", f:close())
+          ]] .. source .. [[
           print "ok"
         end
       ]], { forker = forker })
@@ -41,4 +39,20 @@ describe("a file on which somebody has a lease", function()
       assert.are.equal("ok\n", out)
     end)
   end
+
+  for _, name in ipairs { "open", "open_rw", "create" } do
+    leased(("is opened by %s when that is given back"):format(name), [[
+      local f = check("open", jdbfs.]] .. name .. [[(path, { direct = "off" }))
+      check("the holder", ended() == 0)
+      check("close", f:close())
+    ]])
+  end
+
+  -- Probing failed with EAGAIN.
+  leased("is probed as far as that goes, without waiting for the holder", [[
+    local found = check("probe", jdbfs.probe(path))
+    check("the reason", found.direct_reason:find("lease", 1, true), found.direct_reason)
+    check("file system", found.file_system == jdbfs.probe(dir).file_system)
+    check("the holder", ended() == 0)
+  ]])
 end)
