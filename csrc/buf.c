@@ -126,12 +126,18 @@ int jdb_buf_conflict(const jdb_buf *buf, size_t off, size_t len, int for_writing
     return doubt && meets(buf->wide, off, len, for_writing);
 }
 
+/* Pieces are looked up by the range: it must lie in the buffer. */
+static inline int is_free(const jdb_buf *buf, size_t off, size_t len, int for_writing) {
+    if (off > buf->size || len > buf->size - off) return 0;
+    return !buf->inflight || !jdb_buf_conflict(buf, off, len, for_writing);
+}
+
 int jdb_buf_readable(const jdb_buf *buf, size_t off, size_t len) {
-    return !buf->inflight || !jdb_buf_conflict(buf, off, len, 0);
+    return is_free(buf, off, len, 0);
 }
 
 int jdb_buf_writable(const jdb_buf *buf, size_t off, size_t len) {
-    return !buf->inflight || !jdb_buf_conflict(buf, off, len, 1);
+    return is_free(buf, off, len, 1);
 }
 
 /* Counts the operation in or out of its pieces; gives the list that it belongs to. */

@@ -130,7 +130,8 @@ void jdb_buf_unref(jdb_buf *buf);
 void *jdb_buf_data(const jdb_buf *buf); /* NULL in a forked child: the memory is the parent's */
 size_t jdb_buf_size(const jdb_buf *buf);
 uint64_t jdb_buf_bytes(void); /* of all buffers of the process that are there */
-/* Whether the program may now read, or change, this range: no operation in flight forbids it. */
+/* Whether the program may now read, or change, this range: it lies in the buffer, and no operation
+ * in flight forbids it. */
 int jdb_buf_readable(const jdb_buf *buf, size_t off, size_t len);
 int jdb_buf_writable(const jdb_buf *buf, size_t off, size_t len);
 /* For code that reads memory instead of calling: all of the buffer may be read and changed while

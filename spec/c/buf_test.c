@@ -137,6 +137,10 @@ static void exact_edges(void) {
     CHECK(jdb_buf_writable(m.buf, PAGE + 100, 0));
     enter(&m, &m.ops[1], 0, 2 * PAGE, PAGE);
     enter(&m, &m.ops[2], 0, 2 * PAGE, PAGE);
+    CHECK(jdb_buf_readable(m.buf, 3 * PAGE, 0));
+    CHECK(!jdb_buf_readable(m.buf, 3 * PAGE, 1)); /* outside: other memory was looked at */
+    CHECK(!jdb_buf_readable(m.buf, 4000 * PAGE, PAGE));
+    CHECK(!jdb_buf_writable(m.buf, SIZE_MAX, 2));
     leave(&m, &m.ops[1]);
     CHECK(jdb_buf_readable(m.buf, 2 * PAGE, PAGE));
     CHECK(!jdb_buf_writable(m.buf, 3 * PAGE - 1, 1));
@@ -144,6 +148,7 @@ static void exact_edges(void) {
     CHECK(jdb_buf_writable(m.buf, 2 * PAGE, PAGE));
     leave(&m, &m.ops[0]);
     CHECK(jdb_buf_writable(m.buf, 0, 3 * PAGE));
+    CHECK(!jdb_buf_writable(m.buf, 0, 3 * PAGE + 1));
     jdb_buf_unref(m.buf);
     free(m.readers);
     free(m.writers);
