@@ -7,8 +7,8 @@
  * Who frees what: jdb_buf and jdb_file are counted (ref/unref, queue's thread only); the last
  * unref of a file closes its handle. Operations belong to the queue: take ... release. The queue
  * is counted too, files hold it; jdb_queue_close waits for every operation the kernel still has.
- * A file is its queue's: what is done to it is taken from and submitted to that queue. Another, also
- * one of the same thread, aborts the program.
+ * A file is its queue's: what is done to it is taken from and submitted to that queue. Another,
+ * also one of the same thread, aborts the program.
  *
  * Units: offsets and lengths are bytes, times are nanoseconds, errors are errno values.
  *
@@ -330,7 +330,7 @@ typedef struct jdb_options {
     int64_t sqpoll_ns;   /* a kernel thread takes what is handed over; it sleeps after so long */
     int64_t min_wait_ns; /* completions are gathered for so long at most before any is reaped */
     jdb_iopoll iopoll;   /* transfers of direct files; whoever waits for one uses up a processor */
-    int64_t close_limit_ns; /* of jdb_queue_close, JDB_CLOSE_MAX_NS at most; 0: as long as it takes */
+    int64_t close_limit_ns; /* of jdb_queue_close, JDB_CLOSE_MAX_NS at most; 0: no limit */
 } jdb_options;
 
 enum { JDB_DEPTH_MAX = 4096, JDB_WORKERS_MAX = 256 };
@@ -366,8 +366,8 @@ void jdb_queue_unref(jdb_queue *queue);
 void jdb_queue_reap(jdb_queue *queue, int64_t timeout_ns);
 jdb_op *jdb_queue_next(jdb_queue *queue);            /* a finished operation, or NULL */
 uint64_t jdb_queue_finished(const jdb_queue *queue); /* at most so many of them wait */
-/* Until this one is finished; it is then the caller's, jdb_queue_next skips it. In a forked child at
- * once: the operation stays the parent's, and here its kind is JDB_FORKED. */
+/* Until this one is finished; it is then the caller's, jdb_queue_next skips it. In a forked child
+ * at once: the operation stays the parent's, and here its kind is JDB_FORKED. */
 void jdb_queue_wait_op(jdb_queue *queue, jdb_op *op);
 void jdb_queue_wait_abandoned(jdb_queue *queue); /* until no abandoned operation is unfinished */
 void jdb_queue_flush(jdb_queue *queue);          /* hand staged operations to the kernel */

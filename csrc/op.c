@@ -445,7 +445,8 @@ static const char *op_cause(const jdb_op *op) {
         if (op->fault == JDB_FAULT_LENGTH) return "length is beyond 2^63-1";
         return NULL;
     case JDB_BUSY: return "the buffer is in flight";
-    case JDB_CLOSED: return jdb_file_closed(op->file) ? "the file is closed" : "the queue is closed";
+    case JDB_CLOSED:
+        return jdb_file_closed(op->file) ? "the file is closed" : "the queue is closed";
     case JDB_CANCELLED: return "cancelled before it was handed to the system";
     case JDB_IO:
         if (op->error == EBADF && op->file && !op->file->info.writable)

@@ -176,7 +176,7 @@ static void unmake(int fd, const char *path) {
  * file is made where they lead. */
 static int64_t open_parent(const char *path, unsigned flags) {
     char at[PATH_MAX], target[PATH_MAX];
-    int links = flags & (JDB_OPEN_EXCLUSIVE | JDB_OPEN_NOFOLLOW) ? 0 : 40; /* the system's own limit */
+    int links = flags & (JDB_OPEN_EXCLUSIVE | JDB_OPEN_NOFOLLOW) ? 0 : 40; /* as the system's */
     if (strlen(path) >= sizeof at) return -ENAMETOOLONG;
     memcpy(at, path, strlen(path) + 1);
     for (ssize_t n; links > 0 && (n = readlink(at, target, sizeof target)) > 0; links--) {
