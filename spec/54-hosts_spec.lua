@@ -101,6 +101,31 @@ local event, no_event
 if no_nginx then no_event = no_nginx else event, no_event = hosts.nginx_event() end
 under("nginx that waits for the descriptor itself", no_event, nginx(event))
 
+describe("cqueues", function()
+  local lacks = hosts.module("cqueues")
+  process.setup()
+
+  it("ends each of several controllers when nothing is in flight, whoever noticed", function()
+    if lacks then return pending(lacks) end
+    local out = process.script([[
+      local cqueues = require "cqueues"
+      assert(jdbfs.host("cqueues"))
+      local main = cqueues.new()
+      for i = 1, 3 do
+        local inner = cqueues.new()
+        inner:wrap(function() jdbfs.sleep(0.01) end)
+        main:wrap(function()
+          check("no error", inner:loop(10))
+          check("empty", inner:empty(), i)
+        end)
+      end
+      check("main", main:loop(20) and main:empty())
+      print("ok")
+    ]])
+    assert.are.equal("ok\n", out)
+  end)
+end)
+
 -- ---- bad input ---------------------------------------------------------------------------------
 
 describe("jdbfs.host", function()

@@ -11,13 +11,14 @@ return function()
   end
   local pollable, dispatch
   local working = false
+  local idle = condition.new() -- ends the wait of dispatchers whose work another one did
   local dispatchers = setmetatable({}, { __mode = "k" }) -- by controller
   local free = {}
   local adapter = { name = "cqueues" }
 
   local function work(controller)
     while working do
-      cqueues.poll(pollable)
+      cqueues.poll(pollable, idle)
       dispatch()
     end
     dispatchers[controller] = nil
@@ -67,6 +68,7 @@ return function()
 
   function adapter.unref()
     working = false
+    idle:signal()
   end
 
   return adapter
