@@ -302,7 +302,7 @@ local function install(M)
   replace(core.task_methods, driving, "cancel")
   M.spawn = core.spawn
   install_classes()
-  replace(M, within, "log", "reader", "writer")
+  replace(M, within, "log", "reader", "writer", "timeout")
   local make = M.wrap
   M.wrap = function(f) return within(make(shielded(f))) end
   if not core.YIELDS_ACROSS_PCALL then M.pcall = hosted_pcall(M.pcall) end

@@ -1616,8 +1616,8 @@ function jdbfs.flush() end
 --- in a light thread of that host suspend it, tasks of spawn are run by its loop, and nothing polls
 --- or blocks. Functions of jdbfs that were stored in locals before complete in place. Calls where
 --- nothing can be suspended (the main chunk, a phase of nginx that may not wait) complete before
---- they return. log, its methods, and those of streams run as a task, for which the light thread
---- waits: killing the thread does not leave them half done.
+--- they return. log, its methods, those of streams, and timeout run as a task, for which the light
+--- thread waits: killing the thread leaves them neither half done nor without their limit.
 ---
 --- "ngx" (also `require "resty.jdbfs"`): OpenResty, nginx with the Lua module 0.10.14 and later.
 --- Overlaps in rewrite, access, content, timer, ssl_*; in place in init, init_worker, set,

@@ -378,6 +378,16 @@ promise("a killed waiter swallows no permit", function(h)
   wait(h, "the second waiter", function() return through end)
 end)
 
+promise("what a killed light thread had limited ends in time", function(h)
+  if not h.kill then return end
+  local event = jdbfs.event()
+  local before = jdbfs.stats().tasks
+  local thread = h.go(function() jdbfs.timeout(0.02, event.wait, event) end)
+  h.sleep(0.001)
+  h.kill(thread)
+  wait(h, "its task", function() return jdbfs.stats().tasks <= before end)
+end)
+
 promise("a light thread resumed by hand waits on", function(h)
   if not h.resume then return end
   local f, got = numbered_file(h, 1), {}
