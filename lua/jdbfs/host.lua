@@ -230,7 +230,8 @@ end
 
 -- ---- waits for a wake --------------------------------------------------------------------------
 
-local parked = setmetatable({}, { __mode = "k" }) -- guest -> its token
+local WEAK = { __mode = "k" }
+local parked, numbers = setmetatable({}, WEAK), setmetatable({}, WEAK) -- guest -> token, number
 
 local function hosted_current(current)
   return function()
@@ -250,18 +251,27 @@ local function hosted_park(park)
     local token = parked[task]
     if token == nil then return park(task, turn) end
     local id = enter(task)
+    numbers[task] = id
     begin()
     wait(task, token, id)
     return result(task)
   end
 end
 
--- A light thread that was killed while it waited gets nothing.
+-- A light thread that was killed while it waited gets nothing, and nothing is kept of it.
+local function hosted_still_waits(still_waits)
+  return function(task)
+    local token = parked[task]
+    if token == nil then return still_waits(task) end
+    if not adapter.alive or adapter.alive(token) then return true end
+    detach(numbers[task])
+    return false
+  end
+end
+
 local function hosted_wake(wake)
   return driving(function(task, turn)
-    local token = parked[task]
-    if token ~= nil and adapter.alive and not adapter.alive(token) then return false end
-    return wake(task, turn)
+    return (parked[task] == nil or core.still_waits(task)) and wake(task, turn)
   end)
 end
 
@@ -296,6 +306,7 @@ local function install(M)
   core.wait = hosted(core.wait)
   core.current = hosted_current(core.current)
   core.park = hosted_park(core.park)
+  core.still_waits = hosted_still_waits(core.still_waits)
   core.wake = hosted_wake(core.wake)
   replace(core, shielding, "spawn", "spawn_caught")
   replace(core, driving, "spawn", "spawn_caught")

@@ -8,8 +8,8 @@ local error, getmetatable, pcall = error, getmetatable, pcall
 local rawequal, setmetatable, type = rawequal, setmetatable, type
 local floor, huge = math.floor, math.huge
 
--- A first-in first-out list that never shifts its entries. Those of cancelled tasks stay behind;
--- when they may be half of the list it is packed.
+-- A first-in first-out list that never shifts its entries. Those of cancelled tasks, and of light
+-- threads that were killed, stay behind; when they may be half of the list it is packed.
 local function new_list()
   return { first = 1, last = 0, pack_at = 32 }
 end
@@ -28,6 +28,10 @@ local function push(list, value)
   list[list.last] = value
 end
 
+function core.still_waits(task)
+  return task:status() ~= "cancelled"
+end
+
 -- Somebody who waits: a task itself (see wait_turn), or a table with `task`, or outside tasks
 -- without, and then `woken` ends the wait.
 local function alive(entry)
@@ -36,7 +40,7 @@ local function alive(entry)
     if entry.gone then return false end
     task = entry.task
   end
-  return not (task and task:status() == "cancelled")
+  return not task or core.still_waits(task)
 end
 
 local function pack(list)

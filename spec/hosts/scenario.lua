@@ -378,6 +378,25 @@ promise("a killed waiter swallows no permit", function(h)
   wait(h, "the second waiter", function() return through end)
 end)
 
+promise("of waiters that were killed nothing is kept", function(h)
+  if not h.kill then return end
+  local event = jdbfs.event()
+  local function killed(n)
+    for _ = 1, n / 10 do
+      local threads = {}
+      for i = 1, 10 do threads[i] = h.go(function() event:wait() end) end
+      h.sleep(0.001)
+      for i = 1, 10 do h.kill(threads[i]) end
+    end
+    h.sleep(0.01)
+    collect()
+    return collectgarbage("count")
+  end
+  local before = killed(100)
+  local kept = (killed(1000) - before) * 1024 / 1000
+  assert(kept < 250, kept .. " bytes of each")
+end)
+
 promise("what a killed light thread had limited ends in time", function(h)
   if not h.kill then return end
   local event = jdbfs.event()
