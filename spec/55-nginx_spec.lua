@@ -237,6 +237,17 @@ describe("nginx", function()
     assert.is_nil(server.logged:match("%[alert%][^\n]*"))
   end)
 
+  both("runs tasks in init, in the master, which has no timers", function()
+    with({ init = [[
+      assert(jdbfs.run(function()
+        return jdbfs.spawn(jdbfs.atomic_write, dir .. "/init", "init"):join()
+      end))
+    ]] }, function(server, files)
+      assert.are.equal("init", support.get(files .. "/init"))
+      all_pages(server)
+    end)
+  end)
+
   nginx("makes one queue a worker, after the fork, and none in the master", function()
     with({ workers = 2 }, function(server)
       for _ = 1, 5 do all_pages(server) end

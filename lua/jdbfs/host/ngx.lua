@@ -135,7 +135,13 @@ return function()
     ngx.timer.at(86400 * 365, f)
   end
 
+  -- The master has no timers, and its workers queues of their own.
+  local function is_master()
+    return ngx.get_phase() == "init"
+  end
+
   function adapter.watch(_, on_ready, is_needed)
+    if is_master() then return false end
     dispatch, needed = on_ready, is_needed
     -- Lets the dispatcher, which keeps the worker waiting, find out.
     at_exit(function() core.signal() end)
@@ -152,6 +158,7 @@ return function()
   end
 
   function adapter.watch(fd, on_ready, is_needed)
+    if is_master() then return false end
     needed = is_needed
     adapter.watcher = event.watch(fd, function()
       exdata(no_request)
