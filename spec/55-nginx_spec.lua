@@ -251,6 +251,60 @@ describe("nginx", function()
     end)
   end)
 
+  -- The light threads that waited were neither woken nor polled for.
+  both("serves while nginx has no timer, descriptor or connection for a dispatcher", function()
+    with({ http = "lua_max_running_timers 1;", complains = true, server = [[
+      location = /timers {
+        content_by_lua_block {
+          ngx.timer.at(0, function() ngx.sleep(1.5) end)
+          ngx.sleep(0.05)
+          for i = 1, 5 do jdbfs.sleep(0.01) end
+          ngx.print(read(3))
+        }
+      }
+    ]] }, function(server)
+      assert.are.equal("3", (server:get("/timers")))
+      all_pages(server)
+    end)
+    with({ complains = true, server = [[
+      location = /descriptors {
+        content_by_lua_block {
+          local ffi = require "ffi"
+          ffi.cdef "int getrlimit(int, size_t *); int setrlimit(int, const size_t *);"
+          local limit, files = ffi.new("size_t[2]"), 7
+          assert(jdbfs.pollfd()) -- makes the queue
+          ffi.C.getrlimit(files, limit)
+          local before = limit[0]
+          limit[0] = 3
+          ffi.C.setrlimit(files, limit)
+          ngx.print(tostring(jdbfs.sleep(0.05)))
+          limit[0] = before
+          ffi.C.setrlimit(files, limit)
+        }
+      }
+    ]] }, function(server)
+      assert.are.equal("true", (server:get("/descriptors")))
+      all_pages(server)
+    end)
+    with({ complains = true, server = [[
+      location = /connections {
+        content_by_lua_block {
+          local sockets, ok = {}
+          repeat
+            local socket = ngx.socket.tcp()
+            ok = socket:connect("unix:" .. ngx.var.arg_path)
+            sockets[#sockets + 1] = socket
+          until not ok
+          ngx.print(read(3), " ", read(4))
+          for _, socket in ipairs(sockets) do socket:close() end
+        }
+      }
+    ]] }, function(server)
+      assert.are.equal("3 4", (server:get("/connections?path=" .. server.socket)))
+      all_pages(server)
+    end)
+  end)
+
   nginx("makes one queue a worker, after the fork, and none in the master", function()
     with({ workers = 2 }, function(server)
       for _ = 1, 5 do all_pages(server) end

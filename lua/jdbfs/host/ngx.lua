@@ -32,7 +32,7 @@ return function()
   local core = require "jdbfs.core"
   local has_event, event = pcall(require, "jdbfs.nginx_event")
   local dispatch, needed
-  local started = has_event
+  local serving, polling = has_event, false -- the dispatcher does; it failed, and tries again soon
   local free = {}
   local adapter = { name = has_event and "ngx, native event" or "ngx", forks = true }
 
@@ -46,13 +46,10 @@ return function()
   end
 
   function adapter.suspend(token)
-    if not started then -- a worker that shuts down takes no new timers
-      ngx.sleep(0.001)
-      dispatch()
-      return
-    end
-    local ok, why = token:wait(LONG)
+    -- Without a dispatcher, as nginx has no timer for it: the worker shuts down, or too many run.
+    local ok, why = token:wait(serving and LONG or 0.001)
     if not ok and why ~= "timeout" then error(why, 0) end
+    if not ok and not serving then dispatch() end
   end
 
   function adapter.wake(token)
@@ -105,34 +102,50 @@ return function()
     return true
   end
 
-  local start
+  -- Raises when nginx has no connection left.
+  local function timer(delay, f)
+    local ok, made = pcall(ngx.timer.at, delay, f)
+    return ok and made ~= nil
+  end
 
-  -- Light threads that wait were promised a wake: after an error the dispatcher starts again, or
-  -- they are served by polling.
-  local function run()
-    local ok, done, why = pcall(serve)
-    core.relay_close()
-    started = false
-    if ok and done then return end
-    report("the dispatcher stopped: " .. tostring(ok and why or done))
-    if needed() then
-      ngx.sleep(0.1)
-      if start() then return end
-    end
-    while needed() do
+  local function wanted()
+    return needed() or not ngx.worker.exiting() and core.pending() > 0
+  end
+
+  local function poll(times)
+    while times > 0 and wanted() do
       ngx.sleep(0.001)
       dispatch()
+      times = times - 1
     end
   end
 
-  start = function()
-    if not started then started = ngx.timer.at(0, run) and true or false end
-    return started
+  local run
+
+  -- A timer may be dropped when it is due, see lua_max_running_timers: it serves who runs in it.
+  local function start()
+    return serving or polling or timer(0, run)
+  end
+
+  -- Light threads that wait were promised a wake: after an error they are served by polling, until
+  -- the dispatcher can be started again.
+  run = function()
+    if serving or polling then return end
+    serving = true
+    local ok, done, why = pcall(serve)
+    core.relay_close()
+    serving = false
+    if ok and done then return end
+    report("the dispatcher stopped: " .. tostring(ok and why or done))
+    polling = true
+    poll(100)
+    polling = false
+    if wanted() and not start() then poll(math.huge) end
   end
 
   -- A worker that is told to quit runs its pending timers at once, and ends when none is left.
   local function at_exit(f)
-    ngx.timer.at(86400 * 365, f)
+    return timer(86400 * 365, f)
   end
 
   -- The master has no timers, and its workers queues of their own, unless a task was left over.
@@ -146,7 +159,7 @@ return function()
     if is_master() then return false end
     dispatch, needed = on_ready, is_needed
     -- Lets the dispatcher, which keeps the worker waiting, find out.
-    at_exit(function() core.signal() end)
+    return at_exit(function() core.signal() end) or ngx.worker.exiting()
   end
 
   function adapter.ref()
@@ -162,10 +175,12 @@ return function()
   function adapter.watch(fd, on_ready, is_needed)
     if is_master() then return false end
     needed = is_needed
-    adapter.watcher = event.watch(fd, function()
+    local ok, watcher = pcall(event.watch, fd, function()
       exdata(no_request)
       on_ready()
     end)
+    if not ok then return false end -- nginx has no connection left
+    adapter.watcher = watcher
     at_exit(stay_while_needed)
   end
 
