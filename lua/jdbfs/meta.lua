@@ -1621,8 +1621,8 @@ function jdbfs.flush() end
 ---
 --- "ngx" (also `require "resty.jdbfs"`): OpenResty, nginx with the Lua module 0.10.14 and later.
 --- Overlaps in rewrite, access, content, timer, ssl_*; in place in init, init_worker, set,
---- header_filter, body_filter, log, balancer. A task is no light thread: ngx.* raises in it. In init
---- a task must be one of jdbfs.run: nobody else runs it there, spawn raises.
+--- header_filter, body_filter, log, balancer. A task is no light thread: ngx.* raises in it.
+--- In init a task must be one of jdbfs.run: nobody else runs it there, spawn raises.
 --- "luv": also luvit and Neovim, where light threads resume through vim.schedule. Any coroutine is
 --- taken for a light thread: a generator that does I/O must be made by jdbfs.wrap. The same holds
 --- for "copas".
