@@ -45,6 +45,7 @@ build = {
     ["jdbfs.command.ab"] = "lua/jdbfs/command/ab.lua",
     ["jdbfs.command.acknowledged"] = "lua/jdbfs/command/acknowledged.lua",
     ["jdbfs.command.arguments"] = "lua/jdbfs/command/arguments.lua",
+    ["jdbfs.command.blame"] = "lua/jdbfs/command/blame.lua",
     ["jdbfs.command.bootstrap"] = "lua/jdbfs/command/bootstrap.lua",
     ["jdbfs.command.catalogue"] = "lua/jdbfs/command/catalogue.lua",
     ["jdbfs.command.compare"] = "lua/jdbfs/command/compare.lua",

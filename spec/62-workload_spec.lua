@@ -232,6 +232,27 @@ describe("a workload file", function()
       .. " ctx:stop() end } }, teardown = function() error('late') end }",
       "w%.lua:1: late %(in teardown%)" },
     { "ctx:abort", "return function(ctx) ctx:abort('no more') end", "^jdbfs: no more\n$" },
+    { "an error of nil", "return function() error(nil) end",
+      "^jdbfs: %(error object is a nil value%) %(job main, coroutine 1, iteration 1" },
+    { "a table for an error", "return function() error({}) end",
+      "^jdbfs: %(error object is a table value%) %(job main" },
+    { "an error with fields like ours",
+      "return function() error({ status = 0, message = 'mine', abort = 'no', open = true }) end",
+      "^jdbfs: mine %(job main" },
+    { "an error that tells itself", "return { setup = function() error(setmetatable({}, {"
+      .. " __tostring = function() return 'itself' end })) end, jobs = { a = { main = print } } }",
+      "^jdbfs: itself %(in setup%)\n$" },
+    { "an error that cannot tell itself", "return function() error(setmetatable({}, {"
+      .. " __tostring = function() error('no') end })) end", "^jdbfs: %(error object is a table" },
+    { "an error object while it is read", "error({ message = 'early' })", "^jdbfs: early\n$" },
+    { "an error like that of Ctrl-C", "return function() error('interrupted!') end",
+      "w%.lua:1: interrupted! %(job main" },
+    { "os.exit", "return function() os.exit(0) end", "w%.lua:1: os%.exit: .* %(job main" },
+    { "os.exit while it is read", "os.exit(0)", "w%.lua:1: os%.exit: " },
+    { "an error while files are made, renamed and removed", "return { file = false, jobs = { a ="
+      .. " { n = 8, main = function(ctx) ctx:create('a' .. ctx.id) if ctx.id == 8 then error('now')"
+      .. " end for _ = 1, 9 do ctx:rename('a' .. ctx.id, 'b' .. ctx.id) ctx:create('a' .. ctx.id)"
+      .. " ctx:remove('b' .. ctx.id) end ctx:remove('a' .. ctx.id) end } } }", "w%.lua:1: now" },
   }) do
     it("that has " .. case[1] .. " is told in one sentence and leaves nothing behind", function()
       local _, status, err = run(case[2])
@@ -315,6 +336,63 @@ describe("a workload file", function()
       assert.is_truthy(err:find(case[2], 1, true), err)
       assert.are.equal("", left())
     end
+  end)
+
+  -- As in "return ctx:page('x')": the script's frame is gone then, and no other is to blame.
+  for _, before in ipairs({ "", "return " }) do
+    it("with a wrong argument is told as what is wrong, by '" .. before .. "ctx'", function()
+      for _, call in ipairs({ "ctx:page('x')", "ctx:page(-1)", "ctx:new_buffer()", "ctx:create()",
+        "ctx:create('a/b')", "ctx:create('a', { size = 'x' })", "ctx:create('a', { sise = 1 })",
+        "ctx:open({})", "ctx:rename('a', 'b')", "ctx:remove('a')", "ctx:timed('a', 5)",
+        "ctx:timed(nil, print)", "ctx:track()", "ctx:track('a')('x')", "ctx:count()",
+        "ctx:count('a', 'x')", "ctx:sleep('x')", "ctx:until_due()", "ctx:scattered(5, 2)",
+        "ctx:random('x')", "ctx:spawn(5)", "ctx:barrier()", "ctx:semaphore(-1)",
+        "ctx:queue():take('x')", "ctx:page():pack({ 5 })", "ctx:page():random('x')",
+        "ctx:numbered('x')", "ctx.file:read('x')", "ctx.file:read(0, 5)", "ctx.file:write()",
+        "ctx.file:write('x', 0)", "ctx.file:write_sync(ctx:page())", "ctx.file:trim('x', 0)",
+        "ctx.page()",
+      }) do
+        local _, status, err = run("return function(ctx)\n" .. before .. call .. "\nend", "--qd",
+          "1")
+        assert.are.equal(1, status, call)
+        assert.matches("^jdbfs: [^\n]* %(job main, coroutine %d, iteration 1, seed 1%)\n$", err)
+        assert.is_nil(err:find("command[/\\]"), err)
+        if before == "" then assert.matches("^jdbfs: [^\n]*w%.lua:2: ", err) end
+        assert.are.equal("", left())
+      end
+    end)
+  end
+
+  it("is told where a function of its definition failed", function()
+    for _, case in ipairs({
+      { "size = function(opt)\nreturn opt.x.y end", "w%.lua:2: " },
+      { "size = function() return 'x' end", "w: size gave x, no number of bytes" },
+      { "space = function() error({}) end", "%(error object is a table value%)" },
+      { "space = function() end", "w: space gave nil, no number of bytes" },
+    }) do
+      support.put(support.path("w.lua"), "return { " .. case[1] .. ", jobs = { a = { n = 1,"
+        .. " main = function(ctx) ctx:stop() end } } }")
+      local status, out, err = command("run", support.path("w.lua"), "--dir", dir, "--quiet")
+      assert.matches("^1 jdbfs: [^\n]*\n$", status .. " " .. out .. err)
+      assert.matches(case[2], err)
+    end
+  end)
+
+  it("makes its directory once, though many coroutines ask for it", function()
+    local d, status, err = run([[
+      return { file = false, jobs = { a = { n = 8, main = function(ctx)
+        if ctx.iter == 1 then
+          if ctx.id % 2 == 0 then ctx:create("f" .. ctx.id) end
+          ctx:note("directory " .. ctx.id, ctx:dir())
+        end
+        ctx:sleep(0.001)
+      end } } }]])
+    assert.are.equal(0, status, err)
+    local seen, count = {}, 0
+    for _, path in pairs(notes_of(d)) do seen[path] = true end
+    for _ in pairs(seen) do count = count + 1 end
+    assert.are.equal(1, count)
+    assert.are.equal("", left())
   end)
 
   it("has its files opened as --sync and the sync of create say", function()
@@ -924,6 +1002,13 @@ describe("--verify", function()
     for i = 0, 63 do assert(raw:write_at(page, i * 4096)) end
     assert(raw:close())
     assert.are.equal(4, (command("verify", file, "--state", state)))
+  end)
+
+  it("blames the script's line for a wrong argument, too", function()
+    for _, call in ipairs({ "read('x')", "write()", "write_sync(0)" }) do
+      local _, status, err = run("return function(ctx)\nctx.file:" .. call .. "\nend", "--verify")
+      assert.matches("^1 jdbfs: [^\n]*w%.lua:2: [^\n]*\n$", status .. " " .. err)
+    end
   end)
 
   it("does not write to files it knows nothing about", function()

@@ -6,7 +6,7 @@
 
 local status = require("jdbfs.command.status")
 
-local ipairs, pcall, require, tostring, xpcall = ipairs, pcall, require, tostring, xpcall
+local ipairs, pcall, require, tostring = ipairs, pcall, require, tostring
 local stdout, stderr = io.stdout, io.stderr
 
 local HELP = [[
@@ -81,7 +81,7 @@ end
 
 local function main(args, out, err)
   out, err = out or stdout, err or stderr
-  local called, result = xpcall(function() return command(args, out, err) end, status.explain)
+  local called, result = status.attempt(function() return command(args, out, err) end)
   if called then return result end
   err:write("jdbfs: ", result.message, "\n")
   return result.status

@@ -4,7 +4,7 @@
 --
 -- Hooks and jobs run in tasks, so everything that does I/O yields. I/O calls give nil, message, err
 -- when they fail, as the module does; the failure is counted by its errno in any case. An error
--- that is raised ends the run with exit status 1.
+-- that is raised ends the run with exit status 1, and os.exit raises one.
 
 ---@class jdbfs.Workload
 ---@field about string? one line

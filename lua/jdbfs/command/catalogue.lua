@@ -5,7 +5,7 @@ local status = require("jdbfs.command.status")
 local workload = require("jdbfs.workload")
 
 local concat = table.concat
-local ipairs, loadfile, pcall, require, tostring = ipairs, loadfile, pcall, require, tostring
+local ipairs, loadfile, pcall, require = ipairs, loadfile, pcall, require
 local open_stream = io.open
 
 local M = {
@@ -28,7 +28,7 @@ local function from_file(path)
   local chunk, message = loadfile(path)
   if not chunk then status.fail(status.FAILED, message) end
   local ok, value = pcall(chunk)
-  if not ok then status.fail(status.FAILED, tostring(value)) end
+  if not ok then status.fail(status.FAILED, (status.text(value):match("^[^\n]*"))) end
   local definition, wrong = workload.accept(value)
   if not definition then status.fail(status.FAILED, ("%s: %s"):format(path, wrong)) end
   return definition

@@ -4,15 +4,21 @@
 
 local core = require("jdbfs.core")
 local jdbfs = require("jdbfs")
+local status = require("jdbfs.command.status")
 
 local ceil, max, min = math.ceil, math.max, math.min
-local error, ipairs, select, setmetatable = error, ipairs, select, setmetatable
-local tonumber, tostring = tonumber, tostring
+local error, ipairs, pairs, select, setmetatable = error, ipairs, pairs, select, setmetatable
+local tonumber, tostring, type = tonumber, tostring, type
 local current, park, wake = core.current, core.park, core.wake
 local put_numbers = core.number
 
 local RECORD_HEADER = 16 -- u32 length, u32 CRC-32C, u64 sequence number
 local BLOCK = 4096
+
+-- What every Lua would only trip over later, or never.
+local function expect(method, what, given)
+  if not given then error(("%s: %s expected"):format(method, what), 3) end
+end
 
 -- One buffer of each size for a context; it lives as long.
 local function buffer_of(self, size)
@@ -124,6 +130,8 @@ function File:path() return self.raw:path() end
 -- fsync.
 local SYNCS = { none = true, dsync = true, osync = true, linked = true, fdatasync = true,
   fsync = true }
+
+local CREATE = { size = true, sync = true }
 
 local function wrap_file(raw, sync, buffer)
   local after = sync == "fdatasync" and "sync_data" or sync == "fsync" and "sync_all" or nil
@@ -267,6 +275,10 @@ end
 -- A new file in the scratch directory; size: written with zeros first. Gives the file; ends the
 -- run when it cannot be made.
 function Context:create(name, o)
+  expect("create", "a file name", type(name) == "string")
+  for key in pairs(o or {}) do
+    if not CREATE[key] then error(("create: there is no option %s"):format(tostring(key)), 2) end
+  end
   if o and o.sync and not SYNCS[o.sync] then
     error(("create: there is no sync %q"):format(tostring(o.sync)), 2)
   end
@@ -314,6 +326,8 @@ function Context:count(name, value)
   local counters = job_of(self, "count").counters
   local c = counters[name]
   if not c then
+    expect("count", "a name", type(name) == "string")
+    expect("count", "a number", type(value) == "number")
     c = { name = name, n = 0, sum = 0, min = value, max = value }
     counters[name] = c
     counters[#counters + 1] = c
@@ -403,11 +417,12 @@ function Context:stop() self.engine.live = false end
 
 -- Ends the run with an error.
 function Context:abort(message)
-  error({ abort = tostring(message) }, 0)
+  status.fail(status.FAILED, message == nil and "the workload aborted" or status.text(message))
 end
 
 -- Another task of the same job; wait for it with :join().
 function Context:spawn(fn, ...)
+  expect("spawn", "a function", type(fn) == "function")
   local meter = self.job and self.job.meter
   local task = jdbfs.spawn(function(...)
     if meter then core.measure(meter) end
@@ -427,6 +442,7 @@ function Context:semaphore(n) return jdbfs.semaphore(n) end
 function Context:mutex() return setmetatable({ permit = jdbfs.semaphore(1) }, Mutex) end
 
 function Context:barrier(n)
+  expect("barrier", "a whole number of coroutines", type(n) == "number" and n >= 1 and n % 1 == 0)
   return setmetatable({ parties = n, count = 0, gate = setmetatable({}, Entry) }, Barrier)
 end
 

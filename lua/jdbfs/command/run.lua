@@ -1,6 +1,7 @@
 -- `jdbfs run`: reads the options, makes files, runs the workloads one after the other, writes the
 -- result, and removes what was made, whatever happened in between.
 
+local blame = require("jdbfs.command.blame")
 local catalogue = require("jdbfs.command.catalogue")
 local conclusion = require("jdbfs.command.conclusion")
 local core = require("jdbfs.core")
@@ -176,28 +177,13 @@ local function needs_target(self)
   return false
 end
 
--- Errors from inside tasks: of files that cannot be made, of ctx:abort, of scripts. Workloads raise
--- { abort = message, usage = whether it is about what was asked for }.
-local function fail_from_task(failure, engine)
-  if type(failure) == "table" then
-    if failure.open then scratch.fail_open(failure.message, failure.err) end
-    if failure.abort then
-      status.fail(failure.usage and status.USAGE or status.FAILED, failure.abort)
-    end
-    if failure.status then status.fail(failure.status, failure.message) end
+-- Bytes, as a function of a workload's definition gives them.
+local function bytes_of(what, f)
+  local bytes = blame.call(f)
+  if type(bytes) ~= "number" or not (bytes >= 0 and bytes < 2 ^ 53) or bytes % 1 ~= 0 then
+    status.fail(status.FAILED, ("%s gave %s, no number of bytes"):format(what, tostring(bytes)))
   end
-  local text = tostring(failure):match("^[^\n]*")
-  if text:find("interrupted!", 1, true) then return end
-  local place = ""
-  local job, id, iteration = nil, nil, nil
-  if engine then job, id, iteration = engine:failed_coroutine() end
-  if job then
-    place = (" (job %s, coroutine %d, iteration %d, seed %.0f)"):format(job, id, iteration,
-      engine.run.options.seed)
-  elseif engine then
-    place = (" (in %s)"):format(engine.phase == "over" and "teardown" or engine.phase)
-  end
-  status.fail(status.FAILED, text .. place)
+  return bytes
 end
 
 -- The size that a workload asks for, or nil.
@@ -206,8 +192,9 @@ local function wanted_size(self)
   for _, one in ipairs(self.workloads) do
     local wanted = one.definition.size
     if wanted then
-      local ok, value = pcall(wanted, one.values, one.bs)
-      if ok then size = max(size or 0, value) else fail_from_task(value) end
+      size = max(size or 0, bytes_of(one.name .. ": size", function()
+        return wanted(one.values, one.bs)
+      end))
     end
   end
   return size
@@ -232,7 +219,11 @@ local function plan(self)
   end
   for _, one in ipairs(self.workloads) do
     local space = one.definition.space
-    if space then bytes = bytes + space(one.values, self.size, one) end
+    if space then
+      bytes = bytes + bytes_of(one.name .. ": space", function()
+        return space(one.values, self.size, one)
+      end)
+    end
   end
   self.bytes_to_write = bytes
   self.scratch:check_space(bytes)
@@ -274,7 +265,7 @@ local function fill(self, target)
     self.interrupted = true
     return
   end
-  if not called then fail_from_task(done) end
+  if not called then blame.fail(done) end
   if not done then status.fail(status.FAILED, tostring(message)) end
 end
 
@@ -325,11 +316,11 @@ local function run_workload(self, one)
     if self.interrupted then return end
   end
   if self.options.procs > 1 and not self.part then return processes.perform(self, one, target) end
-  local made, engine = pcall(engines.new, { run = self, name = one.name,
-    definition = one.definition, opt = one.opt, target = target,
-    size = target and target.size or self.size, bs = one.bs, qd = one.qd, sync = one.sync,
-    dist = one.dist })
-  if not made then fail_from_task(engine) end
+  local engine = blame.call(function()
+    return engines.new({ run = self, name = one.name, definition = one.definition, opt = one.opt,
+      target = target, size = target and target.size or self.size, bs = one.bs, qd = one.qd,
+      sync = one.sync, dist = one.dist })
+  end)
   label_jobs(self, engine)
   self.warmup = max(self.warmup or 0, engine.warmup)
   collectgarbage()
@@ -343,11 +334,11 @@ local function run_workload(self, one)
   if core.signalled() then self.interrupted = true end
   if self.part then
     local told, why = xpcall(function()
-      if not called then fail_from_task(failure, engine) end
+      if not called then blame.fail(failure, engine) end
     end, status.explain)
     self.part:over(self, documented and jobs or {}, not told and why or nil)
   elseif not called then
-    fail_from_task(failure, engine)
+    blame.fail(failure, engine)
   end
   self.unsteady = self.unsteady or false
 end

@@ -50,28 +50,39 @@ function Scratch:direct()
   return self.options.buffered and "off" or "require"
 end
 
--- Makes a file that did not exist, in the scratch directory. Its file, or nil, message, err.
+local function forget(self, made)
+  for i, each in ipairs(self.made) do
+    if each == made then return table.remove(self.made, i) end
+  end
+end
+
+-- Makes a file that did not exist, in the scratch directory. Its file, or nil, message, err. Who
+-- asks for it may be ended meanwhile: a file in doubt is removed in the end if it is there.
 function Scratch:make(name, dsync)
-  local path = self.path .. "/" .. name
-  local o = { exclusive = true, direct = self:direct(), dsync = dsync }
-  local file, message, err = jdbfs.create(path, o)
-  if not file then return nil, message, err end
-  self.made[#self.made + 1] = { path = path, file = file, name = name }
+  local made = { path = self.path .. "/" .. name, doubt = true }
+  self.made[#self.made + 1] = made
+  local file, message, err = jdbfs.create(made.path,
+    { exclusive = true, direct = self:direct(), dsync = dsync })
+  if not file then
+    forget(self, made)
+    return nil, message, err
+  end
+  made.file, made.name, made.doubt = file, name, nil
   return file
 end
 
 -- Makes the directory and the first file in it. Whoever creates a file with O_EXCL owns it, so even
 -- if two processes drew the same name, neither would touch the other's file.
-local function make_directory(self, name, dsync)
+local function draw_directory(self, name, dsync)
   local dir = self.options.dir:gsub("([^/])/+$", "%1")
   for _ = 1, 100 do
     local path = dir .. "/" .. scratch_name()
     local there, message = jdbfs.exists(path)
     if there == nil then return nil, message end
     if not there then
+      self.path = path
       local made, why = jdbfs.mkdir(path)
       if not made then return nil, why end
-      self.path = path
       local file, reason, err = self:make(name, dsync)
       if file then return file end
       if not (err and err.name == "EEXIST") then return nil, reason, err end
@@ -81,14 +92,25 @@ local function make_directory(self, name, dsync)
   return nil, ("%s: no free name for a scratch directory in 100 attempts"):format(dir)
 end
 
+-- For the coroutine that comes first; the others wait for it.
+local function make_directory(self, name, dsync)
+  while self.making do jdbfs.yield() end
+  if self.path then return self:make(name, dsync) end
+  self.making = true
+  local file, message, err = draw_directory(self, name, dsync)
+  if not file then self.path = nil end
+  self.making = nil
+  return file, message, err
+end
+
 -- ctx:create and the target in the scratch directory; o.size: written with zeros. In a task it ends
 -- the run by an error.
 function Scratch:create(name, o)
   name = tostring(name)
   if not name:match("^[%w._-]+$") or name:match("^%.") then
-    error(("create: %q is no plain file name"):format(name), 0)
+    error(("create: %q is no plain file name"):format(name))
   end
-  local make = self.path and self.make or make_directory
+  local make = self.path and not self.making and self.make or make_directory
   local dsync = DSYNC[o.sync]
   local file, message, err = make(self, name, dsync)
   if file and o.size then
@@ -97,7 +119,7 @@ function Scratch:create(name, o)
     if done then done, message = file:sync_all() end
     file = done and file
   end
-  if not file then error({ open = true, message = message, err = err }, 0) end
+  if not file then fail_open(message, err) end
   return file
 end
 
@@ -106,7 +128,7 @@ function Scratch:open(name)
     if made.name == name then return made.file end
   end
   local file, message, err = jdbfs.open(name, { direct = self:direct() })
-  if not file then error({ open = true, message = message, err = err }, 0) end
+  if not file then fail_open(message, err) end
   self.opened[#self.opened + 1] = file
   return file
 end
@@ -115,19 +137,24 @@ local function find(self, name)
   for _, made in ipairs(self.made) do
     if made.name == name then return made end
   end
-  error(("%s is no file of this run"):format(tostring(name)), 0)
+  error(("%s is no file of this run"):format(tostring(name)))
 end
 
 -- A file of the run gets another name; what had it is gone. In a task.
 function Scratch:rename(from, to)
   local made = find(self, from)
   local path = self.path .. "/" .. to
+  local new = { path = path, doubt = true }
+  self.made[#self.made + 1] = new
+  made.doubt = true
   local done, message, err = jdbfs.rename(made.path, path)
+  made.doubt = nil
+  forget(self, new)
   if not done then return nil, message, err end
   for i, other in ipairs(self.made) do
     if other.name == to then
-      other.file:close()
       table.remove(self.made, i)
+      other.file:close()
       break
     end
   end
@@ -137,17 +164,16 @@ end
 
 function Scratch:remove(name)
   local made = find(self, name)
+  made.doubt = true
   made.file:close()
   local done, message, err = jdbfs.remove(made.path)
-  if done then
-    for k = 1, #self.made do -- others may have gone meanwhile
-      if self.made[k] == made then return table.remove(self.made, k) and true end
-    end
-  end
+  made.doubt = nil
+  if done then forget(self, made) end
   return done, message, err
 end
 
 function Scratch:dir()
+  while self.making do jdbfs.yield() end
   if not self.path then self:create("jdbfs", {}) end
   return self.path
 end
@@ -323,15 +349,18 @@ end
 -- The end ----------------------------------------------------------------------------------------
 
 local function remove_made(self, made, complaints)
-  local closed, why_not = made.file:close()
+  local closed, why_not = true, nil
+  if made.file then closed, why_not = made.file:close() end
   if not closed then complaints[#complaints + 1] = tostring(why_not) end
-  if made.keep or (self.options.keep and not made.failed) then
+  if made.keep or (self.options.keep and not made.doubt) then
     self.kept[#self.kept + 1] = made.path
     write_mark(made.path)
     return
   end
-  local removed, message = jdbfs.remove(made.path)
-  if not removed then complaints[#complaints + 1] = tostring(message) end
+  local removed, message, err = jdbfs.remove(made.path)
+  if not removed and not (made.doubt and err.name == "ENOENT") then
+    complaints[#complaints + 1] = tostring(message)
+  end
 end
 
 -- Removes what was made, and nothing else. A list of complaints.
@@ -344,11 +373,13 @@ function Scratch:clean_up()
     if not closed then complaints[#complaints + 1] = tostring(message) end
   end
   if self.target and self.target.ours then write_mark(self.target.path) end
-  for i = #self.made, 1, -1 do
-    local made = self.made[i]
-    self.made[i] = nil
-    remove_made(self, made, complaints)
+  for _, doubt in ipairs({ false, true }) do -- what one asked for, another may have made
+    for i = #self.made, 1, -1 do
+      local made = self.made[i]
+      if (made.doubt or false) == doubt then remove_made(self, made, complaints) end
+    end
   end
+  self.made = {}
   if self.path and #self.kept == 0 then
     -- An empty one; os.remove takes no directory everywhere. One of a simulated disk is nowhere.
     local removed, message = core.remove_directory(self.path)

@@ -141,7 +141,7 @@ function Verifier:close()
   end
 end
 
-local M = {}
+local M = { File = File }
 
 -- For a target of pages of bs bytes. state: where to log what was acknowledged, or nil.
 function M.new(run, target, bs, info)

@@ -8,7 +8,6 @@ local status = require("jdbfs.command.status")
 
 local ipairs, pairs, setmetatable, tonumber, tostring = ipairs, pairs, setmetatable, tonumber,
   tostring
-local xpcall = xpcall
 local concat, floor, max = table.concat, math.floor, math.max
 local open_stream, stdout = io.open, io.stdout
 
@@ -91,9 +90,9 @@ function M.main(words, o)
   local silent, err = { write = function() end }, { write = function(_, ...)
     told = told .. concat({ ... })
   end }
-  local ran, exit = xpcall(function()
+  local ran, exit = status.attempt(function()
     return require("jdbfs.command.run").run(words, silent, err, part).exit
-  end, status.explain)
+  end)
   if not ran then told, exit = exit.message, exit.status end
   if told ~= "" then
     part:say("failed", { error = (told:match("^[^\n]*"):gsub("^jdbfs: ", "")),

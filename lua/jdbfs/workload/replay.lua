@@ -4,13 +4,14 @@
 -- whoever asked.
 
 local W = require("jdbfs.workload")
+local status = require("jdbfs.command.status")
 
 local OPS = { r = "read", read = "read", w = "write", write = "write", f = "fsync", s = "fsync",
   fsync = "fsync", sync = "fsync", d = "fdatasync", fdatasync = "fdatasync",
   datasync = "fdatasync", t = "trim", trim = "trim", write_sync = "write_sync" }
 
 local function wrong(path, number, message)
-  error({ abort = ("%s:%d: %s"):format(path, number, message) }, 0)
+  status.fail(status.FAILED, ("%s:%d: %s"):format(path, number, message))
 end
 
 local SIZE_MAX = 2 ^ 53 -- bytes: what every Lua tells apart from one more
@@ -167,14 +168,14 @@ end
 
 local function read_trace(path)
   local file, message = io.open(path, "rb")
-  if not file then error({ abort = message }, 0) end
+  if not file then status.fail(status.FAILED, message) end
   local trace = { path = path, streams = {}, extent = 0, largest = 0, count = 0, clock = 0 }
   local magic = file:read(4)
   file:seek("set")
   if magic == LITTLE or magic == BIG then read_blktrace(trace, file)
   else read_text(trace, file) end
   file:close()
-  if trace.count == 0 then error({ abort = path .. ": no operation in it" }, 0) end
+  if trace.count == 0 then status.fail(status.FAILED, path .. ": no operation in it") end
   return trace
 end
 
@@ -190,7 +191,7 @@ local CALLS = {
 local loaded = {} -- one trace is read once: for its size, then for the run
 
 local function load_trace(opt)
-  if not opt.trace then error({ abort = "replay: --trace FILE is missing", usage = true }, 0) end
+  if not opt.trace then status.usage("replay: --trace FILE is missing") end
   loaded[opt] = loaded[opt] or read_trace(opt.trace)
   return loaded[opt]
 end
