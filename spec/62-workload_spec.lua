@@ -293,11 +293,56 @@ describe("a workload file", function()
     assert.is_true(op.errors.ShortRead >= 100)
     assert.are.equal(0, op.n)
     assert.is_true(d.jobs[1].elapsed_s < 10)
-    assert.matches("gave up", table.concat(d.warnings, " "))
+    assert.matches("gave up", d.error)
     d, status = run("return function(ctx) ctx.file:read(-1) end", "--time", "20s", "--warmup",
       "0s", "--threshold", "errors == 0")
     assert.are.equal(1, status)
     assert.is_true(d.jobs[1].ops[1].errors.Overflow >= 100)
+  end)
+
+  it("that failed says why on stderr, though nothing was measured", function()
+    local d, status, err = run("return function(ctx) ctx.file:read(ctx.size) end", "--warmup", "20s")
+    assert.are.equal(1, status)
+    assert.matches("^jdbfs: w: gave up after %d+ errors\n$", err)
+    assert.are.equal(0, #d.jobs)
+    assert.are.equal(err, "jdbfs: " .. d.error .. "\n")
+    d, status, err = run("return function(ctx)"
+      .. " ctx.file:read(ctx.id == 2 and ctx.iter == 2 and ctx.size or 0) end", "--warmup", "0s")
+    assert.are.equal(1, status)
+    assert.are.equal("jdbfs: 1 operation failed\n", err)
+    assert.are.equal("1 operation failed", d.error)
+  end)
+
+  it("that measures nothing says so", function()
+    for _, case in ipairs({
+      { "return function() end", "w: nothing was measured: no operation" },
+      { "return function(ctx) ctx:stop() end", "w: nothing was measured: it ended before" },
+      { "return function(ctx) if ctx.iter == 1 then ctx.file:read(0) end ctx:sleep(0.01) end",
+        "w: nothing was measured: no operation" },
+      { "return function(ctx) ctx:count('some') end" },
+      { "return function(ctx) ctx:timed('some', function() end) end" },
+    }) do
+      local d, status, err = run(case[1])
+      assert.are.equal("0 ", status .. " " .. err)
+      local warned = table.concat(d.warnings, " ")
+      assert.is_true(case[2] == nil or warned:find(case[2], 1, true) ~= nil, warned)
+      assert.are.equal(case[2] ~= nil, warned:find("nothing was measured", 1, true) ~= nil, warned)
+    end
+    support.put(support.path("w.lua"), "return function(ctx) ctx:stop() end")
+    local status, out = command("run", support.path("w.lua"), "--dir", dir, "--size", "1m")
+    assert.are.equal(0, status)
+    assert.is_truthy(out:find("! w: nothing was measured", 1, true), out)
+  end)
+
+  it("that ended by an error had no other limit", function()
+    local d, status = run([[return function(ctx)
+      ctx.file:read(0)
+      local till = os.clock() + 0.1
+      while ctx.iter == 2 and os.clock() < till do end
+      if ctx.iter == 2 then error("now") end
+    end]], "--warmup", "0s")
+    assert.are.equal(1, status)
+    assert.is_false(d.trust.generator_limited)
   end)
 
   it("is checked when it is defined", function()

@@ -1,6 +1,7 @@
 -- The end of a run: the result document, the exit status, the files of the run removed, everything
 -- written that was asked for.
 
+local format = require("jdbfs.command.format")
 local machine = require("jdbfs.command.machine")
 local progress = require("jdbfs.command.progress")
 local result = require("jdbfs.command.result")
@@ -34,23 +35,24 @@ local function sum_errors(jobs)
   return count
 end
 
-local function document_of(self)
+local function document_of(self, failure)
   local document = result.new({ argv = self.argv, seed = self.options.seed, jobs = self.jobs,
     intervals = self.intervals, notes = self.notes, warnings = self.warnings })
   document.tool = { name = "jdbfs", version = self.info and self.info.version }
   document.env = self.info and machine.env(self.info, self.file_info) or {}
   document.plan = self.size and plan_of(self) or {}
   document.trust = self.trust and self.trust.elapsed > 0 and self.trust:document() or {}
+  if failure or self.failed then document.trust.generator_limited = false end -- what it did, failed
   result.add_percentiles(document)
   return document
 end
 
--- The exit status: what stopped the run outweighs what it measured.
+-- The exit status, and why a run that came to its end has failed: what stopped it outweighs what
+-- it measured.
 local function judge(self, document, failure)
   local errors = sum_errors(self.jobs)
-  if errors > 0 then
-    self:warn(("%d %s failed"):format(errors, errors == 1 and "operation" or "operations"))
-  end
+  local failed = errors > 0 and format.plural(errors, "operation") .. " failed"
+  if failed and (failure or self.interrupted or self.failed) then self:warn(failed) end
   local verifier, bad = self.scratch.verifier, 0
   if verifier then
     verifier:close()
@@ -62,7 +64,7 @@ local function judge(self, document, failure)
   if #self.thresholds > 0 then broken = threshold.check(self.thresholds, document) end
   if self.interrupted then return status.INTERRUPTED end
   if failure then return failure.status end
-  if errors > 0 or self.failed then return status.FAILED end
+  if errors > 0 or self.failed then return status.FAILED, self.failed or failed end
   if bad > 0 then return status.VERIFY end
   if broken > 0 or (self.unsteady and self.options["require-steady"]) then
     return status.THRESHOLD
@@ -70,9 +72,9 @@ local function judge(self, document, failure)
   return status.OK
 end
 
-local function say_result(self, document)
+local function say_result(self, document, failure)
   if self.options.quiet or self.options.json == "-" then return end
-  if #document.jobs == 0 then return end
+  if #document.jobs == 0 and (failure or self.interrupted or not self.trust) then return end
   self.out:write(screen.summary(document, progress.look(self.options, self.out)))
 end
 
@@ -96,9 +98,10 @@ local function conclude(self, failure)
       insert(self.warnings, 1, message)
     end
   end
-  document = document_of(self)
-  document.exit = judge(self, document, failure)
-  document.error = failure and failure.message or nil
+  document = document_of(self, failure)
+  document.exit, document.error = judge(self, document, failure)
+  if document.error then self.err:write("jdbfs: ", document.error, "\n") end
+  if failure then document.error = failure.message end
   for _, complaint in ipairs(self.scratch:clean_up()) do
     if document.exit == status.OK then document.exit = status.FAILED end
     document.error = document.error or complaint
@@ -107,7 +110,7 @@ local function conclude(self, failure)
   for _, path in ipairs(self.scratch.kept) do
     if not self.options.quiet then self.err:write("jdbfs: kept ", path, "\n") end
   end
-  say_result(self, document)
+  say_result(self, document, failure)
   if not self.repeated then write_result(self, document) end
   return document
 end

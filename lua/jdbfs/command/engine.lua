@@ -168,8 +168,7 @@ local function within_limits(engine)
   end
   local written, failed = written_and_failed(engine)
   if failed >= ERRORS_MAX then
-    run:warn(("%s: gave up after %d errors"):format(engine.name, failed))
-    run.failed = true
+    run.failed = ("%s: gave up after %d errors"):format(engine.name, failed)
     return false
   end
   if options["max-written"] and written >= options["max-written"] then
@@ -183,8 +182,7 @@ end
 local function interval_passed(engine, kept)
   end_interval(engine, kept)
   if engine.run.scratch:is_full() then
-    engine.run:warn(engine.name .. ": stopped, as the file system is nearly full")
-    engine.run.failed = true
+    engine.run.failed = engine.name .. ": stopped, as the file system is nearly full"
     return false
   end
   return not engine.run:should_abort(engine, kept)

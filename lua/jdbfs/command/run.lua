@@ -21,7 +21,7 @@ local trust = require("jdbfs.command.trust")
 local units = require("jdbfs.command.units")
 local verified = require("jdbfs.command.verified")
 
-local ipairs, pairs, pcall, setmetatable = ipairs, pairs, pcall, setmetatable
+local ipairs, next, pairs, pcall, setmetatable = ipairs, next, pairs, pcall, setmetatable
 local tostring, type, xpcall = tostring, type, xpcall
 local collectgarbage, concat, time = collectgarbage, table.concat, os.time
 local ceil, max = math.ceil, math.max
@@ -343,6 +343,20 @@ local function run_workload(self, one)
   self.unsteady = self.unsteady or false
 end
 
+-- Warns of a workload whose jobs, the list's from the first on, have nothing to show.
+local function check_measured(self, one, first)
+  local why = self.jobs[first] and "no operation, and nothing timed or counted"
+    or "it ended before its warm-up did (--warmup)"
+  for i = first, #self.jobs do
+    local job = self.jobs[i]
+    if #job.counters > 0 then return end
+    for _, op in ipairs(job.ops) do
+      if op.n > 0 or next(op.errors) then return end
+    end
+  end
+  self:warn(("%s: nothing was measured: %s"):format(one.name, why))
+end
+
 local function perform(self)
   choose_backend(self.part and self.part.backend or self.options.backend)
   local info, message = jdbfs.info()
@@ -374,7 +388,10 @@ local function perform(self)
     self.trust.device = durability and durability.device
   end
   for _, one in ipairs(self.workloads) do
+    local first = #self.jobs + 1
     if not self.interrupted then run_workload(self, one) end
+    local cut = self.interrupted or self.failed or self.unsteady and self.options["require-steady"]
+    if not (cut or self.part) then check_measured(self, one, first) end
   end
 end
 

@@ -82,7 +82,10 @@ local function draw_directory(self, name, dsync)
     if not there then
       self.path = path
       local made, why = jdbfs.mkdir(path)
-      if not made then return nil, why end
+      if not made then
+        self.path = nil
+        return nil, why
+      end
       local file, reason, err = self:make(name, dsync)
       if file then return file end
       if not (err and err.name == "EEXIST") then return nil, reason, err end
@@ -98,7 +101,6 @@ local function make_directory(self, name, dsync)
   if self.path then return self:make(name, dsync) end
   self.making = true
   local file, message, err = draw_directory(self, name, dsync)
-  if not file then self.path = nil end
   self.making = nil
   return file, message, err
 end

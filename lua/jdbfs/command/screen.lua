@@ -290,7 +290,7 @@ local function threshold_lines(document, o)
   return lines
 end
 
-local EXITS = { [1] = "error", [2] = "refused", [3] = "threshold", [4] = "verification failed",
+local EXITS = { [1] = "error", [2] = "refused", [3] = "not steady", [4] = "verification failed",
   [130] = "interrupted" }
 
 local function end_lines(document)
@@ -304,7 +304,7 @@ local function end_lines(document)
     for _, entry in ipairs(document.thresholds or {}) do
       failed = failed + (entry.ok and 0 or 1)
     end
-    local why = document.exit == 3 and format.plural(failed, "threshold") .. " failed"
+    local why = failed > 0 and document.exit == 3 and format.plural(failed, "threshold") .. " failed"
       or EXITS[document.exit] or "error"
     lines[#lines + 1] = { style = "bad", ("exit %.0f (%s)"):format(document.exit, why) }
   end

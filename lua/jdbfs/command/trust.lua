@@ -123,7 +123,7 @@ end
 function Trust:document()
   local ops = self.completed
   local lag = distribution.merge(self.lags)
-  local limited = self.elapsed > 0 and self.thread / self.elapsed >= BUSY
+  local limited = ops > 0 and self.elapsed > 0 and self.thread / self.elapsed >= BUSY
   return {
     cpu_s_per_mop = ratio(self.cpu * 1e6, ops), cores = ratio(self.cpu, self.elapsed),
     enters_per_op = ratio(self.entries + self.pool_operations, ops),
