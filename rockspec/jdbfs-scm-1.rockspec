@@ -52,6 +52,7 @@ build = {
     ["jdbfs.command.context"] = "lua/jdbfs/command/context.lua",
     ["jdbfs.command.device"] = "lua/jdbfs/command/device.lua",
     ["jdbfs.command.distribution"] = "lua/jdbfs/command/distribution.lua",
+    ["jdbfs.command.effects"] = "lua/jdbfs/command/effects.lua",
     ["jdbfs.command.engine"] = "lua/jdbfs/command/engine.lua",
     ["jdbfs.command.figures"] = "lua/jdbfs/command/figures.lua",
     ["jdbfs.command.format"] = "lua/jdbfs/command/format.lua",

@@ -92,7 +92,8 @@ describe("jdbfs without a run", function()
       { "run", "randread", "--threshold", "raed.p99 < 5ms" },
       { "run", "--dist", "gauss" }, { "run", "--size", "12q" }, { "run", "--time=5" },
       { "run", "--bs", "100" }, { "run", "--qd", "0" }, { "run", "--quiet=yes" },
-      { "run", "--batch", "0" }, { "run", "--batch", "8:" }, { "run", "--procs", "0" },
+      { "run", "--batch", "0" }, { "run", "--batch", "8:" }, { "run", "--batch", "4:0" },
+      { "run", "--procs", "0" },
       { "run", "syncs", "--procs", "2" }, { "run", "randwrite", "--procs", "2", "--verify" },
       { "run", "randread", "--procs", "2", "--threshold", "read.p99 < 5ms abort" },
       { "run", "--seed", "-1" }, { "run", "--dir", "" }, { "run", "--record=0" },
@@ -105,6 +106,48 @@ describe("jdbfs without a run", function()
       assert.are.equal(2, status, told)
       assert.are.equal("", out, told)
       assert.is_truthy(err:match("^jdbfs: [^\n]+\n$"), told)
+    end
+  end)
+end)
+
+describe("an option of run", function()
+  it("that would have no effect is refused with the reason", function()
+    for _, case in ipairs({
+      { "--state has no effect without --verify", "randwrite", "--state", "s" },
+      { "--state has no effect where no workload writes", "randread", "--verify", "--state", "s" },
+      { "--verify has no effect where no workload has a target", "wal", "--verify" },
+      { "--file has no effect where no workload has a target", "syncs", "--file", "f" },
+      { "--dist has no effect where no workload has a target", "lsm", "--dist", "seq" },
+      { "--sync has no effect where no workload writes", "randread", "--sync", "dsync" },
+      { "--require-steady has no effect without --steady", "--require-steady" },
+      { "--warmup-max has no effect without --steady", "--warmup-max", "5s" },
+      { "--warmup has no effect with --steady", "--warmup", "5s", "--steady", "3%/5s" },
+      { "--arrival has no effect without --rate", "--arrival", "const" },
+      { "--zipf-scatter has no effect without --dist zipf", "--zipf-scatter", "off" },
+      { "--zipf-scatter has no effect without --dist zipf", "--zipf-scatter", "on", "--dist",
+        "seq" },
+      { "--rate has no effect where each job", "replay", "--rate", "5" },
+      { "--ops has no effect where each job owns its loop", "matrix", "--ops", "5" },
+      { "--qd has no effect where each job says", "wal", "--qd", "5" },
+    }) do
+      local told = table.concat(case, " ", 2)
+      local status, out, err = command("run", (table.unpack or unpack)(case, 2))
+      assert.are.equal("2 ", status .. " " .. out, told)
+      assert.is_truthy(err:find("jdbfs: " .. case[1], 1, true), told .. ": " .. err)
+    end
+  end)
+
+  it("is taken when one of the workloads has a use for it", function()
+    for _, words in ipairs({
+      { "randwrite", "--verify", "--state", "s", "--sync", "dsync" },
+      { "wal", "randread", "--verify", "--dist", "zipf", "--zipf-scatter", "off", "--qd", "5" },
+      { "randread", "--rate", "5", "--arrival", "const" }, { "matrix", "--arrival", "const" },
+      { "randread", "--steady", "3%/5s", "--warmup-max", "9s", "--require-steady" },
+      { "lsm", "--rate", "5", "--ops", "5" }, { "randread", "wal", "--sync", "dsync", "randwrite" },
+    }) do
+      words[#words + 1] = "--dry-run"
+      local status, _, err = command("run", "--size", "1m", (table.unpack or unpack)(words))
+      assert.are.equal("0 ", status .. " " .. err, table.concat(words, " "))
     end
   end)
 end)

@@ -19,8 +19,15 @@ local function run(source, ...)
   local path = support.path("w.lua")
   if source then support.put(path, source) end
   local args = { "run", source and path, "--dir", dir, "--size", "1m", "--time", "100ms",
-    "--warmup", "20ms", "--qd", "2", "--quiet", "--json", "-", ... }
+    "--quiet", "--json", "-" }
   if not source then table.remove(args, 2) end
+  local function add(...)
+    for _, word in ipairs({ ... }) do args[#args + 1] = word end
+  end
+  local given = table.concat({ ... }, " ")
+  if not given:find("--steady", 1, true) then add("--warmup", "20ms") end
+  if source and not source:find("%f[%w]n = ") then add("--qd", "2") end
+  add(...)
   local status, out, err = command(unpack(args))
   return out ~= "" and assert(result.decode(out)) or nil, status, err
 end
@@ -301,7 +308,8 @@ describe("a workload file", function()
   end)
 
   it("that failed says why on stderr, though nothing was measured", function()
-    local d, status, err = run("return function(ctx) ctx.file:read(ctx.size) end", "--warmup", "20s")
+    local d, status, err = run("return function(ctx) ctx.file:read(ctx.size) end", "--warmup",
+      "20s")
     assert.are.equal(1, status)
     assert.matches("^jdbfs: w: gave up after %d+ errors\n$", err)
     assert.are.equal(0, #d.jobs)
@@ -357,6 +365,14 @@ describe("a workload file", function()
       { "job a is no table", { jobs = { a = 1 } } },
       { "job 1 is no table", { jobs = { 1 } } },
       { "has no name", { jobs = { { main = main } } } },
+      { "job a is there twice", { jobs = { { name = "a", main = main },
+        { name = "a", main = main } } } },
+      { "bs is not between", { bs = 0, jobs = { a = { main = main } } } },
+      { "qd is not between", { qd = 1.5, jobs = { a = { main = main } } } },
+      { "warmup is not between", { warmup = 0 / 0, jobs = { a = { main = main } } } },
+      { 'dist "gauss" is no', { dist = "gauss", jobs = { a = { main = main } } } },
+      { "a threshold is no string", { thresholds = { 5 }, jobs = { a = { main = main } } } },
+      { "a metric is no string", { jobs = { a = { main = main, metrics = { 5 } } } } },
     }) do
       local ok, message = pcall(workload.define, case[2])
       assert.is_false(ok)
@@ -488,6 +504,15 @@ describe("a workload file", function()
     assert.are.same({ {}, 1 }, { d.jobs, status })
     assert.matches("^jdbfs: [^\n]*w.lua:5: attempt to call [^\n]*\n$", err)
     assert.are.equal("", left())
+  end)
+
+  it("has no rates but numbers", function()
+    for _, rate in ipairs({ "-5", "0/0", "{}", "function() return {} end" }) do
+      local _, status, err = run(("return { jobs = { a = { rate = %s, main = print } } }"):format(
+        rate))
+      assert.are.equal("1 jdbfs: job a: rate is no number of iterations a second\n",
+        status .. " " .. err)
+    end
   end)
 
   it("has no numbers of jobs but whole ones, and no option that run has", function()

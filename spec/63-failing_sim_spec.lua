@@ -28,7 +28,7 @@ describe("the command on a disk that fails", function()
       "--state", "state" },
     { "randread", "--file", "mine", "--size", "64k", "--ops", "4" },
     { "wal", "--ops", "4" },
-    { "syncs", "--ops", "4", "--size", "64k" },
+    { "syncs", "--size", "64k" },
     { "pages", "--ops", "4", "--size", "64k" },
     { "lsm", "--ops", "4", "--data", "4m", "--memtable", "64k" },
   } do

@@ -80,7 +80,7 @@ end
 local FIELDS = { about = "string", options = "table", thresholds = "table", setup = "function",
   jobs = "table", teardown = "function", file = "boolean", writes = "boolean", qd = "number",
   bs = "number", dist = "string", space = "function", size = "function", ends = "boolean",
-  paced = "boolean", procs = "boolean", warmup = "number" }
+  paced = "boolean", procs = "boolean", arrivals = "boolean", warmup = "number" }
 local JOB_FIELDS = { name = "string", main = "function", loop = "boolean", n = true, rate = true,
   metrics = "table" }
 
@@ -113,9 +113,38 @@ local function list_jobs(jobs)
   return list
 end
 
+local function check_defaults(t)
+  local dist = t.dist or "uniform"
+  local function within(name, low, high)
+    local value = t[name] or low
+    if not (value >= low and value <= high) or name ~= "warmup" and value % 1 ~= 0 then
+      error(("the workload: %s is not between %s and %s"):format(name, low, high), 0)
+    end
+  end
+  within("bs", 512, 67108864)
+  within("qd", 1, 65536)
+  within("warmup", 0, 86400)
+  local known, reason = units.distribution(dist)
+  if not known then error(("the workload: dist %q %s"):format(dist, reason), 0) end
+  for _, expression in ipairs(t.thresholds or {}) do
+    if type(expression) ~= "string" then error("the workload: a threshold is no string", 0) end
+  end
+end
+
+local function check_job(job, what)
+  if type(job) ~= "table" then error(what .. " is no table", 0) end
+  check_fields(job, JOB_FIELDS, what)
+  if not job.name then error(what .. " has no name", 0) end
+  if not job.main then error(what .. " has no main function", 0) end
+  for _, name in ipairs(job.metrics or {}) do
+    if type(name) ~= "string" then error(what .. ": a metric is no string", 0) end
+  end
+end
+
 local function check(t)
   if type(t) ~= "table" then error("a workload is a table", 0) end
   check_fields(t, FIELDS, "the workload")
+  check_defaults(t)
   for name, o in pairs(t.options or {}) do
     if type(o) ~= "table" or not o.option then
       error(("option %s is not made by jdbfs.workload (W.int, W.size, ...)"):format(
@@ -125,12 +154,12 @@ local function check(t)
   if not t.jobs then error("the workload has no jobs", 0) end
   t.jobs = list_jobs(t.jobs)
   if #t.jobs == 0 then error("the workload has no jobs", 0) end
+  local seen = {}
   for i, job in ipairs(t.jobs) do
     local what = "job " .. tostring(type(job) == "table" and job.name or i)
-    if type(job) ~= "table" then error(what .. " is no table", 0) end
-    check_fields(job, JOB_FIELDS, what)
-    if not job.name then error(what .. " has no name", 0) end
-    if not job.main then error(what .. " has no main function", 0) end
+    check_job(job, what)
+    if seen[job.name] then error(what .. " is there twice", 0) end
+    seen[job.name] = true
   end
   if t.file == nil then t.file = t.setup == nil end
   t.defined = true
@@ -143,7 +172,7 @@ end
 --- defaults; size(opt, bs): the target's, without --size; space(opt, size): bytes of other files;
 --- ends: the run is over when all jobs are, or at --time if that is given; paced: when all jobs
 --- are, as they divide --time themselves; procs: false when --procs makes no sense, as what
---- coroutines share is one process's.
+--- coroutines share is one process's; arrivals: false when no loop calls ctx:arrivals.
 function M.define(t)
   local ok, message = pcall(check, t)
   if not ok then error(message, 2) end

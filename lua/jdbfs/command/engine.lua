@@ -415,6 +415,9 @@ local function new_job(engine, definition, number)
   local rate
   if not definition.loop and definition.rate ~= false then
     rate = resolve(definition.rate, engine, what) or options.rate
+    if rate and not (type(rate) == "number" and rate >= 0 and rate < math.huge) then
+      error(("%s: rate is no number of iterations a second"):format(what), 0)
+    end
     rate = rate and rate / engine.run:part_count()
   end
   return { name = definition.name, label = definition.name, number = number, n = n,

@@ -5,6 +5,7 @@ local blame = require("jdbfs.command.blame")
 local catalogue = require("jdbfs.command.catalogue")
 local conclusion = require("jdbfs.command.conclusion")
 local core = require("jdbfs.core")
+local effects = require("jdbfs.command.effects")
 local engines = require("jdbfs.command.engine")
 local format = require("jdbfs.command.format")
 local jdbfs = require("jdbfs")
@@ -410,6 +411,7 @@ local function new(args, out, err, part)
     if seen[one.name] then status.usage("workload %s is named twice", one.name) end
     seen[one.name] = true
   end
+  effects.check(values, workloads)
   -- A day in seconds would be a document of gigabytes.
   if not values.given.interval then values.interval = max(1, ceil(values.time / ROWS_MAX)) end
   if values.steady and values.steady.seconds < 3 * values.interval then

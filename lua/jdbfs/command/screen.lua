@@ -304,8 +304,8 @@ local function end_lines(document)
     for _, entry in ipairs(document.thresholds or {}) do
       failed = failed + (entry.ok and 0 or 1)
     end
-    local why = failed > 0 and document.exit == 3 and format.plural(failed, "threshold") .. " failed"
-      or EXITS[document.exit] or "error"
+    local why = failed > 0 and document.exit == 3
+      and format.plural(failed, "threshold") .. " failed" or EXITS[document.exit] or "error"
     lines[#lines + 1] = { style = "bad", ("exit %.0f (%s)"):format(document.exit, why) }
   end
   return lines

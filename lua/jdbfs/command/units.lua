@@ -71,11 +71,11 @@ end
 function M.batch(text)
   local submit, wait = text:match("^(%d+):(%d+)$")
   submit = tonumber(submit or text:match("^%d+$"))
-  wait = tonumber(wait or 0)
-  if not submit or submit < 1 or submit > 4096 or wait > 4096 then
+  wait = tonumber(wait)
+  if not submit or submit < 1 or submit > 4096 or wait and (wait < 1 or wait > 4096) then
     return nil, "is not S or S:W, numbers from 1 to 4096"
   end
-  return { text = text, submit = submit, wait = wait }
+  return { text = text, submit = submit, wait = wait or 0 } -- 0: from the depth
 end
 
 function M.choice(words)

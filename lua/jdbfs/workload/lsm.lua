@@ -86,6 +86,7 @@ end
 
 return W.define({
   about = "LSM tree: flushes and compaction against point reads, with back-pressure",
+  arrivals = false,
   options = {
     data = W.size("64m", "of the bottom level", { min = 4194304 }),
     memtable = W.size("4m", "flushed when it is full", { min = 65536 }),

@@ -130,6 +130,7 @@ end
 
 return W.define({
   about = "page store: Zipf reads and updates through a cache, splits, checkpoints",
+  arrivals = false,
   procs = false,
   file = true,
   bs = PAGE,

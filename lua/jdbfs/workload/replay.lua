@@ -198,6 +198,7 @@ end
 
 return W.define({
   about = "a trace at its times: CSV t_us,op,offset,length[,stream], iolog of fio, blkparse",
+  arrivals = false,
   procs = false,
   file = true,
   ends = true,

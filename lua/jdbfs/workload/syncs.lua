@@ -64,6 +64,7 @@ end
 
 return W.define({
   about = "which durable write is cheapest here: ways and block sizes, in rotated rounds",
+  arrivals = false,
   procs = false,
   paced = true,
   options = {

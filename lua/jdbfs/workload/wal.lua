@@ -13,6 +13,7 @@ end
 
 return W.define({
   about = "write-ahead log: clients share one durable write (group commit)",
+  arrivals = false,
   options = {
     record = W.size("512", "bytes of one record", { min = 1, max = 16777216 }),
     clients = W.int(32, "coroutines that commit", { min = 1, max = 65536 }),
