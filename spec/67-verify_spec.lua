@@ -274,7 +274,10 @@ describe("jdbfs verify", function()
     local log = assert(jdbfs.log(wrong))
     assert(log:append("hello"))
     log:close()
+    local other = support.path("other")
+    assert(jdbfs.mkdir(other))
     for _, case in ipairs({
+      { 1, "there is no log of acknowledged writes in it", path, "--state", other },
       { 2, "takes one file" }, { 2, "takes one file", path, path }, { 2, "unknown option", "-x" },
       { 1, "none", none }, { 2, "hold no stamped page", foreign },
       { 1, "there is no such state", path, "--state", none },
@@ -286,6 +289,7 @@ describe("jdbfs verify", function()
       assert.is_truthy(err:find("^jdbfs: [^\n]+\n$"), err)
       assert.is_truthy(err:find(case[2], 1, true), err)
     end
+    assert.are.equal("", support.names(other))
     assert.is_false(jdbfs.exists(none))
   end)
 

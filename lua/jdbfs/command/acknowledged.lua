@@ -54,12 +54,24 @@ local function read_header(text)
   return state
 end
 
--- All that the log says: the fields, and acknowledged[page] = generation. Or nil and one sentence.
-local function load(path)
+-- Opening a log makes one where there is none: that is not what a reader asks for.
+local function find(path)
   local exists, message = jdbfs.exists(path)
   if exists == nil then return nil, message end
   if not exists then return nil, path .. ": there is no such state" end
-  local log
+  local names, why = jdbfs.ls(path)
+  if not names then return nil, why end
+  for _, name in ipairs(names) do
+    if name:find("^%d+%.log$") then return true end
+  end
+  return nil, path .. ": there is no log of acknowledged writes in it"
+end
+
+-- All that the log says: the fields, and acknowledged[page] = generation. Or nil and one sentence.
+local function load(path)
+  local found, log, message
+  found, message = find(path)
+  if not found then return nil, message end
   log, message = jdbfs.log(path)
   if not log then return nil, message end
   local records, state = log:records(), nil
