@@ -421,7 +421,7 @@ void jdb_queue_sleep(jdb_queue *queue, int64_t ns); /* blocks the thread, or mov
 int64_t jdb_now(void);       /* monotonic nanoseconds */
 int64_t jdb_cpu(int thread); /* CPU ns of the process, or of this thread alone */
 /* From now on SIGINT, SIGTERM and SIGHUP are noted instead of ending the process (on: 1), or no
- * longer (0). A second one ends it. SIGPIPE is ignored meanwhile. */
+ * longer (0). A second one but SIGHUP ends it. SIGPIPE is ignored meanwhile. */
 void jdb_catch_signals(int on);
 int jdb_signal(void); /* the one that was noted; 0: none */
 /* 1: standard stream fd (0, 1, 2) is a terminal of that size. */

@@ -99,9 +99,10 @@ enum { ENDING_SIGNALS = sizeof ending_signals / sizeof *ending_signals };
 static struct sigaction actions_before[ENDING_SIGNALS], pipe_before;
 static volatile sig_atomic_t noted_signal, catching;
 
-/* The second one is in earnest: whatever takes so long, the process ends by it. */
+/* The second one is in earnest: whatever takes so long, the process ends by it. Of a terminal that
+ * went away both the system and the shell tell. */
 static void note_signal(int number) {
-    if (noted_signal) {
+    if (noted_signal && number != SIGHUP) {
         signal(number, SIG_DFL);
         raise(number);
     }

@@ -555,6 +555,18 @@ describe("jdbfs run", function()
     end)
   end
 
+  it("removes its files after a terminal went away, which is told more than once", function()
+    if support.on_windows then return pending("Windows has no SIGHUP") end
+    local rows = support.quote(dir .. "/rows")
+    local status, out = support.sh(("%s lua/bin/jdbfs run lsm --data 4m --dir %s --warmup 0s"
+      .. " --time 60s --interval 50ms --quiet --live-json %s & run=$!;"
+      .. " until [ -s %s ]; do sleep 0.05; done; for i in 1 2 3 4; do kill -HUP $run 2>/dev/null; sleep 0.01; done; wait $run"):format(
+      support.interpreter(), support.quote(dir), rows, rows))
+    assert.are.equal(130, status, out)
+    assert.are.equal("rows", support.names(dir))
+    os.remove(dir .. "/rows")
+  end)
+
   it("removes its files when nobody reads what it says", function()
     local pipe = assert(io.popen(support.command_line({ support.interpreter(), "lua/bin/jdbfs",
       "run", "randread", "--dir", dir, "--size", "1m", "--time", "500ms" })))
