@@ -374,7 +374,7 @@ int64_t jdb_platform_probe(jdb_op *op) {
     ask_alignment(fd, info);
     if (leased) tell_leased(info);
     info->direct_write_unit = info->direct ? info->write_align : 0;
-    ask_flags(fd, make, info);
+    if (make || !S_ISDIR(st.st_mode)) ask_flags(fd, make, info);
     close(fd);
     return 0;
 }

@@ -560,11 +560,25 @@ describe("jdbfs run", function()
     local rows = support.quote(dir .. "/rows")
     local status, out = support.sh(("%s lua/bin/jdbfs run lsm --data 4m --dir %s --warmup 0s"
       .. " --time 60s --interval 50ms --quiet --live-json %s & run=$!;"
-      .. " until [ -s %s ]; do sleep 0.05; done; for i in 1 2 3 4; do kill -HUP $run 2>/dev/null; sleep 0.01; done; wait $run"):format(
+      .. " until [ -s %s ]; do sleep 0.05; done;"
+      .. " for i in 1 2 3 4; do kill -HUP $run 2>/dev/null; sleep 0.01; done; wait $run"):format(
       support.interpreter(), support.quote(dir), rows, rows))
     assert.are.equal(130, status, out)
     assert.are.equal("rows", support.names(dir))
     os.remove(dir .. "/rows")
+  end)
+
+  it("fails when what it says or writes finds no room", function()
+    if not support.proc then return pending("needs /dev/full") end
+    for _, words in ipairs({ "--help", "list", "run randread --json - --quiet%s",
+      "run randread --csv /dev/full --quiet%s", "run randread --live-json /dev/full --quiet%s" }) do
+      local status, out = support.sh(("%s lua/bin/jdbfs %s 2>&1 >/dev/full"):format(
+        support.interpreter(), words:format(" --size 1m --time 100ms --warmup 0s --dir "
+          .. support.quote(dir))))
+      assert.are.equal(1, status, words)
+      assert.matches("^jdbfs: [^\n]*No space left on device\n$", out)
+    end
+    assert.are.equal("", support.names(dir))
   end)
 
   it("removes its files when nobody reads what it says", function()

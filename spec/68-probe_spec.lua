@@ -110,6 +110,15 @@ describe("jdbfs probe", function()
     assert.is_truthy(out:find("nr_requests " .. requests .. ",", 1, true), out)
   end)
 
+  it("calls nothing refused that could not be tried", function()
+    if not support.proc then return pending("needs /proc, where no file can be made") end
+    local status, out, err = verb("/proc")
+    assert.are.equal("0 ", status .. " " .. err)
+    assert.is_truthy(out:find("O_DIRECT      unknown: no file could be made here", 1, true), out)
+    assert.is_nil(out:find("refused", 1, true), out)
+    assert.is_nil(out:find("NOT in force", 1, true), out)
+  end)
+
   it("says what it cannot ask, and goes on with the rest", function()
     local dir = place()
     local none = support.path("none")

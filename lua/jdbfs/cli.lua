@@ -79,12 +79,28 @@ local function command(args, out, err)
   return status.OK
 end
 
+-- out, noting what could not be written.
+local function watch(out)
+  local watched = { inner = out }
+  function watched:write(...)
+    local _, why = out:write(...)
+    self.lost = self.lost or why
+  end
+  return watched
+end
+
 local function main(args, out, err)
   out, err = out or stdout, err or stderr
-  local called, result = status.attempt(function() return command(args, out, err) end)
-  if called then return result end
-  err:write("jdbfs: ", result.message, "\n")
-  return result.status
+  local watched = watch(out)
+  local called, result = status.attempt(function() return command(args, watched, err) end)
+  local exit = called and result or result.status
+  if not called then err:write("jdbfs: ", result.message, "\n") end
+  local _, why
+  if out.flush then _, why = out:flush() end
+  why = watched.lost or why
+  if not why then return exit end
+  err:write("jdbfs: standard output: ", tostring(why), "\n")
+  return exit == status.OK and status.FAILED or exit
 end
 
 return { main = main }

@@ -7,7 +7,7 @@ local status = require("jdbfs.command.status")
 
 local ipairs, pairs, require = ipairs, pairs, require
 local setmetatable, tostring = setmetatable, tostring
-local open_stream, remove = io.open, os.remove
+local concat, open_stream, remove = table.concat, io.open, os.remove
 
 local Outputs = {}
 Outputs.__index = Outputs
@@ -16,19 +16,23 @@ local KINDS = { "json", "csv", "live-json", "hgrm", "html" }
 
 -- Rows as they come, so that a run that is killed leaves them.
 function Outputs:rows(rows, seconds)
-  for _, row in ipairs(rows) do
-    if self.files.csv then self.files.csv:write(result.csv_row(row, seconds)) end
-    local live = self.files["live-json"]
-    if live then live:write(result.ndjson_row(row, seconds)) end
-  end
-  for _, name in ipairs({ "csv", "live-json" }) do
-    if self.files[name] then self.files[name]:flush() end
+  for kind, row_of in pairs({ csv = result.csv_row, ["live-json"] = result.ndjson_row }) do
+    local file, lines = self.files[kind], {}
+    for i, row in ipairs(rows) do lines[i] = row_of(row, seconds) end
+    if file then
+      local ok, message = file:write(concat(lines))
+      if ok then ok, message = file:flush() end
+      if not ok then self.lost[kind] = message end
+    end
   end
 end
 
 -- Everything that needs the whole document; closes the files. A list of complaints.
 function Outputs:finish(document)
   local complaints = {}
+  for kind, message in pairs(self.lost) do
+    complaints[#complaints + 1] = ("--%s: rows were lost: %s"):format(kind, tostring(message))
+  end
   local function put(kind, text)
     if self.files[kind] then
       local ok, message = self.files[kind]:write(text)
@@ -83,7 +87,8 @@ local M = {}
 
 -- Opens them all, or none: fails, and removes again what it made.
 function M.open(options, out)
-  local self = setmetatable({ files = {}, out = out, to_stdout = options.json == "-" }, Outputs)
+  local self = setmetatable({ files = {}, lost = {}, out = out,
+    to_stdout = options.json == "-" }, Outputs)
   local paths, made = {}, {}
   for _, kind in ipairs(KINDS) do
     local path = options[kind]

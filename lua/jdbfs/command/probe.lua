@@ -76,9 +76,15 @@ local function machine_warnings(host)
   return list
 end
 
+-- In a directory where no file could be made nothing was tried.
+local function is_untried(found)
+  return not found.direct and tostring(found.direct_reason):find("^unknown") ~= nil
+end
+
 local function path_warnings(found)
-  local list = machine.warnings({}, {}, { path = found.path, direct = found.direct,
-    file_system = found.file_system, durability = found.durability })
+  local list = machine.warnings({}, {}, { path = found.path,
+    direct = found.direct or is_untried(found), file_system = found.file_system,
+    durability = found.durability })
   local durability, queue = found.durability or {}, found.queue or {}
   if durability.class == "unsafe" then
     list[#list + 1] = "nothing written here survives a power loss"
@@ -155,7 +161,7 @@ local function path_lines(found)
     and ("ok: memory align %s, reads %s, writes %s (%s)"):format(
     format.text(found.memory_alignment), format.text(found.read_alignment),
     format.text(found.write_alignment), format.text(found.alignment_source))
-    or "refused: " .. format.text(found.direct_reason))
+    or (is_untried(found) and "" or "refused: ") .. format.text(found.direct_reason))
   if found.logical_block then
     add("blocks", ("logical %s, physical %s"):format(format.text(found.logical_block),
       format.text(found.physical_block)))

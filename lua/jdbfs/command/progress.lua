@@ -70,7 +70,7 @@ local M = {}
 -- How the summary is to look on `out`: width, height, ascii, color.
 function M.look(options, out)
   local columns, lines
-  if out == stdout then columns, lines = core.terminal(1) end
+  if (out.inner or out) == stdout then columns, lines = core.terminal(1) end
   return { width = columns or 100, height = lines, ascii = not utf8_wanted(options),
     color = columns ~= nil and not options["no-color"] and (getenv("NO_COLOR") or "") == "" }
 end
