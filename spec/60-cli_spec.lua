@@ -342,6 +342,29 @@ describe("jdbfs run", function()
     end)
   end)
 
+  it("asks for the space where a file that is named will be", function()
+    local target = dir .. "/elsewhere/target"
+    assert(jdbfs.mkdir(dir .. "/elsewhere"))
+    local function space(path)
+      if path:find("elsewhere", 1, true) then return 1e6, 1e9 end
+      return 5e11, 1e12
+    end
+    with_module({ space = space }, function()
+      local status, _, err = command("run", "randread", "--dir", dir, "--file", target, "--size",
+        "1m", "--quiet")
+      assert.are.equal(2, status)
+      assert.is_truthy(err:find(dir .. "/elsewhere has ", 1, true), err)
+    end)
+    support.put(target, ("x"):rep(8192)) -- what is there needs none
+    with_module({ space = space }, function()
+      local status, _, err = command("run", "randread", "--dir", dir, "--file", target, "--time",
+        "50ms", "--warmup", "0s", "--quiet")
+      assert.are.equal("0 ", status .. " " .. err)
+    end)
+    os.remove(target)
+    assert(lfs.rmdir(dir .. "/elsewhere"))
+  end)
+
   it("measures 10 s after 1 s on 1 GiB, or on a tenth of the free space, unless told", function()
     local function planned(free)
       local _, out

@@ -203,7 +203,7 @@ end
 
 -- Sizes, space and the target; refuses before anything is written.
 local function plan(self)
-  local o, bytes, bs, writes = self.options, 0, 512, false
+  local o, target, others, bs, writes = self.options, 0, 0, 512, false
   for _, one in ipairs(self.workloads) do
     settle(self, one)
     bs = max(bs, one.definition.file and one.bs or 512)
@@ -216,18 +216,19 @@ local function plan(self)
       status.usage("a file of %s does not hold a whole number of blocks of %s",
         format.bytes(self.size), format.bytes(bs))
     end
-    bytes = self.size
+    target = self.size
   end
   for _, one in ipairs(self.workloads) do
     local space = one.definition.space
     if space then
-      bytes = bytes + bytes_of(one.name .. ": space", function()
+      others = others + bytes_of(one.name .. ": space", function()
         return space(one.values, self.size, one)
       end)
     end
   end
-  self.bytes_to_write = bytes
-  self.scratch:check_space(bytes)
+  self.bytes_to_write = target + others
+  if o.file then self.scratch:check_space(target, self.scratch:place()) end
+  self.scratch:check_space(o.file and others or target + others, o.dir)
   self.target_bs, self.target_writes = bs, writes
 end
 

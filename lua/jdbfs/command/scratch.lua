@@ -206,31 +206,45 @@ end
 
 -- Space ------------------------------------------------------------------------------------------
 
+-- Where the target is made: beside the file that was named, or where the rest is.
+function Scratch:place()
+  local file = self.options.file
+  if not file then return self.options.dir end
+  local parent = file:match("^(.*[/\\])[^/\\]*$") or "."
+  return #parent > 1 and parent:sub(1, -2) or parent
+end
+
 -- Refuses before anything is written when the floor would not stay free.
-function Scratch:check_space(bytes)
-  local free, total = jdbfs.space(self.options.dir)
+function Scratch:check_space(bytes, place)
+  if bytes == 0 then return end
+  local free, total = jdbfs.space(place)
   if not free then status.fail(FAILED, total) end
   if bytes > free - total * FREE_FLOOR then
     status.fail(USAGE, ("the files need %s and %s has %s free, of which %s (5 %% of it) stay free")
-      :format(format.bytes(bytes), self.options.dir, format.bytes(free),
-        format.bytes(total * FREE_FLOOR)))
+      :format(format.bytes(bytes), place, format.bytes(free), format.bytes(total * FREE_FLOOR)))
   end
+end
+
+local function is_low(place)
+  local free, total = jdbfs.space(place)
+  return free and free < total * FREE_FLOOR * 0.9
 end
 
 -- While the run goes on: whether the floor is reached.
 function Scratch:is_full()
-  local free, total = jdbfs.space(self.path or self.options.dir)
-  return free and free < total * FREE_FLOOR * 0.9
+  local target = self.target
+  return is_low(self.path or self.options.dir)
+    or target and not target.exists and is_low(self:place())
 end
 
 -- The size of a target that is to be made.
 function Scratch:default_size(bs)
-  local free, message = jdbfs.space(self.options.dir)
+  local free, message = jdbfs.space(self:place())
   if not free then status.fail(FAILED, message) end
   local size = min(DEFAULT_SIZE, floor(free / 10))
   size = size - size % bs
   if size == 0 then
-    status.usage("%s has only %s free", self.options.dir, format.bytes(free))
+    status.usage("%s has only %s free", self:place(), format.bytes(free))
   end
   return size
 end
@@ -319,7 +333,7 @@ local function open_named(self, path, size, writes)
     return target
   end
   if err and err.name ~= "ENOENT" then status.fail(FAILED, err.message) end
-  self:check_space(size)
+  self:check_space(size, self:place())
   local raw, message, reason = jdbfs.create(path, { exclusive = true, direct = self:direct(),
     dsync = DSYNC[self.options.sync] })
   if not raw then fail_open(message, reason) end
