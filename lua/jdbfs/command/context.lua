@@ -438,7 +438,12 @@ function Context:queue()
 end
 
 function Context:event() return setmetatable({}, Entry) end
-function Context:semaphore(n) return jdbfs.semaphore(n) end
+
+function Context:semaphore(n) -- luacheck: ignore 212
+  expect("semaphore", "a whole number from 0", type(n) == "number" and n >= 0 and n % 1 == 0)
+  return jdbfs.semaphore(n)
+end
+
 function Context:mutex() return setmetatable({ permit = jdbfs.semaphore(1) }, Mutex) end
 
 function Context:barrier(n)
