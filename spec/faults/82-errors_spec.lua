@@ -26,7 +26,7 @@ for _, name in ipairs { "ENOSPC", "EDQUOT", "EFBIG", "EINVAL", "ECANCELED", "EBA
   HARMLESS[name] = true
 end
 -- Of a file in the page cache (tmpfs before Linux 6.6) they may tell of older writes.
-local OF_OLDER = { ENOSPC = true, EDQUOT = true }
+local OF_OLDER = { ENOSPC = true, EDQUOT = true, ENOMEM = true }
 
 local function list(b)
   return { { b, 0, 0, PAGE }, { b, PAGE, PAGE, PAGE } }

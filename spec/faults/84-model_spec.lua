@@ -140,7 +140,7 @@ function steps.write(m, durable)
     local moved = fault.cut and fault.errno and fault.cut or 0
     assert(err.offset == at * BLOCK and err.length == n * BLOCK and err.actual == moved)
     -- In the page cache (tmpfs before Linux 6.6) no room may be about older writes.
-    local of_older = fault.errno == "ENOSPC" and not m.f:info().direct
+    local of_older = m.method == "write" and fault.errno ~= "EFBIG" and not m.f:info().direct
     if durable and (of_older or not HARMLESS[fault.errno]) then m.poisoned = true end
   end
 end
