@@ -32,8 +32,8 @@ function core.still_waits(task)
   return task:status() ~= "cancelled"
 end
 
--- Somebody who waits: a task itself (see wait_turn), or a table with `task`, or outside tasks
--- without, and then `woken` ends the wait.
+-- Somebody who waits: a task itself (see wait_turn), or a table with `task` and, as [1], where it
+-- takes least memory, the turn of that wait; outside tasks without, and `woken` ends the wait.
 local function alive(entry)
   local task = entry
   if type(entry) == "table" then
@@ -67,10 +67,10 @@ end
 -- Waits in the list until somebody wakes the entry. `lost(entry)` undoes a wake that came while
 -- another task's error ended the wait.
 local function wait(list, entry, lost)
-  entry.task, entry.turn = core.current()
+  entry.task, entry[1] = core.current()
   enter(list, entry)
   if entry.task then
-    repeat core.park(entry.task, entry.turn) until entry.woken -- 5.1 lets others resume it by hand
+    repeat core.park(entry.task, entry[1]) until entry.woken -- 5.1 lets others resume it by hand
     return
   end
   local ok, err = pcall(drive, entry)
@@ -97,7 +97,7 @@ end
 local function give(entry, value)
   if type(entry) ~= "table" then return core.wake(entry) end
   entry.value = value
-  if entry.gone or (entry.task and not core.wake(entry.task, entry.turn)) then return false end
+  if entry.gone or (entry.task and not core.wake(entry.task, entry[1])) then return false end
   entry.woken = true
   return true
 end
