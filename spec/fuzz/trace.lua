@@ -2,6 +2,7 @@
 -- that can be replayed: at times that come, in whole blocks, inside the size.
 
 local replay = require("jdbfs.workload.replay")
+local status = require("jdbfs.command.status")
 
 local function check_operation(e, size)
   assert(e.at >= 0 and e.at < math.huge, "a time that never comes")
@@ -32,7 +33,7 @@ return function(text)
   local opt = { trace = "trace" }
   local ok, size = pcall(replay.size, opt, 4096)
   if not ok then
-    local message = type(size) == "table" and size.abort
+    local message = status.is_failure(size) and size.message
     assert(type(message) == "string" and message:find("^trace:"), tostring(message or size))
     assert(not message:find("[\r\n]"), "more than a line")
     return
