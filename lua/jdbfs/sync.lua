@@ -28,6 +28,7 @@ local function push(list, value)
   list[list.last] = value
 end
 
+-- In core, as it is replaced when a host is chosen.
 function core.still_waits(task)
   return task:status() ~= "cancelled"
 end
@@ -291,7 +292,7 @@ function M.pool(count, size)
   local free = {}
   for i = 1, count do
     local b, message, err = core.buffer(size)
-    if not b then -- the collector would not hurry: to it they are small
+    if not b then -- memory is short: not when they are collected
       for made = 1, i - 1 do free[made]:free() end
       return nil, message, err
     end
